@@ -1,0 +1,68 @@
+"""Keras callbacks that show where a vision model looks while it trains.
+
+Names are loaded when they are first used, so that importing the package costs nothing and loads no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .callbacks import CAMLogger, GradCAMLogger, HeatmapLogger
+    from .explanation import Explanation, explain
+    from .head import build_cam_model
+    from .methods import METHODS
+    from .overlay import Overlay
+    from .records import EpochRecord, RunConfig, Sample
+    from .store import Run, read_run
+    from .trackers import DiskTracker, MemoryTracker, TensorBoardTracker, Tracker, WandbTracker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "CAMLogger",
+    "DiskTracker",
+    "EpochRecord",
+    "Explanation",
+    "GradCAMLogger",
+    "HeatmapLogger",
+    "MemoryTracker",
+    "Overlay",
+    "Run",
+    "RunConfig",
+    "Sample",
+    "TensorBoardTracker",
+    "Tracker",
+    "WandbTracker",
+    "build_cam_model",
+    "explain",
+    "read_run",
+]
+
+_HOMES = {
+    **dict.fromkeys(("CAMLogger", "GradCAMLogger", "HeatmapLogger"), "callbacks"),
+    **dict.fromkeys(("Explanation", "explain"), "explanation"),
+    "build_cam_model": "head",
+    "METHODS": "methods",
+    "Overlay": "overlay",
+    **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
+    **dict.fromkeys(("Run", "read_run"), "store"),
+    **dict.fromkeys(
+        ("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name's module when the name is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

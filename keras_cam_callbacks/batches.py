@@ -1,0 +1,286 @@
+"""From whatever people validate on to one fixed batch: arrays, datasets, generators, with labels or without."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from .display import display_images
+from .records import Ints, ValidationBatch
+
+# How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
+_LOOK_AHEAD = 64
+
+
+def make_batch(
+    data: Any,
+    model: Any = None,
+    *,
+    max_samples: int = 16,
+    select: str = "first",
+    display: Any = None,
+    sample_keys: Sequence[str] | None = None,
+) -> ValidationBatch:
+    """Reads as many samples as are needed, once.
+
+    Args:
+        data: `(x, y)`, `(x, y, sample_weight)`, or `x` alone, as arrays; a `tf.data.Dataset`, batched or not, finite or
+            not; a `keras.utils.PyDataset`; or any iterable of batches. `x` is an array (N, H, W, C) of any number type, or a
+            dict or list of arrays for a model with several inputs. `y`: class indices or one-hot rows; labels of
+            other kinds are passed over.
+        model: The model that will be explained, whose input shape the images must have.
+        max_samples: How many samples to take.
+        select: "first" takes the first ones; "balanced" takes classes in turn, the first samples of each.
+        display: What people see where it differs from the model's input: one image for each sample, or a function
+            of the samples' inputs that returns them. uint8, or floats of a recognisable range.
+        sample_keys: Names for the samples; by default "sample_00", "sample_01", ....
+
+    Returns:
+        The batch.
+
+    Raises:
+        ValueError: If there are no samples, or images, labels, display or keys do not fit.
+        TypeError: If `data` is of no kind that is known.
+    """
+    if isinstance(max_samples, bool) or not isinstance(max_samples, (int, np.integer)) or max_samples < 1:
+        raise ValueError(f"`max_samples` must be a positive integer. Received: {max_samples!r}.")
+    if select not in ("first", "balanced"):
+        raise ValueError(f"`select` must be 'first' or 'balanced'. Received: {select!r}.")
+    wanted = None if select == "balanced" else int(max_samples)
+    with _random_state_kept():
+        x, y = _read(data, model, wanted, limit=_LOOK_AHEAD * int(max_samples))
+    count = _count_samples(x, y)
+    labels = class_labels(y)
+    rows = np.arange(min(count, int(max_samples)))
+    if select == "balanced":
+        if labels is None:
+            raise ValueError(
+                "select='balanced' needs class labels: integers, or one-hot rows. Received: validation data without. "
+                "Give (x, y), or select='first'."
+            )
+        rows = _balanced(labels, int(max_samples))
+
+    inputs = keras.tree.map_structure(lambda a: _as_model_input(a[rows]), x)
+    _check_inputs(inputs, model)
+    images = largest_input(inputs)
+    own, value_range = display_images(images)
+    shown = own
+    if display is not None:
+        shown, _ = display_images(_aligned_display(display, images, rows, count), exact=len(rows))
+        value_range = "given"
+    keys = (
+        tuple(f"sample_{i:02d}" for i in range(len(rows)))
+        if sample_keys is None
+        else tuple(map(str, sample_keys))
+    )
+    if len(keys) != len(rows) or len(set(keys)) != len(keys):
+        raise ValueError(
+            f"`sample_keys` must hold one name for each of the {len(rows)} explained samples, all different. "
+            f"Received: {len(keys)} names, {len(set(keys))} different ones."
+        )
+    return ValidationBatch(
+        inputs=inputs,
+        labels=None if labels is None else labels[rows],
+        sample_keys=keys,
+        # Of the pixels as people see them, so that a photograph is the same under any preprocessing of known range.
+        fingerprints=tuple(fingerprint(image) for image in own),
+        display=shown,
+        value_range=value_range,
+    )
+
+
+def class_labels(y: Any) -> Ints | None:
+    """Returns class indices (N,) int64 from integers, whole floats, one-hot or soft rows; None for anything else."""
+    if y is None or isinstance(y, (dict, list, tuple)):
+        return None
+    y = np.asarray(y)
+    if y.dtype.kind not in "biuf" or y.ndim not in (1, 2):
+        return None
+    if y.ndim == 2 and y.shape[1] > 1:
+        # Rows that sum to one name one class, smoothed labels too; several classes in a row have no index.
+        return np.argmax(y, axis=1).astype(np.int64) if np.allclose(y.sum(axis=1), 1, atol=1e-3) else None
+    y = y.reshape(-1)
+    return y.astype(np.int64) if np.array_equal(y, np.round(y)) else None
+
+
+def fingerprint(image: npt.NDArray[np.uint8]) -> str:
+    """Returns 16 hexadecimal digits that tell an image's shape and pixels apart from others'."""
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
+
+
+def largest_input(inputs: Any) -> npt.NDArray[Any]:
+    """Returns the images among a model's inputs: the array with the most axes, and of those the largest."""
+    arrays: list[npt.NDArray[Any]] = keras.tree.flatten(inputs)
+    return max(arrays, key=lambda a: (a.ndim, a.size))
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Lets a user's generator draw random numbers without changing those that training will draw."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global state is what is kept
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _read(data: Any, model: Any, wanted: int | None, limit: int) -> tuple[Any, Any]:
+    """Returns x and y as numpy arrays: all of what is at hand, and of a stream `wanted` or at most `limit` samples."""
+    if _is_array(data) or isinstance(data, dict):
+        return _to_numpy(data), None
+    if isinstance(data, tuple):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return _to_numpy(x), None if y is None else _to_numpy(y)
+    if isinstance(data, list) and data and all(_is_array(part) for part in data):
+        if len(data) == len(getattr(model, "inputs", None) or [0]) > 1:
+            return _to_numpy(data), None
+        if all(np.ndim(part) == 3 for part in data):
+            return np.stack([np.asarray(part) for part in data]), None
+    batches = _stream(data, _single_rank(model))
+    most = limit if wanted is None else wanted
+    read, count = [], 0
+    for x, y in batches:
+        read.append((x, y))
+        count += len(keras.tree.flatten(x)[0])
+        if count >= most:
+            break
+    if not read:
+        raise ValueError("The validation data must hold at least one sample. Received: none.")
+    x = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(x for x, _ in read))
+    if any(y is None for _, y in read):
+        return x, None
+    return x, keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(y for _, y in read))
+
+
+def _stream(data: Any, single_rank: int) -> Iterator[tuple[Any, Any]]:
+    """Yields (x, y) batches as numpy arrays from anything that can be read in order."""
+    if isinstance(data, keras.utils.PyDataset):
+        indices = itertools.count() if data.num_batches is None else range(data.num_batches)
+        elements: Any = (data[i] for i in indices)
+    elif hasattr(data, "__iter__") and not isinstance(data, (str, bytes)):
+        elements = data
+    else:
+        raise TypeError(
+            "`validation_data` must be (x, y), x, a tf.data.Dataset, a keras.utils.PyDataset or an iterable of batches. "
+            f"Received: {data!r} of type {type(data).__name__}."
+        )
+    for element in elements:
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(
+            tuple(element) if isinstance(element, list) else element
+        )
+        x, y = _to_numpy(x), None if y is None else _to_numpy(y)
+        if max(a.ndim for a in keras.tree.flatten(x)) == single_rank:
+            x, y = keras.tree.map_structure(lambda a: a[None], (x, y))
+        yield x, y
+
+
+def _single_rank(model: Any) -> int:
+    """Returns how many axes one sample has: an element of a dataset with that many is not yet a batch."""
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    return max((len(tensor.shape) for tensor in inputs), default=4) - 1
+
+
+def _is_array(data: Any) -> bool:
+    return hasattr(data, "shape") and hasattr(data, "__array__") and not isinstance(data, type)
+
+
+def _to_numpy(structure: Any) -> Any:
+    """Turns arrays and tensors in any structure into numpy arrays."""
+
+    def convert(leaf: Any) -> npt.NDArray[Any]:
+        array = np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf)
+        if array.dtype == object:
+            raise TypeError(
+                "Validation data must be arrays of numbers, all samples of the same shape. "
+                f"Received: {type(leaf).__name__} that is no such array."
+            )
+        return array
+
+    return keras.tree.map_structure(convert, structure)
+
+
+def _as_model_input(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Casts float64 as Keras does in `fit`; other types go to the model as they are."""
+    return np.ascontiguousarray(array.astype(keras.config.floatx()) if array.dtype == np.float64 else array)
+
+
+def _count_samples(x: Any, y: Any) -> int:
+    """Returns N, after a check that x and y agree on it."""
+    arrays = keras.tree.flatten(x)
+    if any(a.ndim == 0 for a in arrays) or min(len(a) for a in arrays) == 0:
+        raise ValueError(
+            f"The validation data must hold at least one sample. Received: arrays of shape {[a.shape for a in arrays]}."
+        )
+    lengths = {len(a) for a in arrays}
+    labels = {len(a) for a in keras.tree.flatten(y) if a.ndim} if y is not None else lengths
+    if len(lengths) != 1 or labels != lengths:
+        raise ValueError(
+            "Images and labels of the validation data must be of the same number. "
+            f"Received: x of length {sorted(lengths)} and y of length {sorted(labels)}."
+        )
+    return int(lengths.pop())
+
+
+def _balanced(labels: Ints, most: int) -> npt.NDArray[np.intp]:
+    """Returns the rows of a selection that takes classes in turn, in the order of the data."""
+    order = np.argsort(labels, kind="stable")
+    turn = np.empty(len(labels), np.intp)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        turn[mine] = np.arange(len(mine))
+    return np.sort(order[np.argsort(turn[order], kind="stable")][:most])
+
+
+def _check_inputs(inputs: Any, model: Any) -> None:
+    """Checks that the inputs are finite and have the shapes that the model takes."""
+    for array in keras.tree.flatten(inputs):
+        if array.dtype.kind == "f":
+            bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+            if len(bad):
+                raise ValueError(
+                    "Images must hold finite numbers only. "
+                    f"Received: NaN or infinite pixels in samples {bad[:10].tolist()} of {len(array)}."
+                )
+    images = largest_input(inputs)
+    expected = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    if not expected and images.ndim != 4:
+        raise ValueError(
+            f"Images must have the shape (samples, height, width, channels). Received: shape {images.shape}."
+        )
+    given = keras.tree.flatten(inputs)
+    if expected and len(given) != len(expected):
+        raise ValueError(
+            f"The validation data must hold one array for each of the {len(expected)} inputs of model {model.name!r}. "
+            f"Received: {len(given)} arrays."
+        )
+    if len(expected) == 1:
+        shape, need = images.shape[1:], tuple(expected[0].shape[1:])
+        if len(shape) != len(need) or any(n is not None and n != s for s, n in zip(shape, need, strict=True)):
+            raise ValueError(
+                f"Images must have the shape {need} that model {model.name!r} takes. Received: {tuple(shape)}."
+            )
+
+
+def _aligned_display(
+    display: Any, images: npt.NDArray[Any], rows: npt.NDArray[np.intp], count: int
+) -> Sequence[npt.NDArray[Any]]:
+    """Returns the user's display images of the selected samples."""
+    given: Callable[[Any], Any] | Any = display(images) if callable(display) else display
+    if not hasattr(given, "__len__") or len(given) not in (len(rows), count):
+        raise ValueError(
+            f"`display` must give one image for each of the {len(rows)} explained samples"
+            + (f", or for all {count} of the data. " if count != len(rows) else ". ")
+            + f"Received: {len(given) if hasattr(given, '__len__') else type(given).__name__}."
+        )
+    if len(given) != len(rows):
+        given = [given[i] for i in rows]
+    return [np.asarray(image) for image in given]

@@ -1,0 +1,409 @@
+"""The Keras callbacks: hooks and wiring. What they do is done by the modules that they call."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import platform
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from .batches import make_batch
+from .explanation import Explainer, Explanation
+from .methods import resolve_method
+from .metrics import area, degenerate_cause, drift
+from .overlay import Overlay, encode
+from .records import EpochRecord, Floats, RunConfig, ValidationBatch
+from .store import choose_directory, read_run
+from .trackers import Tracker, resolve
+
+logger = logging.getLogger("keras_cam_callbacks")
+
+
+class HeatmapLogger(keras.callbacks.Callback):
+    """Computes heatmaps on one fixed validation batch at epoch ends and sends them to trackers.
+
+    Put it before callbacks that monitor its numbers: they are added to Keras' `logs` as `<prefix>_confidence` (mean
+    probability of the explained class), `<prefix>_area` (share of the map above half of its maximum),
+    `<prefix>_drift` (1 - Pearson correlation with the last logged epoch; NaN in the first) and `<prefix>_degenerate`
+    (number of maps that explain nothing). One instance serves several fits as one run.
+
+    Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last `on_train_end()`.
+
+    Args:
+        validation_data: What is explained: `(x, y)`, `x`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or any iterable of batches. It is read once; x as the model takes it.
+        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a nested
+            model, the layer itself, or None for the last feature map.
+        method: Name of a method (see `METHODS`), or a function (activations, gradients) -> heatmaps (N, h, w).
+        tracker: Where it goes: "auto", "disk", "tensorboard", "wandb", "memory", a Tracker, a list of these, or None for
+            the numbers in `logs` only. "auto" is the record on disk, and W&B if a run is active, else TensorBoard.
+        log_dir: Folder for the record on disk and TensorBoard's events; they are in its subfolder `<prefix>`, or
+            `<prefix>-2` and so on if that holds another run.
+        target: What is explained: "predicted", "true", a class index, one index for each sample, or a function of the
+            model's outputs that returns (samples,) class indices (whole numbers) or scores (floating point).
+        max_samples: How many samples are explained.
+        select: "first" takes the first samples, "balanced" takes classes in turn.
+        class_names: Names by class index, for captions.
+        sample_keys: Names of the samples; by default "sample_00", "sample_01", .... To compare runs, use the same ones.
+        freq: Log every so many epochs; the first and the last one are always logged.
+        display: What people see where it differs from the model's input: images, or a function of the inputs.
+        overlay: How overlays are drawn.
+        prefix: First part of every logged name; by default the method's name.
+        batch_size: Largest number of samples that run at once.
+        on_error: "warn": what fails after the first batch warns once and is switched off while training goes on.
+            "raise": it is raised.
+
+    Raises:
+        ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the first
+            batch.
+        TypeError: If a setting is of the wrong kind.
+
+    Example:
+        >>> logger = HeatmapLogger(validation_data, method="layercam", log_dir="logs/run_1")
+        >>> model.fit(x, y, validation_data=validation_data, callbacks=[logger])
+    """
+
+    def __init__(
+        self,
+        validation_data: Any,
+        layer_name: Any = None,
+        *,
+        method: str | Callable[[Floats, Floats], Floats] = "gradcam",
+        tracker: Any = "auto",
+        log_dir: str | Path = "logs",
+        target: Any = "predicted",
+        max_samples: int = 16,
+        select: str = "first",
+        class_names: Sequence[str] | None = None,
+        sample_keys: Sequence[str] | None = None,
+        freq: int = 1,
+        display: Any = None,
+        overlay: Overlay | None = None,
+        prefix: str | None = None,
+        batch_size: int = 32,
+        on_error: str = "warn",
+    ) -> None:
+        super().__init__()
+        if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
+            raise ValueError(f"`freq` must be a positive integer. Received: {freq!r}.")
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
+        if overlay is not None and not isinstance(overlay, Overlay):
+            raise TypeError(
+                f"`overlay` must be an Overlay, such as Overlay(layout='panel'). Received: {overlay!r}."
+            )
+        resolve(tracker if isinstance(tracker, str) else None)  # A wrong name is told at once.
+        self.validation_data = validation_data
+        self.layer_name = layer_name
+        self.method = method
+        self.tracker = tracker
+        self.log_dir = Path(log_dir)
+        self.target = target
+        self.max_samples = max_samples
+        self.select = select
+        self.class_names = class_names
+        self.sample_keys = sample_keys
+        self.freq = freq
+        self.display = display
+        self.overlay = overlay or Overlay()
+        self.prefix = prefix or resolve_method(method).name
+        self.batch_size = batch_size
+        self.on_error = on_error
+
+        self._batch: ValidationBatch | None = None
+        self._trackers: list[Tracker] | None = None
+        self._directory: Path | None = None
+        self._explainer: Explainer | None = (
+            None  # None before the first fit, after each, and once it has failed
+        )
+        self._live: list[Tracker] = []
+        self._starts = True
+        self._offset = 0
+        self._last_step = -1
+        self._logged_epoch: int | None = None
+        self._last_heatmaps: Floats | None = None
+        self._warned_degenerate = False
+
+    @property
+    def directory(self) -> Path | None:
+        """The folder of the run's record, from the first epoch on."""
+        return self._directory
+
+    def explain(self, model: Any = None) -> Explanation:
+        """Explains the fixed batch now, without logging.
+
+        Args:
+            model: A model, trained or not; by default the one that is or was being trained.
+
+        Raises:
+            ValueError: If a setting does not fit the model.
+        """
+        if model is not None and model is not self.model:
+            return self._make_explainer(model)()
+        return (self._explainer or self._make_explainer(self.model))()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Reads the batch, traces the model and checks all settings, before the first batch is trained on."""
+        self._explainer = self._make_explainer(self.model)
+        if self._trackers is None:
+            self._trackers = resolve(self.tracker)
+        self._starts = True
+        self._logged_epoch = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the trackers before a fit's first batch: only now it is known whether a run goes on or begins."""
+        if self._starts and self._explainer is not None:
+            self._start(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Logs the epoch if it is due."""
+        if self._trackers is None or (self._starts and self._explainer is None):
+            self.on_train_begin()
+        if self._starts:
+            self._start(epoch)
+        step = self._last_step = self._offset + epoch
+        last = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
+        if self._explainer is not None and (epoch % self.freq == 0 or last):
+            self._guarded("The heatmaps", self._switch_off, lambda: self._log(epoch, step, logs))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Ends the fit for the trackers and lets go of the traced model; another fit may follow."""
+        for tracker in list(self._live):
+            self._guarded(_name(tracker), lambda t=tracker: self._live.remove(t), tracker.finish)
+        self._live = []
+        self._explainer = None
+        self._starts = True
+
+    def _make_explainer(self, model: Any) -> Explainer:
+        if model is None:
+            raise ValueError(
+                "There must be a model to explain. Received: none. Call set_model(model), or fit."
+            )
+        if self._batch is None:
+            self._batch = make_batch(
+                self.validation_data,
+                model,
+                max_samples=self.max_samples,
+                select=self.select,
+                display=self.display,
+                sample_keys=self.sample_keys,
+            )
+        return Explainer(
+            model,
+            self._batch,
+            self.layer_name,
+            method=self.method,
+            target=self.target,
+            class_names=self.class_names,
+            batch_size=self.batch_size,
+        )
+
+    def _start(self, epoch: int) -> None:
+        """Finds the run's folder and the first step, and starts all trackers."""
+        assert self._batch is not None
+        assert self._explainer is not None
+        assert self._trackers is not None
+        self._starts = False
+        config = self._config(self._batch, self._explainer)
+        if self._directory is None:
+            self._directory, last_step = choose_directory(self.log_dir, config, epoch)
+            if last_step is not None:
+                # A run is being resumed by a new process: its steps go on as they were counted.
+                last = next(e for e in read_run(self._directory).epochs if e.step == last_step)
+                self._offset = last.step - last.epoch
+        elif self._offset + epoch <= self._last_step:
+            self._offset = self._last_step + 1 - epoch
+        config = dataclasses.replace(config, directory=self._directory)
+        self._live = list(self._trackers)
+        for tracker in self._trackers:
+            tracker.start(config)
+        where = ", ".join(map(_name, self._trackers)) or "logs only"
+        logger.info(
+            "%s explains %r by %s, images in %s, to %s (%s).",
+            *(self.prefix, config.layer_name, config.method, config.value_range, where, self._directory),
+        )
+
+    def _config(self, batch: ValidationBatch, explainer: Explainer) -> RunConfig:
+        labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
+        return RunConfig(
+            directory=self.log_dir,
+            prefix=self.prefix,
+            method=explainer.method,
+            layer_name=explainer.capturer.layer_name,
+            target=explainer.target,
+            model_name=str(self.model.name),
+            class_names=None if self.class_names is None else tuple(map(str, self.class_names)),
+            sample_keys=batch.sample_keys,
+            fingerprints=batch.fingerprints,
+            labels=tuple(labels),
+            display=batch.display,
+            value_range=batch.value_range,
+            overlay=dataclasses.asdict(self.overlay),
+            versions=_versions(),
+        )
+
+    def _log(self, epoch: int, step: int, logs: dict[str, Any] | None) -> None:
+        """Explains, measures, draws and sends one epoch."""
+        assert self._explainer is not None
+        explanation = self._explainer()
+        heatmaps, samples = explanation.heatmaps, explanation.samples()
+        self._warn_degenerate(heatmaps, [sample.degenerate for sample in samples], epoch)
+        previous = self._last_heatmaps
+        changed = np.full(len(samples), np.nan) if previous is None else drift(heatmaps, previous)
+        scalars = {
+            "confidence": _mean(explanation.confidences),
+            "area": _mean(area(heatmaps)),
+            "drift": _mean(changed),
+            "degenerate": float(sum(sample.degenerate for sample in samples)),
+        }
+        self._last_heatmaps = heatmaps
+        if logs is not None:
+            logs.update({f"{self.prefix}_{name}": value for name, value in scalars.items()})
+        if not self._live:
+            return
+        overlays = explanation.overlays(self.overlay)
+        record = EpochRecord(
+            epoch=epoch,
+            step=step,
+            heatmaps=heatmaps,
+            overlays=overlays,
+            encoded=tuple(encode(picture, self.overlay.image_format) for picture in overlays),
+            image_format=self.overlay.image_format,
+            scalars=scalars,
+            samples=samples,
+            outputs=explanation.outputs,
+        )
+        for tracker in list(self._live):
+            self._guarded(
+                _name(tracker), lambda t=tracker: self._live.remove(t), lambda t=tracker: t.log(record)
+            )
+
+    def _warn_degenerate(self, heatmaps: Floats, flags: Sequence[bool], epoch: int) -> None:
+        if any(flags) and not self._warned_degenerate:
+            self._warned_degenerate = True
+            first = flags.index(True)
+            warnings.warn(
+                f"{self.prefix}: {sum(flags)} of {len(flags)} heatmaps explain nothing in epoch {epoch}; they are drawn as "
+                f"the bare image. {degenerate_cause(heatmaps[first])}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _switch_off(self) -> None:
+        self._explainer = None
+
+    def _guarded(self, what: str, switch_off: Callable[[], object], action: Callable[[], object]) -> None:
+        """Does something that must not end the training; what fails warns once and is switched off."""
+        try:
+            action()
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            switch_off()
+            warnings.warn(
+                f"{self.prefix}: {what} failed and is switched off until the next fit; training goes on. "
+                f"{type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _signature_without(name: str) -> inspect.Signature:
+    """Returns the signature of HeatmapLogger less one parameter, for help and completion."""
+    signature = inspect.signature(HeatmapLogger)
+    return signature.replace(parameters=[p for p in signature.parameters.values() if p.name != name])
+
+
+class GradCAMLogger(HeatmapLogger):
+    """Logs Grad-CAM heatmaps of a fixed validation batch at epoch ends. Works on any model with a feature map.
+
+    Args:
+        validation_data: What is explained, as in `HeatmapLogger`.
+        layer_name: The layer whose activations are explained; None for the last feature map.
+        **settings: All other settings of `HeatmapLogger` but `method`.
+
+    Raises:
+        ValueError: As `HeatmapLogger`.
+        TypeError: As `HeatmapLogger`.
+
+    Reference:
+        Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017,
+        arXiv 1610.02391.
+
+    Example:
+        >>> logger = GradCAMLogger(validation_data, class_names=["cat", "dog"])
+        >>> model.fit(x, y, validation_data=validation_data, callbacks=[logger])
+    """
+
+    __signature__ = _signature_without("method")
+
+    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Any) -> None:
+        super().__init__(validation_data, layer_name, method="gradcam", **settings)
+
+
+class CAMLogger(HeatmapLogger):
+    """Logs class activation maps of a fixed validation batch at epoch ends, for GAP + Dense and GAP heads.
+
+    CAM needs no gradients, but a model that ends in global average pooling and at most one dense layer, such as
+    `build_cam_model` makes. Training tells before the first batch where a model has no such head.
+
+    Args:
+        validation_data: What is explained, as in `HeatmapLogger`.
+        layer_name: The layer that feeds the pooling; None finds it.
+        **settings: All other settings of `HeatmapLogger` but `method`.
+
+    Raises:
+        ValueError: As `HeatmapLogger`.
+        TypeError: As `HeatmapLogger`.
+
+    Reference:
+        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv 1512.04150.
+
+    Example:
+        >>> model = build_cam_model(keras.applications.VGG16(include_top=False), classes=2)
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> model.fit(x, y, callbacks=[CAMLogger(validation_data)])
+    """
+
+    __signature__ = _signature_without("method")
+
+    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Any) -> None:
+        super().__init__(validation_data, layer_name, method="cam", **settings)
+
+
+def _name(tracker: Tracker) -> str:
+    return type(tracker).__name__
+
+
+def _mean(values: Any) -> float:
+    """Returns the mean of what is finite, NaN where nothing is."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _versions() -> dict[str, str]:
+    backend = str(keras.backend.backend())
+    packages = {
+        "keras_cam_callbacks": "keras_cam_callbacks",
+        "keras": "keras",
+        backend: backend,
+        "numpy": "numpy",
+    }
+    found = {"python": platform.python_version()}
+    for name, package in packages.items():
+        try:
+            found[name] = metadata.version(package)
+        except (
+            metadata.PackageNotFoundError
+        ):  # run from a checkout, or from another distribution of the package
+            continue
+    return found

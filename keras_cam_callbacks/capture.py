@@ -1,0 +1,269 @@
+"""Taps a layer: activations, gradients and scores of a batch, in chunks, as numpy arrays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from . import engine
+from .head import Head, class_weights, find_head
+from .layers import (
+    Candidates,
+    LayerCall,
+    candidates,
+    choose_layer,
+    data_format,
+    find_layer,
+    is_feature_map,
+    listing,
+)
+from .records import Capture, Ints
+from .targets import Target, check_classes, confidences, explained_scores, loss_expects, single_output
+
+logger = logging.getLogger("keras_cam_callbacks")
+
+
+class Capturer:
+    """Captures one layer of one model for one target, as often as it is asked.
+
+    The model is traced once, when the object is made, and wrong settings are found there; afterwards each pass costs
+    one forward pass of the batch, and the way back from the score to the layer.
+
+    Attributes:
+        layer_name: Path of the explained layer.
+        layer_shape: (None, h, w, C), as the activations are captured, or None before the first pass of an eager model.
+        classes: How many classes the outputs tell apart; None where they tell none.
+        traces: How often the model was traced.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        inputs: Any,
+        layer_name: Any = None,
+        *,
+        target: Target,
+        needs: tuple[str, ...] = ("activations", "gradients"),
+        batch_size: int = 32,
+    ) -> None:
+        """Finds or chooses the layer and traces the model.
+
+        Args:
+            model: The built model.
+            inputs: The batch, N rows in any structure that the model takes.
+            layer_name: Path, name or layer; None has it chosen.
+            target: What is explained.
+            needs: What the method needs of "activations", "gradients" and "kernel".
+            batch_size: Largest number of samples that run at once.
+
+        Raises:
+            ValueError: If the layer, target or model does not fit. The message tells what would.
+        """
+        self._model, self._inputs, self._target, self._needs = model, inputs, target, needs
+        self._engine = engine.load()
+        self._path, self._layer = (
+            ("", None) if layer_name is None else _found_layer(model, layer_name, inputs)
+        )
+        self._samples = len(target.class_index)
+        self._fixed = _fixed_batch(model)
+        self._chunk = self._fixed or batch_size
+        self._expects = loss_expects(model)
+        self._activated = False
+        self._units: int | None = None
+        self.traces = 0
+        self.layer_name = ""
+        self.layer_shape: tuple[int | None, ...] = ()
+        self.classes: int | None = None
+        self._pass = self._engine.compile_pass(self._traced, model, inputs, self._fixed)
+        if not self.layer_name:  # An eager model shows its faults only when it runs.
+            self._run_chunk(0, 1)
+        check_classes(target, self.classes)
+
+    def __call__(self) -> Iterator[Capture]:
+        """Yields what is captured now, with the weights that the model has now, chunk by chunk."""
+        for start in range(0, self._samples, self._chunk):
+            yield self._run_chunk(start, min(start + self._chunk, self._samples))
+
+    def _run_chunk(self, start: int, stop: int) -> Capture:
+        rows = np.arange(start, stop)
+        if self._fixed:
+            rows = np.resize(rows, self._chunk)
+        index = self._target.class_index[rows].astype(np.int32)
+        found = self._pass(keras.tree.map_structure(lambda a: a[rows], self._inputs), index)
+        found = {name: value[: stop - start] for name, value in found.items()}
+        targets, outputs = found.get("targets"), found.get("outputs")
+        if self._target.rule is not None and targets is not None:
+            self._check_rule(targets)
+        return Capture(
+            activations=found["activations"],
+            gradients=found.get("gradients"),
+            kernel=found.get("kernel"),
+            outputs=outputs,
+            scores=found["scores"],
+            targets=targets,
+            predicted=found.get("predicted"),
+            confidences=confidences(outputs, found["scores"], targets, self._activated),
+        )
+
+    def _traced(self, inputs: Any, class_index: Any) -> dict[str, Any]:
+        self.traces += 1
+        return self._step(inputs, class_index)
+
+    def _step(self, inputs: Any, class_index: Any) -> dict[str, Any]:
+        """What is traced: one run of the model, then the way back from the score to the layer."""
+        ops = keras.ops
+        accept = Candidates()
+        named = self._layer
+        kernel = "kernel" in self._needs
+        with self._engine.tapped_run(
+            self._model,
+            inputs,
+            lambda call: not kernel and (accept(call) if named is None else call.layer is named),
+        ) as run:
+            output = single_output(run.outputs)
+            logits = None if output is None else self._engine.find_logits(output)
+            scores, targets, predicted = explained_scores(
+                run.outputs, logits, class_index, self._target.rule, self._expects
+            )
+        self._describe_outputs(output, logits)
+        found = {"scores": scores}
+        if targets is not None:
+            found["targets"] = ops.cast(targets, "int64")
+        if predicted is not None:
+            found["predicted"] = ops.cast(predicted, "int64")
+        if self._units is not None:
+            found["outputs"] = ops.cast(ops.reshape(output, (-1, self._units)), "float32")
+
+        if kernel:
+            head = self._find_head(run, output, targets)
+            call, activations = head.feature_map, run.tensors[head.feature_map_id]
+        else:
+            call = self._find_call(run.calls)
+            if run.watched is None or run.watched[0] is not call:
+                # The last candidate was called once more later on, so that another was chosen: run again for that one.
+                self._layer = call.layer
+                return self._step(inputs, class_index)
+            activations = run.watched[1]
+        self._layer, self.layer_name = call.layer, call.path
+        layout = data_format([c.layer for c in run.calls], call.layer)
+        if not is_feature_map(call.output_shape, layout):
+            raise ValueError(
+                "The explained layer must put out a feature map (samples, height, width, channels) larger than 1 x 1. "
+                f"Received: layer {call.path!r} with output shape {call.output_shape}. "
+                f"These would do: {listing([c.path for c in candidates(run.calls)])}."
+            )
+
+        def as_float(tensor: Any) -> Any:
+            tensor = ops.cast(tensor, "float32")
+            return ops.transpose(tensor, (0, 2, 3, 1)) if layout == "channels_first" else tensor
+
+        found["activations"] = as_float(activations)
+        self.layer_shape = (None, *found["activations"].shape[1:])
+        if kernel:
+            assert self._units is not None
+            found["kernel"] = class_weights(head, targets, self.layer_shape[-1], self._units)
+        if "gradients" in self._needs:
+            gradients = run.gradients(scores)
+            if gradients is None:
+                raise ValueError(
+                    "The explained score must depend on the explained layer. "
+                    f"Received: layer {call.path!r}, from which no gradient reaches target {self._target.text!r}."
+                )
+            found["gradients"] = as_float(gradients)
+        return found
+
+    def _find_call(self, calls: list[LayerCall]) -> LayerCall:
+        """Returns the one call of the named layer, or the chosen call."""
+        if self._layer is None:
+            return choose_layer(self._model, calls)
+        mine = [call for call in calls if call.layer is self._layer]
+        if len(mine) != 1:
+            raise ValueError(
+                "The explained layer must be called once when the model runs. "
+                f"Received: layer {self._path!r}, called {len(mine) or 'no'} times"
+                + (". " if mine else ", either because the model doesn't use it or because it is quantized. ")
+                + f"These would do: {listing([call.path for call in candidates(calls)])}."
+            )
+        return mine[0]
+
+    def _find_head(self, run: Any, output: Any, targets: Any) -> Head:
+        """Returns the GAP + Dense head, which must be fed by the layer that the user named, if any."""
+        if targets is None:
+            raise ValueError(
+                "CAM explains a class of a model with one output of shape (samples, classes). "
+                f"Received: model {self._model.name!r} and target {self._target.text!r}, which is no class. "
+                "Grad-CAM (GradCAMLogger) explains any score."
+            )
+        head = find_head(self._model, run.calls, self._engine.tensor_id(output))
+        feeding = [call for call in run.calls if head.feature_map_id in call.output_ids]
+        if self._layer is None:
+            return head
+        for call in feeding:
+            if call.layer is self._layer:
+                return Head(call, head.feature_map_id, head.dense)
+        raise ValueError(
+            "CAM explains the layer that feeds the global average pooling. "
+            f"Received: layer_name={self._path!r}; here that layer is {head.feature_map.path!r}. "
+            "Leave layer_name out, or use Grad-CAM (GradCAMLogger) for other layers."
+        )
+
+    def _describe_outputs(self, output: Any, logits: Any) -> None:
+        """Notes what the outputs are: how many units and classes, and whether they are probabilities."""
+        self._units = None
+        if output is not None and len(output.shape) <= 2:
+            self._units = 1 if len(output.shape) == 1 else output.shape[1]
+        self._activated = logits is not None or self._expects == "probabilities"
+        regression = self._units == 1 and logits is None and self._expects is None
+        self.classes = None if self._units is None or regression else max(self._units, 2)
+        if logits is None and self._target.rule is None:
+            what = "log-probabilities" if self._expects == "probabilities" else "outputs themselves"
+            logger.info("No softmax or sigmoid ends model %r: its %s are explained.", self._model.name, what)
+
+    def _check_rule(self, targets: Ints) -> None:
+        """Checks the classes that a user's rule gave, which are known only once the model has run."""
+        wrong = sorted({int(c) for c in targets if not 0 <= c < (self.classes or 0)})
+        if wrong:
+            raise ValueError(
+                f"A callable `target` that gives class indices must give such as lie between 0 and {(self.classes or 0) - 1}. "
+                f"Received: {wrong} from {self._target.text!r}."
+            )
+
+
+def layer_calls(model: Any, inputs: Any) -> list[LayerCall]:
+    """Returns the calls of all layers inside the model at any depth, in the order in which they end.
+
+    Args:
+        model: The built model.
+        inputs: At least one sample, in any structure that the model takes.
+    """
+    loaded = engine.load()
+    calls: list[LayerCall] = []
+
+    def look(inputs: Any, class_index: Any) -> dict[str, Any]:
+        with loaded.tapped_run(model, inputs, lambda call: False) as run:
+            calls[:] = run.calls
+        return {}
+
+    run = loaded.compile_pass(look, model, inputs, _fixed_batch(model))
+    if not calls:
+        run(keras.tree.map_structure(lambda a: a[:1], inputs), np.zeros(1, np.int32))
+    return calls
+
+
+def _found_layer(model: Any, layer_name: Any, inputs: Any) -> tuple[str, Any]:
+    """Finds a named layer; where there is none, the error lists the layers that would do."""
+    try:
+        return find_layer(model, layer_name)
+    except ValueError as error:
+        paths = [call.path for call in candidates(layer_calls(model, inputs))]
+        raise ValueError(f"{error} These layers would do: {listing(paths)}.") from None
+
+
+def _fixed_batch(model: Any) -> int | None:
+    """Returns the number of samples that the model takes, where it takes no other."""
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    return inputs[0].shape[0] if inputs else None

@@ -1,0 +1,175 @@
+"""TensorFlow: one traced function that runs the model once, with a tape that begins at the explained layer.
+
+The model is left alone. While the function is traced, `call` of each of its layers is wrapped on the instance, so
+that calls are seen in their order; afterwards the wrappers are gone, and so is every trace of the run in the model.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..layers import LayerCall, walk
+
+# Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32.
+_FLOAT16_SCALE = 1024.0
+
+
+@dataclass
+class Run:
+    """One run of the model with every layer tapped.
+
+    Attributes:
+        outputs: What the model returned.
+        calls: The calls of its layers, in the order in which they ended.
+        tensors: Every output tensor of a layer by its id.
+        watched: The last wanted call and its output tensor.
+        tape: Recorded what lies behind that output.
+    """
+
+    outputs: Any = None
+    calls: list[LayerCall] = field(default_factory=list)
+    tensors: dict[Any, Any] = field(default_factory=dict)
+    watched: tuple[LayerCall, Any] | None = None
+    tape: Any = None
+
+    def gradients(self, scores: Any) -> Any | None:
+        """Returns d scores / d watched output, float32; None where the scores (N,) do not depend on it."""
+        assert self.watched is not None
+        activations = self.watched[1]
+        scale = _FLOAT16_SCALE if activations.dtype == tf.float16 else 1.0
+        result = self.tape.gradient(scores, activations, output_gradients=tf.fill(tf.shape(scores), scale))
+        return None if result is None else tf.cast(result, tf.float32) / scale
+
+
+@contextmanager
+def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> Iterator[Run]:
+    """Runs the model in inference mode; what is computed inside the context is recorded behind it.
+
+    Args:
+        model: The model.
+        inputs: Tensors as the model takes them.
+        wanted: Takes each call as it ends. True starts the tape anew at its output: so one run is enough where the layer
+            is known only afterwards, and no more is recorded than lies behind it.
+    """
+    run = Run()
+    with ExitStack() as recording, _left_as_found(model):
+
+        def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
+            tensors = [t for t in tf.nest.flatten(output) if tf.is_tensor(t)]
+            run.tensors.update((tensor_id(t), t) for t in tensors)
+            call = LayerCall(
+                path,
+                layer,
+                (None, *output.shape[1:]) if tf.is_tensor(output) and output.shape.rank else None,
+                tuple(tensor_id(t) for t in tf.nest.flatten(received) if tf.is_tensor(t)),
+                tuple(tensor_id(t) for t in tensors),
+            )
+            run.calls.append(call)
+            if wanted(call) and tf.is_tensor(output):
+                recording.close()
+                run.tape = recording.enter_context(tf.GradientTape(watch_accessed_variables=False))
+                run.tape.watch(output)
+                run.watched = call, output
+
+        with ExitStack() as taps:
+            for path, layer in walk(model):
+                taps.enter_context(_tap(layer, functools.partial(on_call, path, layer)))
+            run.outputs = model(inputs, training=False)
+        yield run
+
+
+@contextmanager
+def _tap(layer: Any, on_call: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Wraps the layer's `call` for a while. Goes past `__setattr__`, with which Keras would track the wrapper."""
+    original = layer.call
+    own = "call" in vars(layer)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        on_call((args, kwargs), output)
+        return output
+
+    vars(layer)["call"] = call
+    try:
+        yield
+    finally:
+        if own:
+            vars(layer)["call"] = original
+        else:
+            del vars(layer)["call"]
+
+
+@contextmanager
+def _left_as_found(model: Any) -> Iterator[None]:
+    """Undoes what running a model writes into it: states of seeds and metrics, and losses that layers add."""
+    layers = [model, *(layer for _, layer in walk(model) if isinstance(layer, keras.layers.Layer))]
+    kept = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
+    try:
+        # Assignments to variables stay in this scope.
+        with keras.StatelessScope():
+            yield
+    finally:
+        for layer, losses, loss_ids in kept:
+            layer._losses[:] = losses
+            layer._loss_ids.clear()
+            layer._loss_ids.update(loss_ids)
+
+
+def tensor_id(tensor: Any) -> Any:
+    """Returns a hashable that is the same for a tensor and for its casts and identities in the traced graph."""
+    if isinstance(tensor, tf.__internal__.EagerTensor):
+        return id(tensor)
+    while tensor.op.type in ("Identity", "Cast"):
+        tensor = tensor.op.inputs[0]
+    return id(tensor.graph), tensor.name
+
+
+def find_logits(output: Any) -> Any | None:
+    """Returns what went into the softmax or sigmoid that ends the model, or None where there is none.
+
+    Keras keeps it on the output; an activation by TensorFlow's own functions is found in the traced graph.
+    """
+    logits = getattr(output, "_keras_logits", None)
+    if logits is not None or isinstance(output, tf.__internal__.EagerTensor):
+        return logits
+    while output.op.type in ("Identity", "Cast"):
+        output = output.op.inputs[0]
+    return output.op.inputs[0] if output.op.type in ("Softmax", "LogSoftmax", "Sigmoid") else None
+
+
+def compile_pass(
+    function: Callable[..., Any], model: Any, example: Any, samples: int | None = None
+) -> Callable[..., Any]:
+    """Traces a function of (inputs, class_index) once, for any number of samples.
+
+    Args:
+        function: Takes inputs like `example` and an int32 tensor (N,).
+        model: The model; one that the user runs eagerly is not traced but run eagerly.
+        example: Arrays that give the inputs' structure, shapes and dtypes.
+        samples: The number of samples, where the model takes no other; else it is free.
+
+    Returns:
+        A function of numpy arrays that returns numpy arrays.
+    """
+
+    def to_numpy(*args: Any) -> Any:
+        result = compiled(*tf.nest.map_structure(tf.convert_to_tensor, args))
+        return tf.nest.map_structure(lambda t: t.numpy(), result)
+
+    if getattr(model, "run_eagerly", False):
+        compiled = function
+    else:
+        specs = tf.nest.map_structure(
+            lambda a: tf.TensorSpec((samples, *a.shape[1:]), tf.as_dtype(a.dtype)), example
+        )
+        index = tf.TensorSpec((samples,), tf.int32)
+        compiled = tf.function(function, autograph=False).get_concrete_function(specs, index)
+    return to_numpy

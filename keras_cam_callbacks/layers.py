@@ -1,0 +1,193 @@
+"""Which layer is explained: found by name, path or object, or chosen from the order in which layers are called."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+# A map of these shows what the layer before them shows, coarser, shifted or with holes.
+_NOT_CHOSEN = tuple(
+    getattr(keras.layers, name)
+    for name in (
+        *("MaxPooling2D", "AveragePooling2D", "GlobalMaxPooling2D", "GlobalAveragePooling2D"),
+        *("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise"),
+        *("Reshape", "Permute", "Flatten", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Resizing"),
+        *("InputLayer", "Identity", "Rescaling", "Normalization"),
+        *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomCrop", "CenterCrop"),
+        *("RandomContrast", "RandomBrightness"),
+    )
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """One call of a layer, as it was seen while the model ran.
+
+    Attributes:
+        path: The layer's path, "base/conv5" for a layer of a nested model.
+        layer: The layer.
+        output_shape: Shape of its output with None for the samples, or None where it isn't one tensor.
+        input_ids: One hashable for each input tensor.
+        output_ids: The same for its outputs; a tensor that is passed on keeps its id.
+    """
+
+    path: str
+    layer: Any
+    output_shape: tuple[int | None, ...] | None
+    input_ids: tuple[Any, ...]
+    output_ids: tuple[Any, ...]
+
+
+def sublayers(layer: Any) -> list[Any]:
+    """Returns what is directly inside a model or composite layer, in the order in which it holds them.
+
+    Operations of a Functional model that are no layers, such as the addition in `x + shortcut`, are among them.
+    """
+    if isinstance(layer, keras.Model):
+        return list(getattr(layer, "operations", None) or layer.layers)
+    if isinstance(layer, keras.layers.Layer):
+        return list(layer._flatten_layers(include_self=False, recursive=False))
+    return []
+
+
+def walk(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (path, layer) for every layer inside the model at any depth, each layer once."""
+    seen = {id(model)}
+
+    def inside(parent: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for layer in sublayers(parent):
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield prefix + layer.name, layer
+                yield from inside(layer, f"{prefix}{layer.name}/")
+
+    yield from inside(model, "")
+
+
+def find_layer(model: Any, layer_name: Any) -> tuple[str, Any]:
+    """Finds a layer at any depth of the model.
+
+    Args:
+        model: The model.
+        layer_name: A path from the model down ("base/conv5"), a name that occurs once, or the layer itself.
+
+    Returns:
+        The layer's path and the layer.
+
+    Raises:
+        ValueError: If there is none, or if several layers have the name.
+        TypeError: If `layer_name` is neither text nor a layer.
+    """
+    layers = list(walk(model))
+    if isinstance(layer_name, keras.Operation):
+        for path, layer in layers:
+            if layer is layer_name:
+                return path, layer
+        raise ValueError(
+            "A layer given as `layer_name` must be part of the model that is explained. "
+            f"Received: layer {layer_name.name!r}, which model {model.name!r} doesn't contain. "
+            f"The model's layers are: {listing([path for path, _ in layers])}."
+        )
+    if not isinstance(layer_name, str):
+        raise TypeError(
+            "`layer_name` must be a layer's name, a path such as 'base/conv5', a Keras layer, or None to have one chosen. "
+            f"Received: {layer_name!r} of type {type(layer_name).__name__}."
+        )
+    exact = [(path, layer) for path, layer in layers if path == layer_name]
+    named = exact or [(path, layer) for path, layer in layers if layer.name == layer_name]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise ValueError(
+            "`layer_name` must name one layer. "
+            f"Received: {layer_name!r}, the name of {len(named)} layers: {listing([path for path, _ in named])}. "
+            "Give one of these paths."
+        )
+    paths = [path for path, _ in layers]
+    names = {layer.name: path for path, layer in layers} | {path: path for path in paths}
+    close = [names[name] for name in difflib.get_close_matches(layer_name, names, n=3, cutoff=0.5)]
+    raise ValueError(
+        f"`layer_name` must be a layer of model {model.name!r}. Received: {layer_name!r}."
+        + (f" Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}?" if close else "")
+    )
+
+
+def is_feature_map(shape: tuple[int | None, ...] | None, data_format: str = "channels_last") -> bool:
+    """Tells whether a layer's output shape is that of a feature map larger than 1 x 1."""
+    if shape is None or len(shape) != 4:
+        return False
+    h, w = shape[1:3] if data_format == "channels_last" else shape[2:4]
+    return (h is None or h >= 1) and (w is None or w >= 1) and (h, w) != (1, 1)
+
+
+class Candidates:
+    """Tells, call by call, which layers may be chosen.
+
+    They are those whose output is a feature map larger than 1 x 1 and that do not merely pool, drop, pad, shift or
+    reshape. A nested model that hands on the output of one of its own layers is left out in favour of that layer,
+    and so is a layer that is called again.
+    """
+
+    def __init__(self) -> None:
+        self._layers: list[Any] = []
+        self._outputs: set[Any] = set()
+
+    def __call__(self, call: LayerCall) -> bool:
+        """Takes the calls one by one, in call order; True for a candidate."""
+        passed_on = bool(self._outputs.intersection(call.output_ids))
+        again = any(layer is call.layer for layer in self._layers)
+        self._outputs.update(call.output_ids)
+        self._layers.append(call.layer)
+        return (
+            is_feature_map(call.output_shape, data_format(self._layers, call.layer))
+            and not isinstance(call.layer, _NOT_CHOSEN)
+            and not (passed_on or again)
+        )
+
+
+def candidates(calls: Sequence[LayerCall]) -> list[LayerCall]:
+    """Returns the calls among which a layer is chosen, in call order."""
+    accept = Candidates()
+    once = [sum(other.layer is call.layer for other in calls) == 1 for call in calls]
+    return [call for call, single in zip(calls, once, strict=True) if accept(call) and single]
+
+
+def choose_layer(model: Any, calls: Sequence[LayerCall]) -> LayerCall:
+    """Returns the last candidate in call order: the deepest feature map, where classes are most distinct.
+
+    Raises:
+        ValueError: If the model has no such layer.
+    """
+    found = candidates(calls)
+    if not found:
+        raise ValueError(
+            "A heatmap needs a layer whose output is a feature map (samples, height, width, channels) larger than 1 x 1. "
+            f"Received: model {model.name!r}, which has none among: {listing([call.path for call in calls])}."
+        )
+    return found[-1]
+
+
+def data_format(layers: Sequence[Any], layer: Any) -> str:
+    """Tells whether a layer puts out "channels_last" or "channels_first".
+
+    Layers that do not know (activations, additions) follow the last layer before them that does.
+
+    Args:
+        layers: The model's layers in call order.
+        layer: One of them.
+    """
+    found = str(keras.config.image_data_format())
+    for other in layers:
+        found = getattr(other, "data_format", None) or found
+        if other is layer:
+            break
+    return found
+
+
+def listing(paths: Sequence[str], most: int = 12) -> str:
+    """Joins paths, the last ones when there are too many: the deep layers are those that people want."""
+    return ("..., " if len(paths) > most else "") + ", ".join(repr(path) for path in paths[-most:])

@@ -1,0 +1,160 @@
+"""The plain data that travels the pipe, from the validation batch to the trackers.
+
+numpy and the standard library only: every later stage can be used and tested without a framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationBatch:
+    """The fixed batch that is explained at every epoch end.
+
+    Attributes:
+        inputs: What the model is called on: an array with N rows, or a dict, list or tuple of such
+            arrays. float64 has become Keras' float type, other dtypes are as they were given.
+        labels: (N,) int64 class indices, or None where the data holds no class labels.
+        sample_keys: N names, the same in every epoch and in every run on the same data.
+        fingerprints: N hexadecimal digests of the samples' pixels, shapes and dtypes.
+        display: N images for people, uint8 RGB (H, W, 3); they may differ in size.
+        value_range: How the display images were made: the recognised value range of the model's
+            input ("[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "min-max"), or "given".
+    """
+
+    inputs: Any
+    labels: Ints | None
+    sample_keys: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    display: tuple[Image, ...]
+    value_range: str
+
+    def __len__(self) -> int:
+        return len(self.sample_keys)
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """What one chunk of samples looked like at the tapped layer, as numpy arrays.
+
+    Attributes:
+        activations: (N, h, w, C) float32, the layer's output, channels last.
+        gradients: (N, h, w, C) float32, d score / d activations; None where none were asked for.
+        kernel: (N, C) float32, the weights of each sample's explained class in a GAP + Dense head; None likewise.
+        outputs: The model's outputs: (N, K) float32, or None where the model has several outputs.
+        scores: (N,) float32, the explained score, before the final activation.
+        targets: (N,) int64, the explained class; None where a callable gave the score itself.
+        predicted: (N,) int64, the predicted class; None where the outputs name no class.
+        confidences: (N,) float32 in [0, 1], the probability of the explained class; NaN where there is none.
+    """
+
+    activations: Floats
+    gradients: Floats | None
+    kernel: Floats | None
+    outputs: Floats | None
+    scores: Floats
+    targets: Ints | None
+    predicted: Ints | None
+    confidences: Floats
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample in one epoch.
+
+    Attributes:
+        key: The sample's name, the same in every epoch and run.
+        fingerprint: Digest of its pixels.
+        label: The true class, or None.
+        predicted: The predicted class, or None where the outputs name no class.
+        target: The explained class, or None where a callable gave the score.
+        score: The explained score, before the final activation.
+        confidence: Probability of the explained class in [0, 1], or None.
+        degenerate: True where the heatmap is zero, constant or not finite, and so explains nothing.
+        caption: What stands under the overlay.
+    """
+
+    key: str
+    fingerprint: str
+    label: int | None
+    predicted: int | None
+    target: int | None
+    score: float
+    confidence: float | None
+    degenerate: bool
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class EpochRecord:
+    """All that is logged of one epoch; every tracker gets this same object.
+
+    Attributes:
+        epoch: The epoch as Keras counts it, from 0 in every fit that does not say otherwise.
+        step: Our own count, which goes on where a second fit starts at epoch 0 again.
+        heatmaps: (N, h, w) float32, raw: unscaled, signed, at the layer's size.
+        overlays: N pictures, uint8 RGB (H, W, 3).
+        encoded: The same N pictures as the bytes of an image file.
+        image_format: "jpg" or "png", the format of `encoded`.
+        scalars: Numbers about the epoch by name, without prefix.
+        samples: One `Sample` for each row.
+        outputs: (N, K) float32, what the model put out, or None where it has several outputs.
+    """
+
+    epoch: int
+    step: int
+    heatmaps: Floats
+    overlays: tuple[Image, ...]
+    encoded: tuple[bytes, ...]
+    image_format: str
+    scalars: Mapping[str, float]
+    samples: tuple[Sample, ...]
+    outputs: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RunConfig:
+    """What is the same for all epochs of a run; trackers get it at the start of each fit.
+
+    Attributes:
+        directory: The folder of this run: the disk record and TensorBoard's events live here.
+        prefix: First part of every logged name, "gradcam" in "gradcam/drift".
+        method: Name of the method.
+        layer_name: Path of the explained layer, "base/conv5" for a layer of a nested model.
+        target: The target as text: "predicted", "true", "3", "[0, 1]", or a callable's name.
+        model_name: The model's name.
+        class_names: Names by class index, or None.
+        sample_keys: As in `ValidationBatch`.
+        fingerprints: As in `ValidationBatch`.
+        labels: As in `ValidationBatch`, one integer or None for each sample.
+        display: As in `ValidationBatch`.
+        value_range: As in `ValidationBatch`.
+        overlay: Settings of the overlays.
+        versions: Versions of this package, Python, Keras, its backend, numpy and OpenCV.
+    """
+
+    directory: Path
+    prefix: str
+    method: str
+    layer_name: str
+    target: str
+    model_name: str
+    class_names: tuple[str, ...] | None
+    sample_keys: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    display: tuple[Image, ...]
+    value_range: str
+    overlay: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,27 @@
+"""The run record on disk: what was logged, epoch by epoch, for `compare` and for people.
+
+A run is one folder::
+
+    manifest.json                 what is the same for all epochs; maps each sample key to a file name
+    images/<file>.png             the display images
+    heatmaps/<step>.npz           raw heatmaps, scores, classes, outputs: plain arrays
+    overlays/<step>/<file>.jpg    the overlays
+    metrics.jsonl                 one line an epoch
+
+An epoch's files are written under another name, moved into place, and then committed by their line in
+metrics.jsonl. Killed at any moment, a run so holds whole epochs only. numpy and the standard library.
+"""
+
+from .reader import Run, StoredEpoch, find_runs, read_image, read_run
+from .writer import RunWriter, choose_directory, file_stem
+
+__all__ = [
+    "Run",
+    "RunWriter",
+    "StoredEpoch",
+    "choose_directory",
+    "file_stem",
+    "find_runs",
+    "read_image",
+    "read_run",
+]

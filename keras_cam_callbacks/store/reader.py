@@ -1,0 +1,240 @@
+"""Stored runs, read back without loading what is not asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_cam_callbacks.records import Floats, Image
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+LOG = "metrics.jsonl"
+# Two records with these in common show the same thing, so that one can be the other's continuation.
+IDENTITY = ("prefix", "model_name", "layer", "method", "target", "sample_keys", "fingerprints")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredEpoch:
+    """One epoch of a stored run. Arrays and pictures are read when asked for, and not kept.
+
+    Attributes:
+        epoch: The epoch as Keras counted it.
+        step: The run's own count, different in each epoch of a run.
+        wall_time: When it was written, in seconds since 1970.
+        scalars: Numbers by name; NaN where they were not finite.
+        captions: N captions, one for each sample key.
+        heatmap_file: The file of `arrays`.
+        overlay_files: N image files, JPEG or PNG.
+    """
+
+    epoch: int
+    step: int
+    wall_time: float
+    scalars: Mapping[str, float]
+    captions: tuple[str, ...]
+    heatmap_file: Path
+    overlay_files: tuple[Path, ...]
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Reads the epoch's arrays.
+
+        Returns:
+            heatmaps (N, h, w) float32, raw; scores (N,) float32; confidences (N,) float32, NaN for none;
+            predicted and targets (N,) int64, -1 for none; degenerate (N,) bool; outputs (N, K) float32 where
+            the record had them.
+
+        Raises:
+            ValueError: If the file is damaged, or holds pickled objects.
+            OSError: If the file is gone.
+        """
+        try:
+            with open(self.heatmap_file, "rb") as binary, np.load(binary, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            arrays["heatmaps"]
+        except (ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"A heatmap file must be an .npz of plain arrays. Received: {self.heatmap_file} ({error}). "
+                f"Delete the line of step {self.step} from {LOG} to do without it."
+            ) from error
+        return arrays
+
+    def heatmaps(self) -> Floats:
+        """Reads the raw heatmaps, (N, h, w) float32; raises as `arrays` does."""
+        heatmaps: Floats = self.arrays()["heatmaps"]
+        return heatmaps
+
+    def overlays(self) -> tuple[Image, ...]:
+        """Reads the N overlays, uint8 RGB (H, W, 3); raises as `read_image` does."""
+        return tuple(read_image(path) for path in self.overlay_files)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A stored run.
+
+    Attributes:
+        directory: Its folder.
+        manifest: What is the same for all epochs: versions, model_name, layer, method, target, prefix,
+            class_names, sample_keys, files, fingerprints, labels, value_range, overlay.
+        epochs: The epochs in the order of their steps.
+    """
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    epochs: tuple[StoredEpoch, ...]
+
+    @property
+    def sample_keys(self) -> tuple[str, ...]:
+        """The N sample keys."""
+        return tuple(self.manifest["sample_keys"])
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names by class index."""
+        names = self.manifest["class_names"]
+        return None if names is None else tuple(names)
+
+    @property
+    def image_files(self) -> tuple[Path, ...]:
+        """The N files of the display images; `read_image` opens them."""
+        return tuple(
+            self.directory / "images" / f"{self.manifest['files'][key]}.png" for key in self.sample_keys
+        )
+
+
+def read_image(path: Path) -> Image:
+    """Reads a picture of a stored run, uint8 RGB (H, W, 3).
+
+    Raises:
+        ValueError: If the file is no picture.
+        OSError: If the file is gone.
+    """
+    import cv2
+
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if picture is None:
+        raise ValueError(f"A picture must be a PNG or JPEG file. Received: {path}, which can't be decoded.")
+    rgb: Image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def find_runs(log_dir: str | Path) -> list[Path]:
+    """Returns the run folders right below `log_dir`, by name."""
+    return sorted(path.parent for path in Path(log_dir).glob(f"*/{MANIFEST}"))
+
+
+def read_run(path: str | Path) -> Run:
+    """Reads a stored run; its arrays and pictures stay on disk until asked for.
+
+    Args:
+        path: The run's folder, or a log_dir that holds one run.
+
+    Returns:
+        The run, with its whole epochs. Where a step was written twice, the later one counts.
+
+    Raises:
+        ValueError: If there is no run, or more than one; if the record is damaged, was written by a later
+            version of this package, or names files outside its folder.
+    """
+    directory = Path(path)
+    if not (directory / MANIFEST).is_file():
+        runs = find_runs(directory)
+        if len(runs) != 1:
+            raise ValueError(
+                f"A path must lead to a run's folder (with a {MANIFEST}), or to a folder with one run. "
+                f"Received: {directory}, with these runs: {', '.join(map(str, runs)) or 'none'}."
+            )
+        directory = runs[0]
+    manifest = read_manifest(directory)
+    epochs: dict[int, StoredEpoch] = {}
+    log = directory / LOG
+    for number, line in enumerate(log.read_bytes().split(b"\n") if log.exists() else (), 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            # The half line of a process that was killed: its epoch was not committed.
+            continue
+        try:
+            epoch = _stored_epoch(directory, entry, len(manifest["sample_keys"]))
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ValueError(
+                f"Each line of {log} must describe one epoch of this run. Received in line {number}: "
+                f"{error!r}. Delete the line to do without it."
+            ) from error
+        epochs[epoch.step] = epoch
+    return Run(directory, manifest, tuple(epochs[step] for step in sorted(epochs)))
+
+
+def _stored_epoch(directory: Path, entry: Any, samples: int) -> StoredEpoch:
+    if not len(entry["captions"]) == len(entry["overlays"]) == samples:
+        raise ValueError(
+            f"{len(entry['captions'])} captions, {len(entry['overlays'])} overlays, {samples} samples"
+        )
+    folder = os.path.realpath(directory)
+    return StoredEpoch(
+        epoch=int(entry["epoch"]),
+        step=int(entry["step"]),
+        wall_time=float(entry["wall_time"]),
+        scalars={name: math.nan if x is None else float(x) for name, x in entry["scalars"].items()},
+        captions=tuple(str(caption) for caption in entry["captions"]),
+        heatmap_file=_inside(folder, entry["heatmaps"]),
+        overlay_files=tuple(_inside(folder, name) for name in entry["overlays"]),
+    )
+
+
+def _inside(folder: str, name: str) -> Path:
+    # Also where the name itself is innocent, but a link in the folder leads elsewhere.
+    path = os.path.realpath(os.path.join(folder, name))
+    if "\\" in name or not path.startswith(folder + os.sep):
+        raise ValueError(f"{name!r} leads out of the run's folder")
+    return Path(path)
+
+
+def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tells whether two manifests describe the same run."""
+    return all(one[name] == other[name] for name in IDENTITY)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Reads and checks a run's manifest; raises ValueError where it is missing, damaged or too new."""
+    path = directory / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["schema_version"]
+        if version == SCHEMA_VERSION:
+            _check_manifest(manifest)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"A run's {MANIFEST} must be whole. Received: {path} ({error!r}). "
+            "The run's heatmaps and overlays can still be opened one by one."
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"A record must have schema_version {SCHEMA_VERSION}. Received: {version!r} in {path}. "
+            "Read it with the version of keras_cam_callbacks that wrote it, or a later one."
+        )
+    return manifest
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    samples = {name: len(manifest[name]) for name in ("sample_keys", "fingerprints", "labels", "files")}
+    if len(set(samples.values())) != 1:
+        raise ValueError(f"numbers of samples differ: {samples}")
+    for key in manifest["sample_keys"]:
+        if re.search(r"[/\\:]|^\.", manifest["files"][key]):
+            raise ValueError(f"{manifest['files'][key]!r} is no file name")
+    missing = {*IDENTITY, "class_names"} - manifest.keys()
+    if missing:
+        raise ValueError(f"missing: {', '.join(sorted(missing))}")

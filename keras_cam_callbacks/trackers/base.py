@@ -1,0 +1,39 @@
+"""What every tracker is: three methods, called in this order, once more for each fit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from ..records import EpochRecord, RunConfig
+
+
+class Tracker(ABC):
+    """Receives one record an epoch and sends it somewhere.
+
+    A tracker serves several fits: `start` and `finish` are called once a fit, `log` in between. Python calls
+    `finish` only when a fit ends well, so `log` leaves nothing unsent. Errors are raised: the callback
+    decides what becomes of them.
+    """
+
+    @abstractmethod
+    def start(self, config: RunConfig) -> None:
+        """Gets ready for a fit, before its first batch.
+
+        Args:
+            config: What stays the same over the run.
+
+        Raises:
+            ValueError: If the tracker can't work as configured. The message says what would work.
+        """
+
+    @abstractmethod
+    def log(self, record: EpochRecord) -> None:
+        """Sends one epoch: one row, one commit, one flush.
+
+        Args:
+            record: The epoch. Its arrays are shared with other trackers: they are read, not written to.
+        """
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Ends a fit. Called twice, it does nothing the second time; `start` may follow."""

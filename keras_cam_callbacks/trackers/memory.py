@@ -1,0 +1,37 @@
+"""A tracker for tests and notebooks."""
+
+from __future__ import annotations
+
+from keras_cam_callbacks.records import EpochRecord, RunConfig
+
+from .base import Tracker
+
+
+class MemoryTracker(Tracker):
+    """Keeps the records of all fits in memory.
+
+    Attributes:
+        config: What the last fit was started with, None before the first.
+        records: The records in the order in which they came.
+
+    Example:
+        >>> tracker = MemoryTracker()
+        >>> GradCAMLogger(images, tracker=tracker)  # doctest: +SKIP
+        >>> [record.scalars["drift"] for record in tracker.records]
+        []
+    """
+
+    def __init__(self) -> None:
+        self.config: RunConfig | None = None
+        self.records: list[EpochRecord] = []
+
+    def start(self, config: RunConfig) -> None:
+        """Keeps the config."""
+        self.config = config
+
+    def log(self, record: EpochRecord) -> None:
+        """Keeps the record."""
+        self.records.append(record)
+
+    def finish(self) -> None:
+        """Keeps what there is."""

@@ -1,0 +1,86 @@
+"""TensorBoard: one image tag for each sample, one scalar tag for each number."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from keras_cam_callbacks.records import EpochRecord, RunConfig
+
+from .base import Tracker
+
+
+class TensorBoardTracker(Tracker):
+    """Writes TensorBoard events: images `<prefix>/<sample key>`, scalars `<prefix>/<name>`, `<prefix>/epoch`.
+
+    Image tags hold the sample key, so that the same image of two runs stands side by side. The server keeps
+    10 steps of a tag: `tensorboard --samples_per_plugin images=1000` shows them all. Numbers that are NaN are
+    left out. One events file serves all fits of an instance.
+
+    Args:
+        log_dir: Folder for the events; the run's folder, `RunConfig.directory`, where it is None.
+    """
+
+    def __init__(self, log_dir: str | Path | None = None):
+        self._log_dir = log_dir
+        self._directory: Path | None = None
+        self._prefix = ""
+        self._writer: Any = None
+
+    def start(self, config: RunConfig) -> None:
+        """Opens the events file.
+
+        Args:
+            config: The run.
+
+        Raises:
+            ImportError: If tensorflow or tensorboard is not installed.
+            OSError: If the folder can't be written to.
+        """
+        import tensorboard.plugins.image.metadata  # noqa: F401  # fails here, before the first batch
+        import tensorflow as tf
+
+        self._prefix = config.prefix
+        directory = config.directory if self._log_dir is None else Path(self._log_dir)
+        if self._writer is not None and directory == self._directory:
+            return
+        if self._writer is not None:
+            self._writer.close()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._writer, self._directory = tf.summary.create_file_writer(str(directory)), directory
+
+    def log(self, record: EpochRecord) -> None:
+        """Writes one epoch and flushes it.
+
+        Args:
+            record: The epoch; its `step` becomes the step of all tags.
+
+        Raises:
+            RuntimeError: If there was no `start`.
+        """
+        if self._writer is None:
+            raise RuntimeError("TensorBoardTracker.start must be called before log. Received: no run.")
+        import tensorflow as tf
+        from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE
+        from tensorboard.plugins.image.metadata import create_summary_metadata
+
+        metadata = create_summary_metadata(display_name=None, description="")
+        metadata.data_class = DATA_CLASS_BLOB_SEQUENCE
+        scalars = {**record.scalars, "epoch": record.epoch}
+        # keras.callbacks.TensorBoard(update_freq=...) leaves a record_if behind that swallows our epochs.
+        with tf.summary.record_if(True), self._writer.as_default(step=record.step):
+            for sample, picture, data in zip(record.samples, record.overlays, record.encoded, strict=True):
+                height, width = picture.shape[:2]
+                # As tf.summary.image writes it, but with the bytes that we have: it would encode PNGs.
+                blob = [str(width).encode(), str(height).encode(), data]
+                tf.summary.write(f"{self._prefix}/{sample.key}", tf.constant(blob), metadata=metadata)
+            for name, value in scalars.items():
+                if not math.isnan(value):
+                    tf.summary.scalar(f"{self._prefix}/{name}", value)
+        self._writer.flush()
+
+    def finish(self) -> None:
+        """Flushes; the events file stays open for the next fit."""
+        if self._writer is not None:
+            self._writer.flush()
