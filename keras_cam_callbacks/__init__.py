@@ -49,9 +49,7 @@ _HOMES = {
     "Overlay": "overlay",
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
     **dict.fromkeys(("Run", "read_run"), "store"),
-    **dict.fromkeys(
-        ("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"
-    ),
+    **dict.fromkeys(("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,9 +33,9 @@ def make_batch(
 
     Args:
         data: `(x, y)`, `(x, y, sample_weight)`, or `x` alone, as arrays; a `tf.data.Dataset`, batched or not, finite or
-            not; a `keras.utils.PyDataset`; or any iterable of batches. `x` is an array (N, H, W, C) of any number type, or a
-            dict or list of arrays for a model with several inputs. `y`: class indices or one-hot rows; labels of
-            other kinds are passed over.
+            not; a `keras.utils.PyDataset`; or any iterable of batches. `x` is an array (N, H, W, C) of any number type,
+            or a dict or list of arrays for a model with several inputs. `y`: class indices or one-hot rows; labels
+            of other kinds are passed over.
         model: The model that will be explained, whose input shape the images must have.
         max_samples: How many samples to take.
         select: "first" takes the first ones; "balanced" takes classes in turn, the first samples of each.
@@ -76,11 +76,7 @@ def make_batch(
     if display is not None:
         shown, _ = display_images(_aligned_display(display, images, rows, count), exact=len(rows))
         value_range = "given"
-    keys = (
-        tuple(f"sample_{i:02d}" for i in range(len(rows)))
-        if sample_keys is None
-        else tuple(map(str, sample_keys))
-    )
+    keys = tuple(f"sample_{i:02d}" for i in range(len(rows))) if sample_keys is None else tuple(map(str, sample_keys))
     if len(keys) != len(rows) or len(set(keys)) != len(keys):
         raise ValueError(
             f"`sample_keys` must hold one name for each of the {len(rows)} explained samples, all different. "
@@ -170,13 +166,11 @@ def _stream(data: Any, single_rank: int) -> Iterator[tuple[Any, Any]]:
         elements = data
     else:
         raise TypeError(
-            "`validation_data` must be (x, y), x, a tf.data.Dataset, a keras.utils.PyDataset or an iterable of batches. "
-            f"Received: {data!r} of type {type(data).__name__}."
+            "`validation_data` must be (x, y), x, a tf.data.Dataset, a keras.utils.PyDataset or an iterable of "
+            f"batches. Received: {data!r} of type {type(data).__name__}."
         )
     for element in elements:
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(
-            tuple(element) if isinstance(element, list) else element
-        )
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(tuple(element) if isinstance(element, list) else element)
         x, y = _to_numpy(x), None if y is None else _to_numpy(y)
         if max(a.ndim for a in keras.tree.flatten(x)) == single_rank:
             x, y = keras.tree.map_structure(lambda a: a[None], (x, y))
@@ -274,7 +268,7 @@ def _aligned_display(
     display: Any, images: npt.NDArray[Any], rows: npt.NDArray[np.intp], count: int
 ) -> Sequence[npt.NDArray[Any]]:
     """Returns the user's display images of the selected samples."""
-    given: Callable[[Any], Any] | Any = display(images) if callable(display) else display
+    given: Any = display(images) if callable(display) else display
     if not hasattr(given, "__len__") or len(given) not in (len(rows), count):
         raise ValueError(
             f"`display` must give one image for each of the {len(rows)} explained samples"

@@ -8,6 +8,7 @@ import logging
 import platform
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from .trackers import Tracker, resolve
 logger = logging.getLogger("keras_cam_callbacks")
 
 
-class HeatmapLogger(keras.callbacks.Callback):
+class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     """Computes heatmaps on one fixed validation batch at epoch ends and sends them to trackers.
 
     Put it before callbacks that monitor its numbers: they are added to Keras' `logs` as `<prefix>_confidence` (mean
@@ -35,16 +36,17 @@ class HeatmapLogger(keras.callbacks.Callback):
     `<prefix>_drift` (1 - Pearson correlation with the last logged epoch; NaN in the first) and `<prefix>_degenerate`
     (number of maps that explain nothing). One instance serves several fits as one run.
 
-    Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last `on_train_end()`.
+    Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last
+    `on_train_end()`.
 
     Args:
         validation_data: What is explained: `(x, y)`, `x`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or any iterable of batches. It is read once; x as the model takes it.
-        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a nested
-            model, the layer itself, or None for the last feature map.
+        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
+            nested model, the layer itself, or None for the last feature map.
         method: Name of a method (see `METHODS`), or a function (activations, gradients) -> heatmaps (N, h, w).
-        tracker: Where it goes: "auto", "disk", "tensorboard", "wandb", "memory", a Tracker, a list of these, or None for
-            the numbers in `logs` only. "auto" is the record on disk, and W&B if a run is active, else TensorBoard.
+        tracker: Where it goes: "auto", "disk", "tensorboard", "wandb", "memory", a Tracker, a list of these, or None
+            for the numbers in `logs` only. "auto" is the record on disk, and W&B if a run is active, else TensorBoard.
         log_dir: Folder for the record on disk and TensorBoard's events; they are in its subfolder `<prefix>`, or
             `<prefix>-2` and so on if that holds another run.
         target: What is explained: "predicted", "true", a class index, one index for each sample, or a function of the
@@ -62,8 +64,8 @@ class HeatmapLogger(keras.callbacks.Callback):
             "raise": it is raised.
 
     Raises:
-        ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the first
-            batch.
+        ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
+            first batch.
         TypeError: If a setting is of the wrong kind.
 
     Example:
@@ -97,9 +99,7 @@ class HeatmapLogger(keras.callbacks.Callback):
         if on_error not in ("warn", "raise"):
             raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
         if overlay is not None and not isinstance(overlay, Overlay):
-            raise TypeError(
-                f"`overlay` must be an Overlay, such as Overlay(layout='panel'). Received: {overlay!r}."
-            )
+            raise TypeError(f"`overlay` must be an Overlay, such as Overlay(layout='panel'). Received: {overlay!r}.")
         resolve(tracker if isinstance(tracker, str) else None)  # A wrong name is told at once.
         self.validation_data = validation_data
         self.layer_name = layer_name
@@ -121,14 +121,12 @@ class HeatmapLogger(keras.callbacks.Callback):
         self._batch: ValidationBatch | None = None
         self._trackers: list[Tracker] | None = None
         self._directory: Path | None = None
-        self._explainer: Explainer | None = (
-            None  # None before the first fit, after each, and once it has failed
-        )
+        self._explainer: Explainer | None = None  # None before the first fit, after each, and once it has failed
         self._live: list[Tracker] = []
         self._starts = True
         self._offset = 0
         self._last_step = -1
-        self._logged_epoch: int | None = None
+        self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
         self._last_heatmaps: Floats | None = None
         self._warned_degenerate = False
 
@@ -156,7 +154,7 @@ class HeatmapLogger(keras.callbacks.Callback):
         if self._trackers is None:
             self._trackers = resolve(self.tracker)
         self._starts = True
-        self._logged_epoch = None
+        self._due = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the trackers before a fit's first batch: only now it is known whether a run goes on or begins."""
@@ -171,22 +169,26 @@ class HeatmapLogger(keras.callbacks.Callback):
             self._start(epoch)
         step = self._last_step = self._offset + epoch
         last = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
-        if self._explainer is not None and (epoch % self.freq == 0 or last):
-            self._guarded("The heatmaps", self._switch_off, lambda: self._log(epoch, step, logs))
+        self._due = None
+        if epoch % self.freq == 0 or last:
+            self._log_guarded(epoch, step, logs)
+        else:
+            self._due = epoch, step
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Ends the fit for the trackers and lets go of the traced model; another fit may follow."""
+        if self._due is not None:  # Another callback has ended the fit between two logged epochs.
+            self._log_guarded(*self._due, None)
+            self._due = None
         for tracker in list(self._live):
-            self._guarded(_name(tracker), lambda t=tracker: self._live.remove(t), tracker.finish)
+            self._guarded(_name(tracker), partial(self._live.remove, tracker), tracker.finish)
         self._live = []
         self._explainer = None
         self._starts = True
 
     def _make_explainer(self, model: Any) -> Explainer:
         if model is None:
-            raise ValueError(
-                "There must be a model to explain. Received: none. Call set_model(model), or fit."
-            )
+            raise ValueError("There must be a model to explain. Received: none. Call set_model(model), or fit.")
         if self._batch is None:
             self._batch = make_batch(
                 self.validation_data,
@@ -250,6 +252,10 @@ class HeatmapLogger(keras.callbacks.Callback):
             versions=_versions(),
         )
 
+    def _log_guarded(self, epoch: int, step: int, logs: dict[str, Any] | None) -> None:
+        if self._explainer is not None:
+            self._guarded("The heatmaps", self._switch_off, partial(self._log, epoch, step, logs))
+
     def _log(self, epoch: int, step: int, logs: dict[str, Any] | None) -> None:
         """Explains, measures, draws and sends one epoch."""
         assert self._explainer is not None
@@ -282,17 +288,15 @@ class HeatmapLogger(keras.callbacks.Callback):
             outputs=explanation.outputs,
         )
         for tracker in list(self._live):
-            self._guarded(
-                _name(tracker), lambda t=tracker: self._live.remove(t), lambda t=tracker: t.log(record)
-            )
+            self._guarded(_name(tracker), partial(self._live.remove, tracker), partial(tracker.log, record))
 
     def _warn_degenerate(self, heatmaps: Floats, flags: Sequence[bool], epoch: int) -> None:
         if any(flags) and not self._warned_degenerate:
             self._warned_degenerate = True
             first = flags.index(True)
             warnings.warn(
-                f"{self.prefix}: {sum(flags)} of {len(flags)} heatmaps explain nothing in epoch {epoch}; they are drawn as "
-                f"the bare image. {degenerate_cause(heatmaps[first])}",
+                f"{self.prefix}: {sum(flags)} of {len(flags)} heatmaps explain nothing in epoch {epoch}; they are "
+                f"drawn as the bare image. {degenerate_cause(heatmaps[first])}",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -402,8 +406,6 @@ def _versions() -> dict[str, str]:
     for name, package in packages.items():
         try:
             found[name] = metadata.version(package)
-        except (
-            metadata.PackageNotFoundError
-        ):  # run from a checkout, or from another distribution of the package
+        except metadata.PackageNotFoundError:  # run from a checkout, or from another distribution of the package
             continue
     return found

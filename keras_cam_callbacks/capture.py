@@ -65,9 +65,10 @@ class Capturer:
         """
         self._model, self._inputs, self._target, self._needs = model, inputs, target, needs
         self._engine = engine.load()
-        self._path, self._layer = (
-            ("", None) if layer_name is None else _found_layer(model, layer_name, inputs)
-        )
+        self._path: str = ""
+        self._layer: Any = None
+        if layer_name is not None:
+            self._path, self._layer = _found_layer(model, layer_name, inputs)
         self._samples = len(target.class_index)
         self._fixed = _fixed_batch(model)
         self._chunk = self._fixed or batch_size
@@ -165,7 +166,7 @@ class Capturer:
         self.layer_shape = (None, *found["activations"].shape[1:])
         if kernel:
             assert self._units is not None
-            found["kernel"] = class_weights(head, targets, self.layer_shape[-1], self._units)
+            found["kernel"] = class_weights(head, targets, found["activations"].shape[-1], self._units)
         if "gradients" in self._needs:
             gradients = run.gradients(scores)
             if gradients is None:
@@ -228,8 +229,8 @@ class Capturer:
         wrong = sorted({int(c) for c in targets if not 0 <= c < (self.classes or 0)})
         if wrong:
             raise ValueError(
-                f"A callable `target` that gives class indices must give such as lie between 0 and {(self.classes or 0) - 1}. "
-                f"Received: {wrong} from {self._target.text!r}."
+                "A callable `target` that gives class indices must give them between 0 and "
+                f"{(self.classes or 0) - 1}. Received: {wrong} from {self._target.text!r}."
             )
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .records import Image
 
-# keras.applications' preprocessing: mode "caffe" (BGR less the mean), mode "torch" (RGB less the mean, by the deviation).
+# Preprocessing of keras.applications: "caffe" is BGR less the mean, "torch" is RGB less the mean, by the deviation.
 _BGR_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
 _RGB_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _RGB_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -27,8 +27,8 @@ def display_images(
         exact: If given, the number that N must be.
 
     Returns:
-        N uint8 RGB images (H, W, 3), and the range: "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted" (less the mean of
-        ImageNet in BGR, as VGG and ResNet take it), "mean/std" (less the mean and by the deviation of ImageNet), or
+        N uint8 RGB images (H, W, 3), and the range: "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted" (less the mean
+        of ImageNet in BGR, as VGG and ResNet take it), "mean/std" (less the mean and by the deviation of ImageNet), or
         "min-max", where nothing is recognised and each image is stretched from its least to its largest value.
 
     Raises:

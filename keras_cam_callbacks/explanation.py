@@ -179,8 +179,8 @@ def explain(
     Args:
         model: Any Keras 3 model; it is left as it is.
         images: Images as the model takes them, (N, H, W, C), or `(images, labels)`, or any data that `fit` takes.
-        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a nested
-            model, the layer itself, or None for the last feature map.
+        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
+            nested model, the layer itself, or None for the last feature map.
         method: Name of a method (see `METHODS`), or a function (activations, gradients) -> heatmaps (N, h, w).
         target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
             returns (samples,) class indices (whole numbers) or scores (floating point).
@@ -209,9 +209,7 @@ def explain(
 def _without_maps(capture: Capture) -> Capture:
     """Returns the capture without its large arrays, so that one chunk at a time is held."""
     empty = np.zeros((0, 0, 0, 0), np.float32)
-    rest = {
-        name: getattr(capture, name) for name in ("outputs", "scores", "targets", "predicted", "confidences")
-    }
+    rest = {name: getattr(capture, name) for name in ("outputs", "scores", "targets", "predicted", "confidences")}
     return Capture(activations=empty, gradients=None, kernel=None, **rest)
 
 

@@ -117,9 +117,7 @@ def build_cam_model(
         >>> model = build_cam_model(base, classes=2)
     """
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-        raise ValueError(
-            f"`classes` must be a positive integer, 1 for a single sigmoid unit. Received: {classes!r}."
-        )
+        raise ValueError(f"`classes` must be a positive integer, 1 for a single sigmoid unit. Received: {classes!r}.")
     shape = getattr(base, "output_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise ValueError(

@@ -94,8 +94,8 @@ def find_layer(model: Any, layer_name: Any) -> tuple[str, Any]:
         )
     if not isinstance(layer_name, str):
         raise TypeError(
-            "`layer_name` must be a layer's name, a path such as 'base/conv5', a Keras layer, or None to have one chosen. "
-            f"Received: {layer_name!r} of type {type(layer_name).__name__}."
+            "`layer_name` must be a layer's name, a path such as 'base/conv5', a Keras layer, or None to have one "
+            f"chosen. Received: {layer_name!r} of type {type(layer_name).__name__}."
         )
     exact = [(path, layer) for path, layer in layers if path == layer_name]
     named = exact or [(path, layer) for path, layer in layers if layer.name == layer_name]
@@ -165,8 +165,8 @@ def choose_layer(model: Any, calls: Sequence[LayerCall]) -> LayerCall:
     found = candidates(calls)
     if not found:
         raise ValueError(
-            "A heatmap needs a layer whose output is a feature map (samples, height, width, channels) larger than 1 x 1. "
-            f"Received: model {model.name!r}, which has none among: {listing([call.path for call in calls])}."
+            "A heatmap needs a layer whose output is a feature map (samples, height, width, channels) larger than "
+            f"1 x 1. Received: model {model.name!r}, which has none among: {listing([call.path for call in calls])}."
         )
     return found[-1]
 

@@ -103,8 +103,7 @@ def area(heatmaps: Floats, share: float = 0.5) -> Doubles:
     """
     if not 0 <= share < 1:
         raise ValueError(
-            f"`share` must be in [0, 1). Received: share={share!r}. "
-            "0.5 counts the pixels above half of the maximum."
+            f"`share` must be in [0, 1). Received: share={share!r}. 0.5 counts the pixels above half of the maximum."
         )
     flat = _flat(heatmaps)
     valid = ~degenerate(heatmaps)

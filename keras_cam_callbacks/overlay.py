@@ -134,9 +134,7 @@ class Overlay:
         # Clipped before the division: a quotient can overflow.
         pictures = [
             self._picture(image, None if blank else np.clip(heatmap, 0, top) / top)
-            for image, heatmap, top, blank in zip(
-                shown, heatmaps, _tops(heatmaps, dead, self.scale), dead, strict=True
-            )
+            for image, heatmap, top, blank in zip(shown, heatmaps, _tops(heatmaps, dead, self.scale), dead, strict=True)
         ]
         if captions is None or not self.caption:
             return tuple(pictures)
@@ -156,9 +154,7 @@ class Overlay:
             heat, drawn = np.full_like(image, _EMPTY), image.copy()
         else:
             smaller = height < level.shape[0] and width < level.shape[1]
-            level = cv2.resize(
-                level, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-            )
+            level = cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
             tones = cv2.convertScaleAbs(level, alpha=255)
             clear = cv2.compare(level, self.threshold, cv2.CMP_LT)
             if self.layout == "mask":

@@ -56,14 +56,14 @@ def resolve_target(target: Any, samples: int, labels: Ints | None) -> Target:
                 )
             return Target(target, labels)
         raise ValueError(
-            "`target` must be 'predicted', 'true', a class index, one index for each sample, or a callable on the model's "
-            f"outputs. Received: {target!r}."
+            "`target` must be 'predicted', 'true', a class index, one index for each sample, or a callable on the "
+            f"model's outputs. Received: {target!r}."
         )
     index = np.asarray(target)
     if index.dtype.kind not in "iu" or index.ndim > 1:
         raise TypeError(
-            "`target` must be 'predicted', 'true', a class index, one index for each sample, or a callable on the model's "
-            f"outputs. Received: {target!r} of type {type(target).__name__}."
+            "`target` must be 'predicted', 'true', a class index, one index for each sample, or a callable on the "
+            f"model's outputs. Received: {target!r} of type {type(target).__name__}."
         )
     if index.ndim == 1 and len(index) != samples:
         raise ValueError(
@@ -158,11 +158,11 @@ def explained_scores(
         ValueError: If the outputs have no classes and no rule is given, or the rule's result has the wrong shape.
     """
     ops = keras.ops
-    output = single_output(outputs)
+    output: Any = single_output(outputs)
     if output is not None and len(output.shape) == 1:
         output, logits = output[:, None], None if logits is None else logits[:, None]
     flat = output is not None and len(output.shape) == 2
-    raw = scores_before_activation(output, logits, expects) if flat else None
+    raw: Any = scores_before_activation(output, logits, expects) if flat else None
     unit = flat and raw.shape[1] == 1
     no_class = unit and logits is None and expects is None
     predicted = None

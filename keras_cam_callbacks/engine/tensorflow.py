@@ -55,8 +55,8 @@ def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> 
     Args:
         model: The model.
         inputs: Tensors as the model takes them.
-        wanted: Takes each call as it ends. True starts the tape anew at its output: so one run is enough where the layer
-            is known only afterwards, and no more is recorded than lies behind it.
+        wanted: Takes each call as it ends. True starts the tape anew at its output: so one run is enough where the
+            layer is known only afterwards, and no more is recorded than lies behind it.
     """
     run = Run()
     with ExitStack() as recording, _left_as_found(model):
@@ -167,9 +167,7 @@ def compile_pass(
     if getattr(model, "run_eagerly", False):
         compiled = function
     else:
-        specs = tf.nest.map_structure(
-            lambda a: tf.TensorSpec((samples, *a.shape[1:]), tf.as_dtype(a.dtype)), example
-        )
+        specs = tf.nest.map_structure(lambda a: tf.TensorSpec((samples, *a.shape[1:]), tf.as_dtype(a.dtype)), example)
         index = tf.TensorSpec((samples,), tf.int32)
         compiled = tf.function(function, autograph=False).get_concrete_function(specs, index)
     return to_numpy

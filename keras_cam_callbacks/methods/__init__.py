@@ -38,8 +38,8 @@ class Method:
         heatmaps = np.asarray(self.function(*(getattr(capture, name) for name in self.needs)), np.float32)
         if heatmaps.shape != capture.activations.shape[:3]:
             raise ValueError(
-                f"A method must return one heatmap (h, w) for each sample, here of shape {capture.activations.shape[:3]}. "
-                f"Received: {heatmaps.shape} from method {self.name!r}."
+                "A method must return one heatmap (h, w) for each sample, here "
+                f"{capture.activations.shape[:3]}. Received: {heatmaps.shape} from method {self.name!r}."
             )
         return heatmaps
 
@@ -68,9 +68,7 @@ def resolve_method(method: str | Callable[[Floats, Floats], Floats]) -> Method:
         TypeError: If it is neither a name nor callable.
     """
     if callable(method):
-        return Method(
-            getattr(method, "__name__", type(method).__name__), method, ("activations", "gradients")
-        )
+        return Method(getattr(method, "__name__", type(method).__name__), method, ("activations", "gradients"))
     if not isinstance(method, str):
         raise TypeError(
             "`method` must be a method's name or a function (activations, gradients) -> heatmaps. "

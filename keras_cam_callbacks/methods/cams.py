@@ -31,7 +31,8 @@ def cam(activations: Floats, kernel: Floats) -> Floats:
     Reference:
         Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv 1512.04150.
     """
-    return np.einsum("nijk,nk->nij", activations, kernel, optimize=True)
+    heatmaps: Floats = np.einsum("nijk,nk->nij", activations, kernel, optimize=True)
+    return heatmaps
 
 
 def gradcam(activations: Floats, gradients: Floats) -> Floats:
@@ -123,7 +124,8 @@ def hirescam(activations: Floats, gradients: Floats) -> Floats:
         Draelos and Carin, Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
         networks, arXiv 2011.08891.
     """
-    return np.einsum("nijk,nijk->nij", gradients, activations, optimize=True)
+    heatmaps: Floats = np.einsum("nijk,nijk->nij", gradients, activations, optimize=True)
+    return heatmaps
 
 
 def layercam(activations: Floats, gradients: Floats) -> Floats:
@@ -159,7 +161,8 @@ def gradcam_elementwise(activations: Floats, gradients: Floats) -> Floats:
     Reference:
         A variant of HiResCAM known from the library pytorch-grad-cam (GradCAMElementWise); it has no paper.
     """
-    return np.maximum(gradients * activations, 0).sum(axis=-1)
+    heatmaps: Floats = np.maximum(gradients * activations, 0).sum(axis=-1)
+    return heatmaps
 
 
 def eigencam(activations: Floats) -> Floats:

@@ -108,9 +108,7 @@ class Run:
     @property
     def image_files(self) -> tuple[Path, ...]:
         """The N files of the display images; `read_image` opens them."""
-        return tuple(
-            self.directory / "images" / f"{self.manifest['files'][key]}.png" for key in self.sample_keys
-        )
+        return tuple(self.directory / "images" / f"{self.manifest['files'][key]}.png" for key in self.sample_keys)
 
 
 def read_image(path: Path) -> Image:
@@ -179,9 +177,7 @@ def read_run(path: str | Path) -> Run:
 
 def _stored_epoch(directory: Path, entry: Any, samples: int) -> StoredEpoch:
     if not len(entry["captions"]) == len(entry["overlays"]) == samples:
-        raise ValueError(
-            f"{len(entry['captions'])} captions, {len(entry['overlays'])} overlays, {samples} samples"
-        )
+        raise ValueError(f"{len(entry['captions'])} captions, {len(entry['overlays'])} overlays, {samples} samples")
     folder = os.path.realpath(directory)
     return StoredEpoch(
         epoch=int(entry["epoch"]),

@@ -1,0 +1,51 @@
+# Each command does all the set-up that it needs; `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+demo: $(VENV)/.demo  ## train an honest and a shortcut model on real images, and see what each looks at
+	$(BIN)/keras-cam demo $(ARGS)
+
+test: $(VENV)/.dev  ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## put the code into its style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## measure what an epoch end costs, as ratios to a bare forward pass
+	$(BIN)/python benchmarks/epoch_end.py $(ARGS)
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# A bare Debian or Ubuntu lacks what its Python needs for virtual environments, and libraries that OpenCV loads.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+APT  := $(ROOT) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(ROOT) apt-get install -y -qq
+
+$(VENV)/.system:
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(APT) python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import ctypes as c; c.CDLL("libGL.so.1"); c.CDLL("libgthread-2.0.so.0")' 2>/dev/null \
+	  || ! command -v apt-get >/dev/null || { $(APT) libgl1 libglib2.0-0; }
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.system setup.cfg pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.system setup.cfg pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
