@@ -76,6 +76,8 @@ class Explanation:
             parts += [f"predicted {self._name(predicted)}", f"explained {self._name(target)} {value}"]
         else:
             parts.append(value)
+        if is_degenerate:
+            parts.append("no heatmap")
         return Sample(
             key=self.batch.sample_keys[i],
             fingerprint=self.batch.fingerprints[i],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
@@ -42,7 +42,6 @@ class WandbTracker(Tracker):
         self._table: wandb.Table | None = None
         self._prefix = ""
         self._class_names: tuple[str, ...] | None = None
-        self._by_path = True
 
     def start(self, config: RunConfig) -> None:
         """Attaches to the run.
@@ -75,8 +74,6 @@ class WandbTracker(Tracker):
         except wandb.errors.UsageError as error:
             raise ValueError(_finished(run)) from error
         self._run, self._prefix, self._table = run, config.prefix, None
-        # With links instead of copies, the files that an epoch's images are made from would have to stay.
-        self._by_path = not getattr(run.settings, "allow_media_symlink", False)
 
     def log(self, record: EpochRecord) -> None:
         """Logs one epoch as one row.
@@ -97,40 +94,28 @@ class WandbTracker(Tracker):
         prefix = self._prefix
         scalars = {**record.scalars, "epoch": record.epoch, "step": record.step}
         row: dict[str, Any] = {f"{prefix}/{name}": value for name, value in scalars.items()}
-        with TemporaryDirectory(prefix="keras-cam-", ignore_cleanup_errors=True) as folder:
-            images = self._images(record, Path(folder))
-            if len({picture.shape for picture in record.overlays}) > 1:
-                keys = (f"{prefix}/overlays/{sample.key}" for sample in record.samples)
-                row |= {key: [image] for key, image in zip(keys, images, strict=True)}
-            else:
-                for part, first in enumerate(range(0, len(images), _IMAGES_PER_KEY), 1):
-                    key = f"{prefix}/overlays" if part == 1 else f"{prefix}/overlays_{part}"
-                    row[key] = images[first : first + _IMAGES_PER_KEY]
-            if self._with_table:
-                row[f"{prefix.replace('/', '_')}_table"] = self._extended_table(record, images)
-            try:
-                # Neither step= nor commit=: where another callback logs too, both lose images, or put them
-                # into the row of another epoch.
-                run.log(row)
-            except wandb.errors.UsageError as error:
-                raise RuntimeError(_finished(run)) from error
+        images = [
+            _image(data, record.image_format, sample.caption)
+            for data, sample in zip(record.encoded, record.samples, strict=True)
+        ]
+        if len({picture.shape for picture in record.overlays}) > 1:
+            keys = (f"{prefix}/overlays/{sample.key}" for sample in record.samples)
+            row |= {key: [image] for key, image in zip(keys, images, strict=True)}
+        else:
+            for part, first in enumerate(range(0, len(images), _IMAGES_PER_KEY), 1):
+                key = f"{prefix}/overlays" if part == 1 else f"{prefix}/overlays_{part}"
+                row[key] = images[first : first + _IMAGES_PER_KEY]
+        if self._with_table:
+            row[f"{prefix.replace('/', '_')}_table"] = self._extended_table(record, images)
+        try:
+            # Neither step= nor commit=: where another callback logs too, both lose images, or put them into the
+            # row of another epoch.
+            run.log(row)
+        except wandb.errors.UsageError as error:
+            raise RuntimeError(_finished(run)) from error
 
     def finish(self) -> None:
         """Leaves the run to you."""
-
-    def _images(self, record: EpochRecord, folder: Path) -> list[wandb.Image]:
-        """Makes the images; W&B copies the files when they are logged."""
-        import wandb
-
-        images = []
-        for row, sample in enumerate(record.samples):
-            source: Any = record.overlays[row]
-            if self._by_path:
-                source = folder / f"{row}.{record.image_format}"
-                source.write_bytes(record.encoded[row])
-            # file_type counts for arrays only.
-            images.append(wandb.Image(source, caption=sample.caption, file_type=record.image_format))
-        return images
 
     def _extended_table(self, record: EpochRecord, images: Sequence[wandb.Image]) -> wandb.Table:
         import wandb
@@ -150,6 +135,17 @@ class WandbTracker(Tracker):
             return None
         known = self._class_names is not None and 0 <= index < len(self._class_names)
         return self._class_names[index] if known and self._class_names else str(index)
+
+
+def _image(data: bytes, image_format: str, caption: str) -> wandb.Image:
+    import PIL.Image
+    import wandb
+
+    picture: Any = PIL.Image.open(io.BytesIO(data))
+    # W&B saves the pictures that it is given. It shall save our bytes, and not decode and encode them again; and
+    # a file that it saved itself it moves, where one of ours would be copied, or only be linked.
+    picture.save = lambda path, **_: Path(path).write_bytes(data)
+    return wandb.Image(picture, caption=caption, file_type=image_format)
 
 
 def _number(value: float | None) -> float | None:
