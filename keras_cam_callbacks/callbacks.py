@@ -215,6 +215,8 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         assert self._trackers is not None
         self._starts = False
         config = self._config(self._batch, self._explainer)
+        if not self._trackers:
+            return
         if self._directory is None:
             self._directory, last_step = choose_directory(self.log_dir, config, epoch)
             if last_step is not None:

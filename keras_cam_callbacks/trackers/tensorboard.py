@@ -69,6 +69,7 @@ class TensorBoardTracker(Tracker):
         metadata.data_class = DATA_CLASS_BLOB_SEQUENCE
         scalars = {**record.scalars, "epoch": record.epoch}
         # keras.callbacks.TensorBoard(update_freq=...) leaves a record_if behind that swallows our epochs.
+        # The end of as_default flushes.
         with tf.summary.record_if(True), self._writer.as_default(step=record.step):
             for sample, picture, data in zip(record.samples, record.overlays, record.encoded, strict=True):
                 height, width = picture.shape[:2]
@@ -78,9 +79,6 @@ class TensorBoardTracker(Tracker):
             for name, value in scalars.items():
                 if not math.isnan(value):
                     tf.summary.scalar(f"{self._prefix}/{name}", value)
-        self._writer.flush()
 
     def finish(self) -> None:
-        """Flushes; the events file stays open for the next fit."""
-        if self._writer is not None:
-            self._writer.flush()
+        """Leaves the events file open for the next fit."""

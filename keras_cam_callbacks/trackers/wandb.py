@@ -113,6 +113,9 @@ class WandbTracker(Tracker):
             run.log(row)
         except wandb.errors.UsageError as error:
             raise RuntimeError(_finished(run)) from error
+        for image in images:
+            # The table holds the images of all epochs.
+            image._image = None
 
     def finish(self) -> None:
         """Leaves the run to you."""
@@ -121,9 +124,8 @@ class WandbTracker(Tracker):
         import wandb
 
         if self._table is None:
-            kinds = [int, str, str, str, float, float, wandb.Image]
-            # Told here, as W&B would take them from the first row, in which anything may be None.
-            self._table = wandb.Table(columns=list(_COLUMNS), dtype=kinds, log_mode="INCREMENTAL")
+            # IMMUTABLE, the default, drops all epochs but the first in silence; MUTABLE sends all of them anew.
+            self._table = wandb.Table(columns=list(_COLUMNS), log_mode="INCREMENTAL")
         for sample, image in zip(record.samples, images, strict=True):
             names = (self._name(sample.label), self._name(sample.predicted))
             numbers = (_number(sample.score), _number(sample.confidence))
@@ -133,8 +135,8 @@ class WandbTracker(Tracker):
     def _name(self, index: int | None) -> str | None:
         if index is None:
             return None
-        known = self._class_names is not None and 0 <= index < len(self._class_names)
-        return self._class_names[index] if known and self._class_names else str(index)
+        names = self._class_names or ()
+        return names[index] if 0 <= index < len(names) else str(index)
 
 
 def _image(data: bytes, image_format: str, caption: str) -> wandb.Image:
@@ -145,7 +147,10 @@ def _image(data: bytes, image_format: str, caption: str) -> wandb.Image:
     # W&B saves the pictures that it is given. It shall save our bytes, and not decode and encode them again; and
     # a file that it saved itself it moves, where one of ours would be copied, or only be linked.
     picture.save = lambda path, **_: Path(path).write_bytes(data)
-    return wandb.Image(picture, caption=caption, file_type=image_format)
+    image = wandb.Image(picture, caption=caption, file_type=image_format)
+    # Put back what W&B has let go of: it would decode the saved file, only to ask for its size.
+    image._image = picture
+    return image
 
 
 def _number(value: float | None) -> float | None:

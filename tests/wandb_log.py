@@ -1,0 +1,86 @@
+"""Reads the log of an offline W&B run; the package has no reader for it.
+
+The file is a 7-byte header, then records as LevelDB logs them: in blocks of 32 KiB, each piece after a header
+of checksum, length and type.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+_BLOCK = 32 * 1024
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+def _payloads(data: bytes) -> Iterator[bytes]:
+    ident, magic, _version = struct.unpack("<4sHB", data[:7])
+    if (ident, magic) != (b":W&B", 0xBEE1):
+        raise ValueError(f"not a W&B log: {data[:7]!r}")
+    position, pieces = 7, b""
+    while position < len(data):
+        left = _BLOCK - position % _BLOCK
+        if left < 7:
+            position += left
+            continue
+        checksum, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        piece = data[position + 7 : position + 7 + length]
+        if zlib.crc32(bytes([kind]) + piece) != checksum:
+            raise ValueError(f"wrong checksum at byte {position}")
+        position += 7 + length
+        pieces = piece if kind in (_FULL, _FIRST) else pieces + piece
+        if kind in (_FULL, _LAST):
+            yield pieces
+
+
+@dataclass
+class WandbLog:
+    """What a run logged: history rows, config, and metric definitions as (glob or name, step metric)."""
+
+    files: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: list[tuple[str, str]] = field(default_factory=list)
+
+    def rows_with(self, key: str) -> list[dict[str, Any]]:
+        return [row for row in self.rows if key in row]
+
+    def images(self, entry: dict[str, Any]) -> list[bytes]:
+        """The bytes of the images of one logged list."""
+        return [(self.files / name).read_bytes() for name in entry["filenames"]]
+
+
+def read_log(sync_dir: str | Path) -> WandbLog:
+    """Reads the log in a run's `sync_dir`; call `wandb.teardown()` before, so that it is whole."""
+    (path,) = Path(sync_dir).glob("run-*.wandb")
+    log = WandbLog(Path(sync_dir) / "files")
+    for payload in _payloads(path.read_bytes()):
+        record = Record()
+        record.ParseFromString(payload)
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            log.rows.append(_set({}, record.history.item))
+        elif kind == "config":
+            _set(log.config, record.config.update)
+        elif kind == "run":
+            _set(log.config, record.run.config.update)
+        elif kind == "metric":
+            log.metrics.append((record.metric.glob_name or record.metric.name, record.metric.step_metric))
+    return log
+
+
+def _set(entries: dict[str, Any], items: Any) -> dict[str, Any]:
+    for item in items:
+        *outer, last = item.nested_key or [item.key]
+        inner = entries
+        for name in outer:
+            inner = inner.setdefault(name, {})
+        inner[last] = json.loads(item.value_json)
+    return entries
