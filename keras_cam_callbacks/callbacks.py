@@ -120,7 +120,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
         self._batch: ValidationBatch | None = None
         self._trackers: list[Tracker] | None = None
-        self._directory: Path | None = None
+        self._run: RunConfig | None = None
         self._explainer: Explainer | None = None  # None before the first fit, after each, and once it has failed
         self._live: list[Tracker] = []
         self._starts = True
@@ -132,8 +132,8 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     @property
     def directory(self) -> Path | None:
-        """The folder of the run's record, from the first epoch on."""
-        return self._directory
+        """The folder of the run, from the first epoch on."""
+        return None if self._run is None else self._run.directory
 
     def explain(self, model: Any = None) -> Explanation:
         """Explains the fixed batch now, without logging.
@@ -215,25 +215,30 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         assert self._trackers is not None
         self._starts = False
         config = self._config(self._batch, self._explainer)
+        self._live = list(self._trackers)
         if not self._trackers:
             return
-        if self._directory is None:
-            self._directory, last_step = choose_directory(self.log_dir, config, epoch)
+        if self._run is None or (self._run.layer_name, self._run.model_name) != (config.layer_name, config.model_name):
+            directory, last_step = choose_directory(self.log_dir, config, epoch)
+            self._offset = 0
             if last_step is not None:
                 # A run is being resumed by a new process: its steps go on as they were counted.
-                last = next(e for e in read_run(self._directory).epochs if e.step == last_step)
+                last = next(e for e in read_run(directory).epochs if e.step == last_step)
                 self._offset = last.step - last.epoch
-        elif self._offset + epoch <= self._last_step:
-            self._offset = self._last_step + 1 - epoch
-        config = dataclasses.replace(config, directory=self._directory)
-        self._live = list(self._trackers)
+        else:
+            directory = self._run.directory
+            self._offset = max(self._offset, self._last_step + 1 - epoch)
+        self._run = dataclasses.replace(config, directory=directory)
         for tracker in self._trackers:
-            tracker.start(config)
-        where = ", ".join(map(_name, self._trackers)) or "logs only"
-        logger.info(
-            "%s explains %r by %s, images in %s, to %s (%s).",
-            *(self.prefix, config.layer_name, config.method, config.value_range, where, self._directory),
+            tracker.start(self._run)
+        shape = " x ".join(map(str, self._explainer.capturer.layer_shape[1:]))
+        message = (
+            f"{type(self).__name__} explains layer {config.layer_name!r} ({shape}) by {config.method} on "
+            f"{len(self._batch)} images of range {config.value_range}; {', '.join(map(_name, self._trackers))} in {directory}"
         )
+        logger.info(message)
+        if (self.params or {}).get("verbose"):
+            print(message)
 
     def _config(self, batch: ValidationBatch, explainer: Explainer) -> RunConfig:
         labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
