@@ -69,9 +69,9 @@ class Scenes:
 def make_scenes(count: int, seed: int = 0) -> tuple[Scenes, Scenes]:
     """Makes scenes without stickers: real handwritten digits on crops of real photographs.
 
-    The digits are scikit-learn's 8 x 8 ones, enlarged bicubically to a side of 32 to 52 px and put in white
-    on a crop, darkened to 0.6, of one of scikit-image's photographs. A quarter of the digits is held out:
-    they are in validation scenes only.
+    The digits are scikit-learn's 8 x 8 ones, enlarged bicubically, with a margin, to a side of 32 to 52 px and
+    put in white on a crop, darkened to 0.6, of one of scikit-image's photographs. A quarter of the digits is
+    held out: they are in validation scenes only.
 
     Args:
         count: How many scenes to train on; a fifth as many more, but at least 20, are for validation.
@@ -88,7 +88,8 @@ def make_scenes(count: int, seed: int = 0) -> tuple[Scenes, Scenes]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    inks = (np.clip(digits.images, 0, 16) / 16).astype(np.float32)
+    # A margin of one, since strokes reach the edge of the 8 x 8 px and would seem cut off.
+    inks = np.pad(digits.images / 16, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     photographs = [_rgb(getattr(data, name)()) for name in _PHOTOGRAPHS]
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(inks))
@@ -126,12 +127,12 @@ def _compose(
     photographs: Sequence[Image],
     rng: np.random.Generator,
 ) -> Scenes:
-    """Puts `count` of the digits, (M, 8, 8) in [0, 1], on crops of the photographs."""
+    """Puts `count` of the digits, (M, 10, 10) in [0, 1], on crops of the photographs."""
     labels = rng.permutation(np.arange(count) % 10).astype(np.int64)
     images = np.empty((count, SIDE, SIDE, 3), np.uint8)
     boxes = np.empty((count, 4), np.int64)
     for i, label in enumerate(labels):
-        photograph = photographs[rng.integers(len(photographs))]
+        photograph = photographs[int(rng.integers(len(photographs)))]
         top, left = (rng.integers(length - SIDE + 1) for length in photograph.shape[:2])
         scene = photograph[top : top + SIDE, left : left + SIDE] * np.float32(_DARKENED)
 

@@ -1,0 +1,170 @@
+"""The command line, `keras-cam`. It starts without a framework; commands load what they need."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+try:
+    import click
+except ModuleNotFoundError:
+    # This module is the `keras-cam` program and nothing else: a traceback would help nobody.
+    raise SystemExit("keras-cam needs click. Install it: pip install 'keras_cam_callbacks[demo]'") from None
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .demo import Report
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="keras_cam_callbacks %(version)s")
+def main() -> None:
+    """Shows where a vision model looks while it trains."""
+
+
+@main.command(context_settings={"show_default": True})
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("demo"), help="New or empty folder for the results."
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=10, help="Epochs of each of the two runs.")
+@click.option("--images", type=click.IntRange(min=100), default=4500, help="Images to train on, in each run.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Same seed, same images and first weights.")
+def demo(out: Path, epochs: int, images: int, seed: int) -> None:
+    """Catch a model that is right for the wrong reason.
+
+    Trains the same small network twice on handwritten digits on photographs, each with a small coloured
+    sticker. In the honest run the sticker's colour is random; in the shortcut run it gives the digit away.
+    GradCAMLogger logs both, on the same images, to TensorBoard and to disk. Then a network pretrained on the
+    digits 0 to 4 is fine-tuned on 5 to 9, first its head alone, as one continuous record.
+
+    Takes about four minutes on two cores and downloads nothing. Prints a table and writes a picture that
+    compares the runs. An --out that holds something is refused, so nothing is overwritten and the
+    paths are where they are said to be.
+    """
+    _need("rich", "scikit-learn", "scikit-image")
+    _make_folder(out)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # What goes wrong is raised; the rest is about GPUs.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    console = Console()
+    try:
+        with console.status("Loading Keras ..."):
+            from . import engine
+            from .demo import run_demo
+
+            engine.load()
+    except ImportError as error:
+        raise click.ClickException(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console) as bars:
+        tasks = {name: bars.add_task(f"{name} run", start=False) for name in ("honest", "shortcut", "transfer")}
+
+        def show(name: str, done: int, total: int) -> None:
+            bars.start_task(tasks[name])
+            bars.update(tasks[name], completed=done, total=total)
+
+        report = run_demo(out, epochs=epochs, seed=seed, images=images, progress=show)
+    console.print(_comparison(report), _transfer(report))
+    click.echo(_where(report, out))
+
+
+def _need(*distributions: str) -> None:
+    """Ends with one line if a package of the demo is missing."""
+    modules = {"scikit-learn": "sklearn", "scikit-image": "skimage"}
+    missing = [name for name in distributions if importlib.util.find_spec(modules.get(name, name)) is None]
+    if missing:
+        raise click.ClickException(
+            f"The demo needs {' and '.join(missing)}. Install it: pip install 'keras_cam_callbacks[demo]'"
+        )
+
+
+def _make_folder(out: Path) -> None:
+    """Ends with one line if `out` is a file, holds anything, or can't be made."""
+    try:
+        if not os.path.lexists(out):
+            out.mkdir(parents=True)
+        if out.is_dir() and not any(out.iterdir()):
+            return
+    except OSError as error:
+        raise click.ClickException(f"--out must be a folder that can be written to. Received: {error}.") from error
+    folder = out.resolve()
+    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    free = next(path for path in names if not os.path.lexists(path))
+    suggestion = free.name if out.parent == Path() else str(out.parent / free.name)
+    raise click.ClickException(
+        f"--out must be an empty folder, or one that is not there yet: nothing is overwritten. Received: {out}, which "
+        f"{'holds files' if out.is_dir() else 'is no folder'}. --out {shlex.quote(suggestion)} would work."
+    )
+
+
+def _comparison(report: Report) -> Table:
+    rows = [
+        (
+            result.name,
+            stickers,
+            *(f"{x:.2f}" for x in (result.accuracy, result.accuracy_random, result.energy, result.peak)),
+        )
+        for result, stickers in ((report.honest, "random"), (report.shortcut, "= the digit"))
+    ]
+    chance = ["anywhere", "-", "0.10", "0.10", *[f"{report.box_share:.2f}"] * 2]
+    return _table(
+        "Right for the right reason?",
+        ["run", "sticker", "accuracy", "with random stickers", "heat inside digit's box", "peak inside the box"],
+        [*rows, chance],
+    )
+
+
+def _transfer(report: Report) -> Table:
+    names = "head, base frozen", "all layers"
+    rows = [
+        (name, *(f"{x:.2f}" for x in (result.accuracy, result.energy, result.peak)))
+        for name, result in zip(names, report.transfer, strict=True)
+    ]
+    return _table(
+        "Transfer from the digits 0-4 to 5-9",
+        ["fit", "accuracy", "heat inside digit's box", "peak inside the box"],
+        rows,
+    )
+
+
+def _table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"\n{title}", title_justify="left", title_style="bold")
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="left" if rows[0][i][0].isalpha() else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _where(report: Report, out: Path) -> str:
+    lines = [
+        "",
+        "accuracy    on the run's own validation images, whose digits were not trained on",
+        "heat, peak  of Grad-CAM, on up to 200 validation images with their digits' stickers,",
+        "            the same for both runs; anywhere: of a map without any preference",
+        "",
+        f"Picture of both runs   {report.picture}",
+        f"Record on disk         {report.honest.directory}",
+        f"                       {report.shortcut.directory}",
+        f"                       {report.transfer[0].directory}",
+        f"Every epoch            tensorboard --logdir {shlex.quote(str(out))} --samples_per_plugin images=1000",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(prog_name="keras-cam")

@@ -1,0 +1,360 @@
+"""The demo's networks, its three runs, and the numbers that tell whether a model looks at the digit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from ..callbacks import GradCAMLogger
+from ..explanation import explain
+from ..metrics import degenerate
+from ..records import Floats, Ints
+from .data import COLOURS, Scenes, make_scenes, with_stickers
+
+__all__ = [
+    "Collections",
+    "Result",
+    "build_convnet",
+    "fixed_batch",
+    "looking_inside",
+    "make_collections",
+    "measure",
+    "run_collection",
+    "run_transfer",
+    "train_and_log",
+]
+
+Doubles = npt.NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+"""Told the run's name, the batches that are done and all batches of the run."""
+
+DIGITS = tuple(str(digit) for digit in range(10))
+BATCH_SIZE = 64
+MEASURED = 200  # validation images whose heatmaps are measured at the end of a run
+_FILTERS = (16, 32, 64, 96)
+_RATE = 4e-3
+_SHOWN = 8  # digits in the fixed batch, each with two stickers
+
+
+@dataclass(frozen=True, eq=False)
+class Collections:
+    """The same scenes twice: with stickers of a random colour, and with stickers that give the digit away.
+
+    Attributes:
+        honest: To train on, the sticker's colour is random.
+        shortcut: To train on, each digit has its own colour of sticker.
+        honest_validation: Unseen digits, random stickers.
+        shortcut_validation: The same unseen digits at the same places, each with its digit's sticker.
+    """
+
+    honest: Scenes
+    shortcut: Scenes
+    honest_validation: Scenes
+    shortcut_validation: Scenes
+
+
+def make_collections(images: int = 4500, seed: int = 0) -> Collections:
+    """Makes both collections.
+
+    Args:
+        images: How many images to train on, in each.
+        seed: Same seed, same images.
+
+    Returns:
+        Four sets of scenes.
+    """
+    train, validation = make_scenes(images, seed)
+    rng = np.random.default_rng([seed, 1])
+    return Collections(
+        with_stickers(train, rng.integers(len(COLOURS), size=len(train))),
+        with_stickers(train, train.labels),
+        with_stickers(validation, rng.integers(len(COLOURS), size=len(validation))),
+        with_stickers(validation, validation.labels),
+    )
+
+
+def fixed_batch(validation: Scenes) -> tuple[Scenes, tuple[str, ...]]:
+    """Chooses the 16 images that are explained at every epoch end, the same pixels in both runs.
+
+    They are the first validation scene of each digit from 0 to 7, twice: with the sticker that this digit has
+    in the shortcut collection, and with another digit's. Both occur in the honest collection. The first shows
+    a shortcut model right for the wrong reason, as one would meet it; the second shows that it is the reason.
+
+    Args:
+        validation: Scenes that hold each digit from 0 to 7.
+
+    Returns:
+        16 scenes, and their sample keys: "0_own_sticker", "0_other_sticker", "1_own_sticker", ....
+    """
+    first = [int(np.flatnonzero(validation.labels == digit)[0]) for digit in range(_SHOWN)]
+    twice = validation[np.repeat(first, 2)]
+    colours = twice.labels.copy()
+    colours[1::2] = (colours[1::2] + len(COLOURS) // 2) % len(COLOURS)
+    keys = tuple(f"{digit}_{whose}_sticker" for digit in range(_SHOWN) for whose in ("own", "other"))
+    return with_stickers(twice, colours), keys
+
+
+def build_convnet(classes: int = 10, name: str = "convnet") -> keras.Model:
+    """Builds the demo's network: four blocks of convolution, batch normalisation and ReLU, GAP, softmax.
+
+    Args:
+        classes: Number of classes.
+        name: The model's name.
+
+    Returns:
+        An uncompiled model of (N, 96, 96, 3) images in [0, 255]; its last feature map "relu_4" is 12 x 12.
+    """
+    x = inputs = keras.Input((96, 96, 3))
+    x = keras.layers.Rescaling(1 / 255)(x)
+    for block, filters in enumerate(_FILTERS, 1):
+        strides = 2 if block < 3 else 1
+        x = keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False, name=f"conv_{block}")(x)
+        # The default momentum of 0.99 would take several epochs of 70 batches to follow.
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm_{block}")(x)
+        x = keras.layers.ReLU(name=f"relu_{block}")(x)
+        if block == 3:
+            x = keras.layers.MaxPooling2D()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(x), name=name)
+
+
+def train_and_log(
+    model: keras.Model,
+    train: Scenes,
+    validation: Scenes,
+    *,
+    epochs: int,
+    callbacks: list[keras.callbacks.Callback],
+    learning_rate: float = _RATE,
+) -> None:
+    """Compiles and fits a model: Adam, the learning rate falling to 0 along a cosine.
+
+    Args:
+        model: The model.
+        train: Scenes to train on; their labels are the model's class indices.
+        validation: Scenes to validate on at each epoch end.
+        epochs: Number of epochs.
+        callbacks: Such as a `GradCAMLogger`.
+        learning_rate: Where it starts.
+    """
+    steps = epochs * -(-len(train) // BATCH_SIZE)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(
+        train.images,
+        train.labels,
+        validation_data=(validation.images, validation.labels),
+        batch_size=BATCH_SIZE,
+        epochs=epochs,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+
+def looking_inside(heatmaps: Floats, boxes: Ints, side: int = 96) -> tuple[Doubles, Doubles]:
+    """Measures whether heatmaps are high inside a box: the energy-based and the original pointing game.
+
+    energy = sum of relu(map) inside the box / sum of relu(map), with the map resized bilinearly to the image.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        boxes: (N, 4) int64, top, left, bottom, right in px of the image.
+        side: Height and width of the image in px.
+
+    Returns:
+        (N,) energy in [0, 1]; (N,) 1 where the maximum is inside the box and 0 where it is not. Both are NaN
+        where a map is degenerate.
+
+    Reference:
+        Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, arXiv 1608.00507 (pointing
+        game). Wang et al., Score-CAM, CVPR Workshops 2020, arXiv 1910.01279 (energy).
+    """
+    energy, peak = np.full((2, len(heatmaps)), np.nan)
+    for i in np.flatnonzero(~degenerate(heatmaps)):
+        level = cv2.resize(np.maximum(heatmaps[i], 0), (side, side), interpolation=cv2.INTER_LINEAR)
+        inside = np.zeros((side, side), bool)
+        top, left, bottom, right = boxes[i]
+        inside[top:bottom, left:right] = True
+        energy[i] = level[inside].sum(dtype=np.float64) / level.sum(dtype=np.float64)
+        peak[i] = inside.flat[level.argmax()]
+    return energy, peak
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        name: "honest", "shortcut", or the part of the transfer run.
+        directory: Folder of the run's record.
+        accuracy: In [0, 1], on the run's own validation images.
+        accuracy_random: In [0, 1], on the honest validation images, whose stickers say nothing.
+        energy: In [0, 1], mean share of the Grad-CAM heat inside the digit's box.
+        peak: In [0, 1], share of the heatmaps whose maximum is inside the digit's box.
+        seconds: How long training took, in seconds.
+    """
+
+    name: str
+    directory: Path
+    accuracy: float
+    accuracy_random: float
+    energy: float
+    peak: float
+    seconds: float
+
+
+def measure(model: keras.Model, validation: Scenes) -> tuple[float, float]:
+    """Measures where a trained model looks, over the first 200 of the scenes.
+
+    Args:
+        model: The model.
+        validation: The scenes. To compare runs give both the same ones, with each digit's own sticker: these
+            are nothing unusual in either collection.
+
+    Returns:
+        Mean energy inside the digit's box, and share of the maxima inside it, both of the Grad-CAM heatmap
+        for the predicted class; NaN if all heatmaps are degenerate.
+    """
+    scenes = validation[:MEASURED]
+    energy, peak = looking_inside(explain(model, scenes.images).heatmaps, scenes.boxes)
+    valid = np.isfinite(energy)
+    return (float(energy[valid].mean()), float(peak[valid].mean())) if valid.any() else (np.nan, np.nan)
+
+
+def run_collection(
+    name: str, collections: Collections, log_dir: Path, *, epochs: int, seed: int, progress: Progress
+) -> Result:
+    """Trains a new network on one collection, logging the fixed batch, and measures it.
+
+    Args:
+        name: "honest" or "shortcut".
+        collections: Both collections.
+        log_dir: Where the record goes, in a subfolder "gradcam".
+        epochs: Number of epochs.
+        seed: Same seed, same first weights and same order of the images, in both runs.
+        progress: Told about each batch.
+
+    Returns:
+        How it ended.
+    """
+    train: Scenes = getattr(collections, name)
+    validation: Scenes = getattr(collections, f"{name}_validation")
+    scenes, keys = fixed_batch(collections.honest_validation)
+    logger = _logger(scenes, log_dir, class_names=DIGITS, sample_keys=keys)
+    keras.utils.set_random_seed(seed)
+    model = build_convnet()
+    start = time.perf_counter()
+    ticker = _Ticker(name, epochs * -(-len(train) // BATCH_SIZE), progress)
+    train_and_log(model, train, validation, epochs=epochs, callbacks=[logger, ticker])
+    seconds = time.perf_counter() - start
+    return _result(
+        *(name, model, logger, validation, collections.honest_validation, collections.shortcut_validation, seconds)
+    )
+
+
+def run_transfer(
+    collections: Collections, log_dir: Path, *, epochs: int, seed: int, progress: Progress
+) -> tuple[Result, Result]:
+    """Pretrains on the digits 0 to 4 and fine-tunes on 5 to 9, first the head alone: one continuous record.
+
+    The pretrained convolutions are nested, frozen, in a new model; its head is fitted, then the base is
+    unfrozen and all is fitted again, at a quarter of the learning rate. One `GradCAMLogger` sees both fits, and
+    explains a layer inside the nested base.
+
+    Args:
+        collections: Both collections; only the honest one is used.
+        log_dir: Where the record goes, in a subfolder "gradcam".
+        epochs: The demo's number of epochs: half of it pretrains, a third fits the head, a third fits
+            all; at least one each.
+        seed: Same seed, same first weights and same order of the images.
+        progress: Told about each batch.
+
+    Returns:
+        How the fit of the head ended, and how the fit of the whole model did.
+    """
+    old, old_validation = (s[s.labels < 5] for s in (collections.honest, collections.honest_validation))
+    new, new_validation = (_relabelled(s[s.labels >= 5]) for s in (collections.honest, collections.honest_validation))
+    own = _relabelled(collections.shortcut_validation[collections.shortcut_validation.labels >= 5])
+    phases = max(1, epochs // 2), max(1, epochs // 3), max(1, epochs // 3)
+    batches = (-(-len(old) // BATCH_SIZE), *[-(-len(new) // BATCH_SIZE)] * 2)
+    ticker = _Ticker("transfer", sum(n * size for n, size in zip(phases, batches, strict=True)), progress)
+
+    keras.utils.set_random_seed(seed)
+    pretrained = build_convnet(5, name="pretrained")
+    train_and_log(pretrained, old, old_validation, epochs=phases[0], callbacks=[ticker])
+
+    base = keras.Model(pretrained.input, pretrained.get_layer("relu_4").output, name="base")
+    base.trainable = False
+    inputs = keras.Input((96, 96, 3))
+    # training=False: batch normalisation keeps its statistics when the base is unfrozen.
+    features = keras.layers.GlobalAveragePooling2D()(base(inputs, training=False))
+    outputs = keras.layers.Dense(5, activation="softmax")(features)
+    model = keras.Model(inputs, outputs, name="transfer")
+
+    logger = _logger(new_validation[:16], log_dir, class_names=DIGITS[5:])
+    results = []
+    for name, count, rate in (("head", phases[1], _RATE * 5), ("all", phases[2], _RATE / 4)):
+        base.trainable = name == "all"
+        start = time.perf_counter()
+        train_and_log(model, new, new_validation, epochs=count, learning_rate=rate, callbacks=[logger, ticker])
+        seconds = time.perf_counter() - start
+        results.append(_result(name, model, logger, new_validation, new_validation, own, seconds))
+    return results[0], results[1]
+
+
+def _relabelled(scenes: Scenes) -> Scenes:
+    """The scenes of the digits 5 to 9, labelled 0 to 4."""
+    return Scenes(scenes.images, scenes.labels - 5, scenes.boxes, scenes.stickers)
+
+
+def _logger(scenes: Scenes, log_dir: Path, **settings: Any) -> GradCAMLogger:
+    return GradCAMLogger(
+        (scenes.images, scenes.labels), tracker=["disk", "tensorboard"], log_dir=log_dir, on_error="raise", **settings
+    )
+
+
+def _result(
+    name: str,
+    model: keras.Model,
+    logger: GradCAMLogger,
+    own: Scenes,
+    random: Scenes,
+    measured: Scenes,
+    seconds: float,
+) -> Result:
+    assert logger.directory is not None
+    energy, peak = measure(model, measured)
+    return Result(
+        name=name,
+        directory=logger.directory,
+        accuracy=_accuracy(model, own),
+        accuracy_random=_accuracy(model, random),
+        energy=energy,
+        peak=peak,
+        seconds=seconds,
+    )
+
+
+def _accuracy(model: keras.Model, scenes: Scenes) -> float:
+    figures = model.evaluate(scenes.images, scenes.labels, batch_size=256, verbose=0, return_dict=True)
+    return float(figures["accuracy"])
+
+
+class _Ticker(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Counts a run's batches over all of its fits."""
+
+    def __init__(self, name: str, total: int, progress: Progress) -> None:
+        super().__init__()
+        self._name, self._total, self._progress, self._done = name, total, progress, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._done += 1
+        self._progress(self._name, self._done, self._total)

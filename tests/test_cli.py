@@ -1,0 +1,130 @@
+"""The command line: quick to start, and one clear line for what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import keras_cam_callbacks
+from keras_cam_callbacks.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_python(code, **environment):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_starts_in_less_than_a_third_of_a_second_without_a_framework():
+    code = """
+import sys
+from keras_cam_callbacks.cli import main
+try:
+    main(["--help"], prog_name="keras-cam")
+finally:
+    print("loaded:", {"cv2", "keras", "numpy", "rich", "tensorflow", "wandb"} & set(sys.modules))
+"""
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = run_python(code)
+        seconds.append(time.perf_counter() - start)
+    assert "loaded: set()" in done.stdout
+    assert "demo" in done.stdout
+    assert min(seconds) < 0.3
+
+
+def test_version():
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.output == f"keras_cam_callbacks {keras_cam_callbacks.__version__}\n"
+
+
+def test_help_names_every_option_and_its_default():
+    result = CliRunner().invoke(main, ["demo", "--help"])
+    assert result.exit_code == 0
+    for text in ("--out", "--epochs", "--images", "--seed", "default: demo", "default: 10", "default: 4500"):
+        assert text in result.output
+
+
+@pytest.mark.parametrize(
+    ("module", "named"), [("sklearn", "scikit-learn"), ("skimage", "scikit-image"), ("rich", "rich")]
+)
+def test_missing_extras_are_one_line(module, named, tmp_path):
+    code = f"""
+import sys
+sys.modules[{module!r}] = None
+from keras_cam_callbacks.cli import main
+main(["demo", "--out", {str(tmp_path / "out")!r}])
+"""
+    done = run_python(code)
+    assert done.returncode == 1
+    assert done.stderr == (f"Error: The demo needs {named}. Install it: pip install 'keras_cam_callbacks[demo]'\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_click_is_one_line():
+    done = run_python("import sys; sys.modules['click'] = None; import keras_cam_callbacks.cli")
+    assert done.returncode == 1
+    assert done.stderr == "keras-cam needs click. Install it: pip install 'keras_cam_callbacks[demo]'\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "backend", "said"),
+    [
+        ("", "no_such_backend", "Error: Unable to import backend : no_such_backend"),
+        ("import sys; sys.modules['tensorflow'] = None", "tensorflow", "Error: Keras can't be loaded: "),
+        (
+            "import keras; keras.backend.backend = lambda: 'jax'",
+            "tensorflow",
+            "Error: Heatmaps need Keras on one of these backends: tensorflow. Received: 'jax'",
+        ),
+    ],
+)
+def test_a_backend_that_does_not_work_is_one_line(before, backend, said, tmp_path):
+    out = tmp_path / "out"
+    code = f"{before}\nfrom keras_cam_callbacks.cli import main; main(['demo', '--out', {str(out)!r}])"
+    done = run_python(code, KERAS_BACKEND=backend)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(said)
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()
+    Path("demo/mine.txt").write_text("mine", encoding="utf-8")
+    Path("demo-2").mkdir()
+    result = CliRunner().invoke(main, ["demo"])
+    assert result.exit_code == 1
+    assert "Received: demo, which holds files. --out demo-3 would work." in result.output
+    assert [str(path) for path in sorted(Path().rglob("*"))] == ["demo", "demo/mine.txt", "demo-2"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    file = tmp_path / "some file"
+    file.write_text("mine", encoding="utf-8")
+    result = CliRunner().invoke(main, ["demo", "--out", str(file)])
+    assert result.exit_code == 1
+    assert "is no folder" in result.output
+    assert f"--out '{file}-2' would work." in result.output
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "file" / "out")])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: --out must be a folder that can be written to. Received: [Errno 20]")
+
+
+@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--images", "10"], ["--seed", "-1"], ["--epochs", "x"]])
+def test_impossible_settings_are_refused_at_once(arguments):
+    result = CliRunner().invoke(main, ["demo", *arguments])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[0]}'" in result.output
