@@ -139,6 +139,8 @@ def _read(data: Any, model: Any, wanted: int | None, limit: int) -> tuple[Any, A
     if isinstance(data, list) and data and all(_is_array(part) for part in data):
         if len(data) == len(getattr(model, "inputs", None) or [0]) > 1:
             return _to_numpy(data), None
+        if len(data) in (2, 3) and np.ndim(data[0]) > 2 >= np.ndim(data[1]):
+            return _read(tuple(data), model, wanted, limit)  # `fit` takes [x, y] for (x, y).
         if all(np.ndim(part) == 3 for part in data):
             return np.stack([np.asarray(part) for part in data]), None
     batches = _stream(data, _single_rank(model))
@@ -173,7 +175,8 @@ def _stream(data: Any, single_rank: int) -> Iterator[tuple[Any, Any]]:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(tuple(element) if isinstance(element, list) else element)
         x, y = _to_numpy(x), None if y is None else _to_numpy(y)
         if max(a.ndim for a in keras.tree.flatten(x)) == single_rank:
-            x, y = keras.tree.map_structure(lambda a: a[None], (x, y))
+            x = keras.tree.map_structure(lambda a: a[None], x)
+            y = None if y is None else keras.tree.map_structure(lambda a: a[None], y)
         yield x, y
 
 

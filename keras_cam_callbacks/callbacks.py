@@ -8,6 +8,7 @@ import logging
 import platform
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -33,8 +34,9 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     Put it before callbacks that monitor its numbers: they are added to Keras' `logs` as `<prefix>_confidence` (mean
     probability of the explained class), `<prefix>_area` (share of the map above half of its maximum),
-    `<prefix>_drift` (1 - Pearson correlation with the last logged epoch; NaN in the first) and `<prefix>_degenerate`
-    (number of maps that explain nothing). One instance serves several fits as one run.
+    `<prefix>_drift` (1 - Pearson correlation with the last logged epoch; where there is nothing to compare with, as in
+    the first, NaN in records and infinite in `logs`) and `<prefix>_degenerate` (number of maps that explain nothing).
+    One instance serves several fits as one run; several in one fit need prefixes that differ.
 
     Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last
     `on_train_end()`.
@@ -55,7 +57,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         select: "first" takes the first samples, "balanced" takes classes in turn.
         class_names: Names by class index, for captions.
         sample_keys: Names of the samples; by default "sample_00", "sample_01", .... To compare runs, use the same ones.
-        freq: Log every so many epochs; the first and the last one are always logged.
+        freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, or a function of the inputs.
         overlay: How overlays are drawn.
         prefix: First part of every logged name; by default the method's name.
@@ -124,6 +126,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._explainer: Explainer | None = None  # None before the first fit, after each, and once it has failed
         self._live: list[Tracker] = []
         self._starts = True
+        self._first_epoch = 0
         self._offset = 0
         self._last_step = -1
         self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
@@ -150,9 +153,19 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the batch, traces the model and checks all settings, before the first batch is trained on."""
+        if logs is not None:  # Keras hands one dict to all callbacks of a fit.
+            name = f"{self.prefix}_drift"
+            if name in logs:
+                raise ValueError(
+                    f"Callbacks of one fit must have prefixes that differ. Received: {self.prefix!r} twice. "
+                    f"Name them apart, such as prefix='{self.prefix}_2'."
+                )
+            logs[name] = np.inf
         self._explainer = self._make_explainer(self.model)
-        if self._trackers is None:
-            self._trackers = resolve(self.tracker)
+        trackers = resolve(self.tracker)
+        # "auto" may stand for others than in the last fit; those that it stood for already go on.
+        if self._trackers is None or list(map(type, trackers)) != list(map(type, self._trackers)):
+            self._trackers = trackers
         self._starts = True
         self._due = None
 
@@ -170,7 +183,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         step = self._last_step = self._offset + epoch
         last = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
         self._due = None
-        if epoch % self.freq == 0 or last:
+        if epoch % self.freq == 0 or epoch == self._first_epoch or last:
             self._log_guarded(epoch, step, logs)
         else:
             self._due = epoch, step
@@ -214,17 +227,20 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         assert self._explainer is not None
         assert self._trackers is not None
         self._starts = False
+        self._first_epoch = epoch
         config = self._config(self._batch, self._explainer)
         self._live = list(self._trackers)
         if not self._trackers:
             return
         if self._run is None or (self._run.layer_name, self._run.model_name) != (config.layer_name, config.model_name):
             directory, last_step = choose_directory(self.log_dir, config, epoch)
-            self._offset = 0
+            self._offset, self._last_heatmaps = 0, None
             if last_step is not None:
                 # A run is being resumed by a new process: its steps go on as they were counted.
                 last = next(e for e in read_run(directory).epochs if e.step == last_step)
                 self._offset = last.step - last.epoch
+                with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
+                    self._last_heatmaps = last.heatmaps()
         else:
             directory = self._run.directory
             self._offset = max(self._offset, self._last_step + 1 - epoch)
@@ -232,9 +248,11 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         for tracker in self._trackers:
             tracker.start(self._run)
         shape = " x ".join(map(str, self._explainer.capturer.layer_shape[1:]))
+        where = ", ".join(map(_name, self._trackers))
         message = (
             f"{type(self).__name__} explains layer {config.layer_name!r} ({shape}) by {config.method} on "
-            f"{len(self._batch)} images of range {config.value_range}; {', '.join(map(_name, self._trackers))} in {directory}"
+            f"{len(self._batch)} images of range {config.value_range}; "
+            f"{where} in {directory}"
         )
         logger.info(message)
         if (self.params or {}).get("verbose"):
@@ -270,16 +288,20 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         heatmaps, samples = explanation.heatmaps, explanation.samples()
         self._warn_degenerate(heatmaps, [sample.degenerate for sample in samples], epoch)
         previous = self._last_heatmaps
-        changed = np.full(len(samples), np.nan) if previous is None else drift(heatmaps, previous)
+        if previous is None or previous.shape != heatmaps.shape:
+            previous = np.full_like(heatmaps, np.nan)
         scalars = {
             "confidence": _mean(explanation.confidences),
             "area": _mean(area(heatmaps)),
-            "drift": _mean(changed),
+            "drift": _mean(drift(heatmaps, previous)),
             "degenerate": float(sum(sample.degenerate for sample in samples)),
         }
         self._last_heatmaps = heatmaps
         if logs is not None:
             logs.update({f"{self.prefix}_{name}": value for name, value in scalars.items()})
+            if np.isnan(scalars["drift"]):
+                # EarlyStopping and ModelCheckpoint would keep a NaN of the first epoch as the best for ever.
+                logs[f"{self.prefix}_drift"] = np.inf
         if not self._live:
             return
         overlays = explanation.overlays(self.overlay)

@@ -82,7 +82,6 @@ class Capturer:
         self._pass = self._engine.compile_pass(self._traced, model, inputs, self._fixed)
         if not self.layer_name:  # An eager model shows its faults only when it runs.
             self._run_chunk(0, 1)
-        check_classes(target, self.classes)
 
     def __call__(self) -> Iterator[Capture]:
         """Yields what is captured now, with the weights that the model has now, chunk by chunk."""
@@ -139,24 +138,24 @@ class Capturer:
         if self._units is not None:
             found["outputs"] = ops.cast(ops.reshape(output, (-1, self._units)), "float32")
 
-        if kernel:
-            head = self._find_head(run, output, targets)
-            call, activations = head.feature_map, run.tensors[head.feature_map_id]
-        else:
-            call = self._find_call(run.calls)
-            if run.watched is None or run.watched[0] is not call:
-                # The last candidate was called once more later on, so that another was chosen: run again for that one.
-                self._layer = call.layer
-                return self._step(inputs, class_index)
-            activations = run.watched[1]
-        self._layer, self.layer_name = call.layer, call.path
+        head = self._find_head(run, output, targets) if kernel else None
+        call = self._find_call(run.calls) if head is None else head.feature_map
         layout = data_format([c.layer for c in run.calls], call.layer)
         if not is_feature_map(call.output_shape, layout):
             raise ValueError(
                 "The explained layer must put out a feature map (samples, height, width, channels) larger than 1 x 1. "
-                f"Received: layer {call.path!r} with output shape {call.output_shape}. "
+                f"Received: layer {call.path!r} with output shape {call.output_shape or 'of several tensors'}. "
                 f"These would do: {listing([c.path for c in candidates(run.calls)])}."
             )
+        if head is not None:
+            activations = run.tensors[head.feature_map_id]
+        elif run.watched is not None and run.watched[0] is call:
+            activations = run.watched[1]
+        else:
+            # The last candidate was called once more later on, so that another was chosen: run again for that one.
+            self._layer = call.layer
+            return self._step(inputs, class_index)
+        self._layer, self.layer_name = call.layer, call.path
 
         def as_float(tensor: Any) -> Any:
             tensor = ops.cast(tensor, "float32")
@@ -164,7 +163,7 @@ class Capturer:
 
         found["activations"] = as_float(activations)
         self.layer_shape = (None, *found["activations"].shape[1:])
-        if kernel:
+        if head is not None:
             assert self._units is not None
             found["kernel"] = class_weights(head, targets, found["activations"].shape[-1], self._units)
         if "gradients" in self._needs:
@@ -213,13 +212,14 @@ class Capturer:
         )
 
     def _describe_outputs(self, output: Any, logits: Any) -> None:
-        """Notes what the outputs are: how many units and classes, and whether they are probabilities."""
+        """Notes the units and classes of the outputs, and checks that the classes of the target exist."""
         self._units = None
         if output is not None and len(output.shape) <= 2:
             self._units = 1 if len(output.shape) == 1 else output.shape[1]
         self._activated = logits is not None or self._expects == "probabilities"
         regression = self._units == 1 and logits is None and self._expects is None
         self.classes = None if self._units is None or regression else max(self._units, 2)
+        check_classes(self._target, self.classes)
         if logits is None and self._target.rule is None:
             what = "log-probabilities" if self._expects == "probabilities" else "outputs themselves"
             logger.info("No softmax or sigmoid ends model %r: its %s are explained.", self._model.name, what)

@@ -127,7 +127,9 @@ class Explainer:
         self._batch = batch
         resolved = resolve_target(target, len(batch), batch.labels)
         if not model.built:
-            model(keras.tree.map_structure(lambda a: a[:1], batch.inputs), training=False)
+            # Makes the variables; what the call itself would change, such as seeds, stays in the scope.
+            with keras.StatelessScope():
+                model(keras.tree.map_structure(lambda a: a[:1], batch.inputs), training=False)
         self.capturer = Capturer(
             model,
             batch.inputs,

@@ -51,12 +51,12 @@ def find_head(model: Any, calls: Sequence[LayerCall], output_id: Any) -> Head:
             return call.layer, call.input_ids[0]
         return None, tensor
 
-    tensor = before(output_id, "Softmax", "Activation")[1]
+    last, tensor = before(output_id, "Softmax", "Activation")
     dense, tensor = before(tensor, "Dense")
     if dense is not None:
         tensor = before(tensor, "Flatten")[1]
     pooling, tensor = before(tensor, "GlobalAveragePooling2D")
-    if pooling is None or tensor not in producers or not _is_linear(dense):
+    if pooling is None or tensor not in producers or not (_is_linear(last) and _is_linear(dense)):
         leaves = [call.path for call in calls if not isinstance(call.layer, keras.Model)]
         raise ValueError(
             "CAM needs a model that ends in GlobalAveragePooling2D and one Dense layer with linear, softmax or sigmoid "
@@ -67,9 +67,10 @@ def find_head(model: Any, calls: Sequence[LayerCall], output_id: Any) -> Head:
     return Head(producers[tensor], tensor, dense)
 
 
-def _is_linear(dense: Any) -> bool:
+def _is_linear(layer: Any) -> bool:
+    """Tells whether a layer's activation, if it has one, is none or one that the explained score goes back behind."""
     known = (keras.activations.linear, keras.activations.softmax, keras.activations.sigmoid)
-    return dense is None or dense.activation in known
+    return getattr(layer, "activation", None) in (None, *known)
 
 
 def class_weights(head: Head, targets: Any, channels: int, units: int) -> Any:
