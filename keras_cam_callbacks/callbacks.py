@@ -8,7 +8,6 @@ import logging
 import platform
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -23,8 +22,7 @@ from .methods import resolve_method
 from .metrics import area, degenerate_cause, drift
 from .overlay import Overlay, encode
 from .records import EpochRecord, Floats, RunConfig, ValidationBatch
-from .store import choose_directory, read_run
-from .trackers import Tracker, resolve
+from .trackers.run import TrackedRun
 
 logger = logging.getLogger("keras_cam_callbacks")
 
@@ -102,7 +100,6 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
         if overlay is not None and not isinstance(overlay, Overlay):
             raise TypeError(f"`overlay` must be an Overlay, such as Overlay(layout='panel'). Received: {overlay!r}.")
-        resolve(tracker if isinstance(tracker, str) else None)  # A wrong name is told at once.
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
@@ -121,22 +118,17 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self.on_error = on_error
 
         self._batch: ValidationBatch | None = None
-        self._trackers: list[Tracker] | None = None
-        self._run: RunConfig | None = None
+        self._run = TrackedRun(tracker, self.log_dir, self._attempt)
         self._explainer: Explainer | None = None  # None before the first fit, after each, and once it has failed
-        self._live: list[Tracker] = []
         self._starts = True
         self._first_epoch = 0
-        self._offset = 0
-        self._last_step = -1
         self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
-        self._last_heatmaps: Floats | None = None
         self._warned_degenerate = False
 
     @property
     def directory(self) -> Path | None:
         """The folder of the run, from the first epoch on."""
-        return None if self._run is None else self._run.directory
+        return None if self._run.config is None else self._run.config.directory
 
     def explain(self, model: Any = None) -> Explanation:
         """Explains the fixed batch now, without logging.
@@ -162,25 +154,21 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
                 )
             logs[name] = np.inf
         self._explainer = self._make_explainer(self.model)
-        trackers = resolve(self.tracker)
-        # "auto" may stand for others than in the last fit; those that it stood for already go on.
-        if self._trackers is None or list(map(type, trackers)) != list(map(type, self._trackers)):
-            self._trackers = trackers
+        self._run.prepare()
         self._starts = True
         self._due = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the trackers before a fit's first batch: only now it is known whether a run goes on or begins."""
         if self._starts and self._explainer is not None:
-            self._start(epoch)
+            self._start(epoch, self._explainer)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the epoch if it is due."""
-        if self._trackers is None or (self._starts and self._explainer is None):
+        if self._starts and self._explainer is None:
             self.on_train_begin()
-        if self._starts:
-            self._start(epoch)
-        step = self._last_step = self._offset + epoch
+        self.on_epoch_begin(epoch)
+        step = self._run.count(epoch)
         last = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
         self._due = None
         if epoch % self.freq == 0 or epoch == self._first_epoch or last:
@@ -193,9 +181,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         if self._due is not None:  # Another callback has ended the fit between two logged epochs.
             self._log_guarded(*self._due, None)
             self._due = None
-        for tracker in list(self._live):
-            self._guarded(_name(tracker), partial(self._live.remove, tracker), tracker.finish)
-        self._live = []
+        self._run.finish()
         self._explainer = None
         self._starts = True
 
@@ -221,38 +207,17 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             batch_size=self.batch_size,
         )
 
-    def _start(self, epoch: int) -> None:
-        """Finds the run's folder and the first step, and starts all trackers."""
+    def _start(self, epoch: int, explainer: Explainer) -> None:
+        """Starts the run's trackers, and says what is logged where."""
         assert self._batch is not None
-        assert self._explainer is not None
-        assert self._trackers is not None
         self._starts = False
         self._first_epoch = epoch
-        config = self._config(self._batch, self._explainer)
-        self._live = list(self._trackers)
-        if not self._trackers:
-            return
-        if self._run is None or (self._run.layer_name, self._run.model_name) != (config.layer_name, config.model_name):
-            directory, last_step = choose_directory(self.log_dir, config, epoch)
-            self._offset, self._last_heatmaps = 0, None
-            if last_step is not None:
-                # A run is being resumed by a new process: its steps go on as they were counted.
-                last = next(e for e in read_run(directory).epochs if e.step == last_step)
-                self._offset = last.step - last.epoch
-                with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
-                    self._last_heatmaps = last.heatmaps()
-        else:
-            directory = self._run.directory
-            self._offset = max(self._offset, self._last_step + 1 - epoch)
-        self._run = dataclasses.replace(config, directory=directory)
-        for tracker in self._trackers:
-            tracker.start(self._run)
-        shape = " x ".join(map(str, self._explainer.capturer.layer_shape[1:]))
-        where = ", ".join(map(_name, self._trackers))
+        config = self._config(self._batch, explainer)
+        self._run.start(config, epoch)
+        shape = " x ".join(map(str, explainer.capturer.layer_shape[1:]))
         message = (
             f"{type(self).__name__} explains layer {config.layer_name!r} ({shape}) by {config.method} on "
-            f"{len(self._batch)} images of range {config.value_range}; "
-            f"{where} in {directory}"
+            f"{len(self._batch)} images of range {config.value_range}; {self._run.description}"
         )
         logger.info(message)
         if (self.params or {}).get("verbose"):
@@ -279,15 +244,14 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     def _log_guarded(self, epoch: int, step: int, logs: dict[str, Any] | None) -> None:
         if self._explainer is not None:
-            self._guarded("The heatmaps", self._switch_off, partial(self._log, epoch, step, logs))
+            self._attempt("The heatmaps", self._switch_off, partial(self._log, epoch, step, logs, self._explainer))
 
-    def _log(self, epoch: int, step: int, logs: dict[str, Any] | None) -> None:
+    def _log(self, epoch: int, step: int, logs: dict[str, Any] | None, explainer: Explainer) -> None:
         """Explains, measures, draws and sends one epoch."""
-        assert self._explainer is not None
-        explanation = self._explainer()
+        explanation = explainer()
         heatmaps, samples = explanation.heatmaps, explanation.samples()
         self._warn_degenerate(heatmaps, [sample.degenerate for sample in samples], epoch)
-        previous = self._last_heatmaps
+        previous = self._run.last_heatmaps
         if previous is None or previous.shape != heatmaps.shape:
             previous = np.full_like(heatmaps, np.nan)
         scalars = {
@@ -296,28 +260,28 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             "drift": _mean(drift(heatmaps, previous)),
             "degenerate": float(sum(sample.degenerate for sample in samples)),
         }
-        self._last_heatmaps = heatmaps
+        self._run.last_heatmaps = heatmaps
         if logs is not None:
             logs.update({f"{self.prefix}_{name}": value for name, value in scalars.items()})
             if np.isnan(scalars["drift"]):
                 # EarlyStopping and ModelCheckpoint would keep a NaN of the first epoch as the best for ever.
                 logs[f"{self.prefix}_drift"] = np.inf
-        if not self._live:
+        if not self._run.is_tracked:
             return
         overlays = explanation.overlays(self.overlay)
-        record = EpochRecord(
-            epoch=epoch,
-            step=step,
-            heatmaps=heatmaps,
-            overlays=overlays,
-            encoded=tuple(encode(picture, self.overlay.image_format) for picture in overlays),
-            image_format=self.overlay.image_format,
-            scalars=scalars,
-            samples=samples,
-            outputs=explanation.outputs,
+        self._run.log(
+            EpochRecord(
+                epoch=epoch,
+                step=step,
+                heatmaps=heatmaps,
+                overlays=overlays,
+                encoded=tuple(encode(picture, self.overlay.image_format) for picture in overlays),
+                image_format=self.overlay.image_format,
+                scalars=scalars,
+                samples=samples,
+                outputs=explanation.outputs,
+            )
         )
-        for tracker in list(self._live):
-            self._guarded(_name(tracker), partial(self._live.remove, tracker), partial(tracker.log, record))
 
     def _warn_degenerate(self, heatmaps: Floats, flags: Sequence[bool], epoch: int) -> None:
         if any(flags) and not self._warned_degenerate:
@@ -333,7 +297,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
     def _switch_off(self) -> None:
         self._explainer = None
 
-    def _guarded(self, what: str, switch_off: Callable[[], object], action: Callable[[], object]) -> None:
+    def _attempt(self, what: str, switch_off: Callable[[], object], action: Callable[[], object]) -> None:
         """Does something that must not end the training; what fails warns once and is switched off."""
         try:
             action()
@@ -410,10 +374,6 @@ class CAMLogger(HeatmapLogger):
 
     def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Any) -> None:
         super().__init__(validation_data, layer_name, method="cam", **settings)
-
-
-def _name(tracker: Tracker) -> str:
-    return type(tracker).__name__
 
 
 def _mean(values: Any) -> float:

@@ -19,4 +19,6 @@ def offline_wandb(tmp_path, monkeypatch):
     yield
     # Imported by few tests only; starting its process takes longer than most of the others.
     if "wandb" in sys.modules:
+        if sys.modules["wandb"].run is not None:  # A disabled run outlives its `with` block, and teardown.
+            sys.modules["wandb"].run.finish()
         sys.modules["wandb"].teardown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from ..records import EpochRecord, RunConfig
 
@@ -13,7 +14,12 @@ class Tracker(ABC):
     A tracker serves several fits: `start` and `finish` are called once a fit, `log` in between. Python calls
     `finish` only when a fit ends well, so `log` leaves nothing unsent. Errors are raised: the callback
     decides what becomes of them.
+
+    Attributes:
+        uses_directory: Whether it writes into the run's folder, which is then made before it starts.
     """
+
+    uses_directory: ClassVar[bool] = True
 
     @abstractmethod
     def start(self, config: RunConfig) -> None:

@@ -21,6 +21,8 @@ class MemoryTracker(Tracker):
         []
     """
 
+    uses_directory = False
+
     def __init__(self) -> None:
         self.config: RunConfig | None = None
         self.records: list[EpochRecord] = []

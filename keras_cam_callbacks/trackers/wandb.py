@@ -35,6 +35,8 @@ class WandbTracker(Tracker):
             after 100 additions to a table.
     """
 
+    uses_directory = False
+
     def __init__(self, run: wandb.Run | None = None, *, table: bool = False):
         self._given = run
         self._with_table = table

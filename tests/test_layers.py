@@ -1,0 +1,166 @@
+import keras
+import models
+import numpy as np
+import pytest
+from keras import layers
+from models import SHAPE
+
+from keras_cam_callbacks import explain
+from keras_cam_callbacks.capture import layer_calls
+from keras_cam_callbacks.layers import candidates, choose_layer, data_format, find_layer, is_feature_map, listing, walk
+
+
+def conv(name, **settings):
+    return layers.Conv2D(4, 3, padding="same", name=name, **settings)
+
+
+def stacked(*stack, name="model"):
+    return keras.Sequential([keras.Input(SHAPE), *stack], name=name)
+
+
+STACKS = {
+    # layers, the path that is chosen, all candidates
+    "convolution": ([conv("a"), conv("b")], "b", ["a", "b"]),
+    "activation of its own": ([conv("a"), layers.ReLU(name="relu")], "relu", ["a", "relu"]),
+    "normalisation": ([conv("a"), layers.BatchNormalization(name="norm")], "norm", ["a", "norm"]),
+    "pooling": ([conv("a"), layers.MaxPooling2D(name="pool")], "a", ["a"]),
+    "average pooling": ([conv("a"), layers.AveragePooling2D(2, name="pool")], "a", ["a"]),
+    "dropout": ([conv("a"), layers.SpatialDropout2D(0.5), layers.Dropout(0.5), layers.GaussianNoise(1.0)], "a", ["a"]),
+    "padding and resizing": (
+        [conv("a"), layers.ZeroPadding2D(), layers.Cropping2D(1), layers.UpSampling2D(), layers.Permute((2, 1, 3))],
+        "a",
+        ["a"],
+    ),
+    "reshaping": ([conv("a"), layers.Reshape((16, 12, 4))], "a", ["a"]),
+    "preprocessing": ([layers.Rescaling(2.0), layers.RandomFlip(), conv("a")], "a", ["a"]),
+    "1 x 1": ([conv("a"), layers.MaxPooling2D((12, 16)), layers.Conv2D(2, 1, name="point")], "a", ["a"]),
+    "one row": ([conv("a"), layers.MaxPooling2D((12, 1)), layers.Conv2D(2, 1, name="row")], "row", ["a", "row"]),
+    "identity": ([conv("a"), layers.Activation("linear", name="nothing")], "a", ["a"]),
+    "depthwise": ([layers.DepthwiseConv2D(3, name="depth")], "depth", ["depth"]),
+    "nested": ([conv("a"), keras.Sequential([conv("b")], name="base")], "base/b", ["a", "base/b"]),
+}
+
+
+@pytest.mark.parametrize(("stack", "chosen", "all_candidates"), STACKS.values(), ids=STACKS)
+def test_choice(stack, chosen, all_candidates):
+    model = stacked(*stack, layers.GlobalAveragePooling2D(), layers.Dense(2))
+    calls = layer_calls(model, models.images(1))
+    assert [call.path for call in candidates(calls)] == all_candidates
+    assert choose_layer(model, calls).path == chosen
+    assert explain(model, models.images(2)).layer_name == chosen
+
+
+def test_choice_of_an_addition_that_is_no_layer():
+    inputs = keras.Input(SHAPE)
+    x = conv("a")(inputs)
+    summed = x + conv("b")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(summed)))
+    assert explain(model, models.images(2)).layer_name == "add"
+
+
+def test_calls_in_the_order_in_which_they_end():
+    split = models.nested_twice()
+    calls = layer_calls(split.model, models.images(1))
+    paths = [call.path for call in calls if not isinstance(call.layer, layers.InputLayer)]
+    assert paths == [
+        "middle/conv1",
+        "middle/inner/conv2",
+        "middle/inner/pool",
+        "middle/inner",
+        "middle",
+        split.model.layers[1].name,
+        "classes",
+    ]
+    shapes = {call.path: call.output_shape for call in calls}
+    assert shapes["middle/conv1"] == (None, 10, 14, 4)
+    assert shapes["middle/inner/pool"] == shapes["middle"] == (None, 5, 7, 5)
+
+
+def test_each_layer_is_walked_once():
+    shared = conv("shared")
+    inner = keras.Sequential([keras.Input((12, 16, 4)), shared], name="inner")
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, inner(inner(conv("first")(inputs))))
+    walked = list(walk(model))
+    assert len({id(layer) for _, layer in walked}) == len(walked)
+    assert [path for path, layer in walked if layer is shared] == ["inner/shared"]
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    """Two blocks that hold a layer of the same name, and a layer whose name is a path of the other's kind."""
+    names = [("one", "conv"), ("two", "conv"), ("three", "two")]
+    return stacked(*(keras.Sequential([conv(inner)], name=outer) for outer, inner in names), name="blocks")
+
+
+def test_finding_by_path_name_and_object(blocks):
+    two = blocks.get_layer("two")
+    conv_of_two = two.get_layer("conv")
+    assert find_layer(blocks, "two/conv") == ("two/conv", conv_of_two)
+    assert find_layer(blocks, conv_of_two) == ("two/conv", conv_of_two)
+    assert find_layer(blocks, "two") == ("two", two)  # A path goes before the name of a layer further inside.
+    assert find_layer(blocks, "three/two")[0] == "three/two"
+
+
+FAULTS = {
+    "ambiguous": ("conv", ValueError, "the name of 2 layers: 'one/conv', 'two/conv'"),
+    "misspelt": ("two/cnov", ValueError, "Received: 'two/cnov'. Did you mean 'two/conv'"),
+    "far off": ("zzzzzzzz", ValueError, "must be a layer of model 'blocks'. Received: 'zzzzzzzz'.$"),
+    "stranger": (conv("stranger"), ValueError, "layer 'stranger', which model 'blocks' doesn't contain"),
+    "number": (-1, TypeError, "Received: -1 of type int"),
+}
+
+
+@pytest.mark.parametrize(("layer_name", "kind", "message"), FAULTS.values(), ids=FAULTS)
+def test_faults(blocks, layer_name, kind, message):
+    with pytest.raises(kind, match=message):
+        find_layer(blocks, layer_name)
+
+
+SHAPES = {
+    (None, 7, 7, 5): (True, True),
+    (None, 1, 7, 5): (True, True),
+    (None, 1, 1, 5): (False, True),
+    (None, 5, 1, 1): (True, False),
+    (None, None, None, 5): (True, True),
+    (None, 0, 7, 5): (False, True),
+    (None, 49, 5): (False, False),
+    (None, 5): (False, False),
+    None: (False, False),
+}
+
+
+@pytest.mark.parametrize(("shape", "expected"), SHAPES.items(), ids=map(str, SHAPES))
+def test_feature_maps(shape, expected):
+    assert (is_feature_map(shape), is_feature_map(shape, "channels_first")) == expected
+
+
+def test_data_format_follows_the_last_layer_that_knows():
+    first, relu = layers.Conv2D(1, 1, data_format="channels_first"), layers.ReLU()
+    last, after = layers.Conv2D(1, 1, data_format="channels_last"), layers.ReLU()
+    order = [relu, first, layers.Dense(1), last, after]
+    assert data_format(order, relu) == keras.config.image_data_format() == "channels_last"
+    assert [data_format(order[i:], x) for i, x in [(1, first), (1, order[2]), (1, last), (1, after)]] == [
+        *["channels_first"] * 2,
+        *["channels_last"] * 2,
+    ]
+
+
+def test_listing_keeps_the_deepest():
+    assert listing(["a", "b"]) == "'a', 'b'"
+    assert listing(list("abcd"), 2) == "..., 'c', 'd'"
+
+
+def test_chosen_layer_of_a_subclass_is_the_last_called_not_the_last_made():
+    class Reversed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.late, self.early = conv("late"), conv("early")
+            self.average, self.dense = layers.GlobalAveragePooling2D(), layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(self.average(self.late(self.early(x))))
+
+    explanation = explain(Reversed(), models.images(2))
+    assert explanation.layer_name == "late"
+    assert np.isfinite(explanation.heatmaps).all()
