@@ -69,6 +69,9 @@ def make_batch(
         rows = _balanced(labels, int(max_samples))
 
     inputs = keras.tree.map_structure(lambda a: _as_model_input(a[rows]), x)
+    sample_shape = _sample_shape(model)
+    if isinstance(inputs, np.ndarray) and sample_shape == (*inputs.shape[1:], 1):
+        inputs = inputs[..., None]  # As `fit` does.
     _check_inputs(inputs, model)
     images = largest_input(inputs)
     own, value_range = display_images(images)
@@ -143,7 +146,7 @@ def _read(data: Any, model: Any, wanted: int | None, limit: int) -> tuple[Any, A
             return _read(tuple(data), model, wanted, limit)  # `fit` takes [x, y] for (x, y).
         if all(np.ndim(part) == 3 for part in data):
             return np.stack([np.asarray(part) for part in data]), None
-    batches = _stream(data, _single_rank(model))
+    batches = _stream(data, _sample_shape(model))
     most = limit if wanted is None else wanted
     read, count = [], 0
     for x, y in batches:
@@ -159,7 +162,7 @@ def _read(data: Any, model: Any, wanted: int | None, limit: int) -> tuple[Any, A
     return x, keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(y for _, y in read))
 
 
-def _stream(data: Any, single_rank: int) -> Iterator[tuple[Any, Any]]:
+def _stream(data: Any, sample_shape: tuple[int | None, ...]) -> Iterator[tuple[Any, Any]]:
     """Yields (x, y) batches as numpy arrays from anything that can be read in order."""
     if isinstance(data, keras.utils.PyDataset):
         indices = itertools.count() if data.num_batches is None else range(data.num_batches)
@@ -174,16 +177,23 @@ def _stream(data: Any, single_rank: int) -> Iterator[tuple[Any, Any]]:
     for element in elements:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(tuple(element) if isinstance(element, list) else element)
         x, y = _to_numpy(x), None if y is None else _to_numpy(y)
-        if max(a.ndim for a in keras.tree.flatten(x)) == single_rank:
+        if _is_sample(largest_input(x).shape, sample_shape):
             x = keras.tree.map_structure(lambda a: a[None], x)
             y = None if y is None else keras.tree.map_structure(lambda a: a[None], y)
         yield x, y
 
 
-def _single_rank(model: Any) -> int:
-    """Returns how many axes one sample has: an element of a dataset with that many is not yet a batch."""
-    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
-    return max((len(tensor.shape) for tensor in inputs), default=4) - 1
+def _sample_shape(model: Any) -> tuple[int | None, ...]:
+    """Returns the shape of one sample of the model's largest input, with None for what is free."""
+    shapes = [tuple(tensor.shape[1:]) for tensor in keras.tree.flatten(getattr(model, "inputs", None) or [])]
+    return max(shapes, key=len, default=(None, None, None))
+
+
+def _is_sample(shape: tuple[int, ...], sample_shape: tuple[int | None, ...]) -> bool:
+    """Tells a sample from a batch. Grey images may lack their channel axis: a batch then has as many as a sample."""
+    if sample_shape[-1] == 1 and shape[-1] != 1:
+        sample_shape = sample_shape[:-1]
+    return len(shape) == len(sample_shape)
 
 
 def _is_array(data: Any) -> bool:

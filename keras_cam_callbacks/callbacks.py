@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import logging
 import platform
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 
+from . import __version__
 from .batches import make_batch
 from .explanation import Explainer, Explanation
 from .methods import resolve_method
 from .metrics import area, degenerate_cause, drift
 from .overlay import Overlay, encode
 from .records import EpochRecord, Floats, RunConfig, ValidationBatch
+from .trackers import resolve
 from .trackers.run import TrackedRun
 
 logger = logging.getLogger("keras_cam_callbacks")
@@ -100,6 +103,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
         if overlay is not None and not isinstance(overlay, Overlay):
             raise TypeError(f"`overlay` must be an Overlay, such as Overlay(layout='panel'). Received: {overlay!r}.")
+        resolve(tracker if isinstance(tracker, str) else None)  # A wrong name is told at once.
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
@@ -118,7 +122,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self.on_error = on_error
 
         self._batch: ValidationBatch | None = None
-        self._run = TrackedRun(tracker, self.log_dir, self._attempt)
+        self._run = TrackedRun(self._attempt)
         self._explainer: Explainer | None = None  # None before the first fit, after each, and once it has failed
         self._starts = True
         self._first_epoch = 0
@@ -127,8 +131,8 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     @property
     def directory(self) -> Path | None:
-        """The folder of the run, from the first epoch on."""
-        return None if self._run.config is None else self._run.config.directory
+        """The folder of the run, from the first epoch on, if a tracker writes into it."""
+        return self._run.directory
 
     def explain(self, model: Any = None) -> Explanation:
         """Explains the fixed batch now, without logging.
@@ -154,7 +158,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
                 )
             logs[name] = np.inf
         self._explainer = self._make_explainer(self.model)
-        self._run.prepare()
+        self._run.prepare(self.tracker)
         self._starts = True
         self._due = None
 
@@ -385,16 +389,11 @@ def _mean(values: Any) -> float:
 
 def _versions() -> dict[str, str]:
     backend = str(keras.backend.backend())
-    packages = {
-        "keras_cam_callbacks": "keras_cam_callbacks",
-        "keras": "keras",
-        backend: backend,
-        "numpy": "numpy",
+    return {
+        "keras_cam_callbacks": __version__,
+        "python": platform.python_version(),
+        "keras": str(keras.version()),
+        backend: str(importlib.import_module(backend).__version__),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
     }
-    found = {"python": platform.python_version()}
-    for name, package in packages.items():
-        try:
-            found[name] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a checkout, or from another distribution of the package
-            continue
-    return found

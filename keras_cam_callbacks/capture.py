@@ -171,7 +171,8 @@ class Capturer:
             if gradients is None:
                 raise ValueError(
                     "The explained score must depend on the explained layer. "
-                    f"Received: layer {call.path!r}, from which no gradient reaches target {self._target.text!r}."
+                    f"Received: layer {call.path!r}, from which no gradient reaches target {self._target.text!r}. "
+                    "A layer inside a `call` that is itself a tf.function can't be reached; the layer around it can."
                 )
             found["gradients"] = as_float(gradients)
         return found

@@ -126,10 +126,10 @@ class Explainer:
         self._method = resolve_method(method)
         self._batch = batch
         resolved = resolve_target(target, len(batch), batch.labels)
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
         if not model.built:
-            # Makes the variables; what the call itself would change, such as seeds, stays in the scope.
-            with keras.StatelessScope():
-                model(keras.tree.map_structure(lambda a: a[:1], batch.inputs), training=False)
+            _build(model, keras.tree.map_structure(lambda a: a[:1], batch.inputs))
         self.capturer = Capturer(
             model,
             batch.inputs,
@@ -208,6 +208,16 @@ def explain(
         model, batch, layer_name, method=method, target=target, class_names=class_names, batch_size=batch_size
     )
     return explainer()
+
+
+def _build(model: Any, sample: Any) -> None:
+    """Makes the variables of a model that has not run yet."""
+    try:
+        # What the call itself would change, such as the states of seeds, stays in the scope.
+        with keras.StatelessScope():
+            model(sample, training=False)
+    except ValueError:  # Keras allows no variables of given values there; a model that has them is built by a call.
+        model(sample, training=False)
 
 
 def _without_maps(capture: Capture) -> Capture:

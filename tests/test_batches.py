@@ -274,3 +274,22 @@ def test_faults(build, settings, kind, message):
 
 def test_bad_samples_beyond_those_explained_do_not_matter():
     np.testing.assert_array_equal(make_batch(SPOILT, max_samples=3).inputs, X[:3])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: x,
+        lambda x: tf.data.Dataset.from_tensor_slices(x).batch(4),
+        lambda x: tf.data.Dataset.from_tensor_slices(x),
+        lambda x: tf.data.Dataset.from_tensor_slices(x[..., None]),
+    ],
+    ids=["array", "batches", "samples", "samples with channel"],
+)
+def test_grey_images_without_a_channel_axis(build):
+    """`fit` takes MNIST's (N, 28, 28) for a model of (28, 28, 1)."""
+    x = np.random.default_rng(0).integers(0, 256, (9, 12, 12), np.uint8)
+    model = keras.Sequential([keras.Input((12, 12, 1)), layers.Conv2D(2, 3)])
+    batch = make_batch(build(x), model, max_samples=6)
+    np.testing.assert_array_equal(batch.inputs, x[:6, ..., None])
+    assert batch.display[0].shape == (12, 12, 3)

@@ -77,7 +77,9 @@ def test_records(tmp_path):
     overlay = Overlay(size=(24, 32), caption=False, image_format="png")
     logger = GradCAMLogger((X, Y), tracker=memory, log_dir=tmp_path, class_names=NAMES, overlay=overlay)
     history = fit(logger, predicts, epochs=2)
-    assert memory.config.directory == logger.directory == tmp_path / "gradcam"
+    assert memory.config.directory == tmp_path / "gradcam"
+    assert logger.directory is None
+    assert not list(tmp_path.iterdir())
     assert memory.config.layer_name == "conv2"
     assert memory.config.class_names == tuple(NAMES)
     assert memory.config.labels == tuple(Y)

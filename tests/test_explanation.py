@@ -191,3 +191,27 @@ def test_rule_out_of_range_is_told_once_the_model_has_run():
 def test_unknown_method_is_told_when_the_logger_is_made():
     with pytest.raises(ValueError, match=r"must be one of cam, gradcam.* Received: 'gradcampp'. Did you mean"):
         HeatmapLogger((X, Y), method="gradcampp")
+
+
+class WithGivenValue(layers.Layer):
+    """Makes a variable of a given value, which Keras refuses in a stateless scope."""
+
+    def build(self, shape):
+        self.factor = keras.Variable(np.float32(2.0), trainable=False)
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_a_model_that_has_not_run_yet_is_built():
+    model = keras.Sequential([layers.Conv2D(4, 3), WithGivenValue(), layers.GlobalAveragePooling2D(), layers.Dense(2)])
+    x = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    assert not model.built
+    explanation = explain(model, x, model.layers[0], target=1)
+    assert explanation.heatmaps.shape == (2, 6, 6)
+    np.testing.assert_allclose(explanation.scores, model(x).numpy()[:, 1], rtol=1e-5)
+
+
+def test_what_is_no_model_is_told():
+    with pytest.raises(TypeError, match=r"must be a Keras 3 model\. Received: 'vgg16' of type str"):
+        explain("vgg16", np.zeros((1, 8, 8, 3), np.float32))

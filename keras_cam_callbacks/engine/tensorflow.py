@@ -111,16 +111,14 @@ def _tap(layer: Any, on_call: Callable[[Any, Any], None]) -> Iterator[None]:
 def _left_as_found(model: Any) -> Iterator[None]:
     """Undoes what running a model writes into it: states of seeds and metrics, and losses that layers add."""
     layers = [model, *(layer for _, layer in walk(model) if isinstance(layer, keras.layers.Layer))]
-    kept = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
+    kept = [(layer, list(layer._losses)) for layer in layers]
     try:
         # Assignments to variables stay in this scope.
         with keras.StatelessScope():
             yield
     finally:
-        for layer, losses, loss_ids in kept:
+        for layer, losses in kept:
             layer._losses[:] = losses
-            layer._loss_ids.clear()
-            layer._loss_ids.update(loss_ids)
 
 
 def tensor_id(tensor: Any) -> Any:

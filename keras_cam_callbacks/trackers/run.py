@@ -19,8 +19,6 @@ class TrackedRun:
     """Sends records to trackers and keeps those that fail away from the training.
 
     Args:
-        tracker: What the user gave as `tracker`.
-        log_dir: The folder of all runs.
         attempt: Takes a name, what to do if an action fails, and the action.
 
     Attributes:
@@ -28,11 +26,8 @@ class TrackedRun:
         last_heatmaps: (N, h, w) float32 of the last logged epoch, or None.
     """
 
-    def __init__(
-        self, tracker: Any, log_dir: Path, attempt: Callable[[str, Callable[[], object], Callable[[], object]], None]
-    ) -> None:
-        resolve(tracker if isinstance(tracker, str) else None)  # A wrong name is told at once.
-        self._tracker, self._log_dir, self._attempt = tracker, log_dir, attempt
+    def __init__(self, attempt: Callable[[str, Callable[[], object], Callable[[], object]], None]) -> None:
+        self._attempt = attempt
         self._trackers: list[Tracker] = []
         self._live: list[Tracker] = []
         self._offset = 0
@@ -46,20 +41,28 @@ class TrackedRun:
         return bool(self._live)
 
     @property
+    def directory(self) -> Path | None:
+        """The run's folder, once a tracker writes into it."""
+        return self.config.directory if self.config and _uses_directory(self._trackers) else None
+
+    @property
     def description(self) -> str:
         """The trackers and the folder, in words."""
         names = ", ".join(map(tracker_name, self._trackers)) or "no tracker"
-        uses = self.config is not None and _uses_directory(self._trackers)
-        return f"{names} in {self.config.directory}" if uses and self.config else names
+        return f"{names} in {self.directory}" if self.directory else names
 
-    def prepare(self) -> None:
-        """Finds the trackers of the next fit; "auto" may stand for others than in the last one.
+    def prepare(self, tracker: Any) -> None:
+        """Finds the trackers of the next fit.
+
+        Args:
+            tracker: What the user gave as `tracker`; "auto" may stand for others than in the last fit.
 
         Raises:
             ValueError: If a tracker's name is unknown.
             TypeError: If an object is no tracker.
         """
-        found = resolve(self._tracker)
+        found = resolve(tracker)
+        # Those that are made from a name go on from fit to fit.
         if list(map(type, found)) != list(map(type, self._trackers)):
             self._trackers = found
 
@@ -67,18 +70,18 @@ class TrackedRun:
         """Finds the run's folder and its next step, and starts the trackers.
 
         Args:
-            config: The run; its directory is chosen here.
-            epoch: The first epoch of the fit. The run goes on where the process has logged another fit of the same model
-                and layer, or where the folder holds a run that stopped before this epoch.
+            config: The run; as directory it has the folder of all runs, in which its own is chosen here.
+            epoch: The first epoch of the fit. The run goes on where the process has logged another fit of the same
+                model and layer, or where the folder holds a run that stopped before this epoch.
 
         Raises:
             ValueError: If the folder can't be written to, or a tracker can't work as configured.
         """
         if self.config is None or _explained(self.config) != _explained(config):
             self._offset, self.last_heatmaps = 0, None
-            directory, last_step = self._log_dir / config.prefix, None
+            directory, last_step = config.directory / config.prefix, None
             if _uses_directory(self._trackers):
-                directory, last_step = choose_directory(self._log_dir, config, epoch)
+                directory, last_step = choose_directory(config.directory, config, epoch)
             if last_step is not None:
                 # A run is being resumed by a new process: its steps go on as they were counted.
                 last = next(e for e in read_run(directory).epochs if e.step == last_step)
@@ -88,10 +91,10 @@ class TrackedRun:
         else:
             directory = self.config.directory
             self._offset = max(self._offset, self._last_step + 1 - epoch)
-        self.config = dataclasses.replace(config, directory=directory)
+        config = dataclasses.replace(config, directory=directory)
         for tracker in self._trackers:
-            tracker.start(self.config)
-        self._live = list(self._trackers)
+            tracker.start(config)
+        self._live, self.config = list(self._trackers), config
 
     def count(self, epoch: int) -> int:
         """Returns the step of an epoch that has ended, logged or not; steps grow over all fits of a process."""
