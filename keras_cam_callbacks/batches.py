@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from .display import display_images
+from .display import display_images, is_displayable
 from .records import Ints, ValidationBatch
 
 # How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
@@ -24,7 +26,7 @@ def make_batch(
     data: Any,
     model: Any = None,
     *,
-    max_samples: int = 16,
+    max_samples: int | None = 16,
     select: str = "first",
     display: Any = None,
     sample_keys: Sequence[str] | None = None,
@@ -37,10 +39,10 @@ def make_batch(
             or a dict or list of arrays for a model with several inputs. `y`: class indices or one-hot rows; labels
             of other kinds are passed over.
         model: The model that will be explained, whose input shape the images must have.
-        max_samples: How many samples to take.
+        max_samples: How many samples to take; None for all.
         select: "first" takes the first ones; "balanced" takes classes in turn, the first samples of each.
         display: What people see where it differs from the model's input: one image for each sample, or a function
-            of the samples' inputs that returns them. uint8, or floats of a recognisable range.
+            of the samples' images that returns them. uint8, or floats of a recognisable range.
         sample_keys: Names for the samples; by default "sample_00", "sample_01", ....
 
     Returns:
@@ -50,23 +52,27 @@ def make_batch(
         ValueError: If there are no samples, or images, labels, display or keys do not fit.
         TypeError: If `data` is of no kind that is known.
     """
-    if isinstance(max_samples, bool) or not isinstance(max_samples, (int, np.integer)) or max_samples < 1:
+    if isinstance(max_samples, bool) or not isinstance(max_samples, (int, np.integer, type(None))):
         raise ValueError(f"`max_samples` must be a positive integer. Received: {max_samples!r}.")
+    most = sys.maxsize if max_samples is None else int(max_samples)
+    if most < 1:
+        raise ValueError(f"`max_samples` must be a positive integer. Received: {max_samples!r}.")
+    if max_samples is None and _is_endless(data):
+        raise ValueError("An endless dataset needs `max_samples`. Received: max_samples=None.")
     if select not in ("first", "balanced"):
         raise ValueError(f"`select` must be 'first' or 'balanced'. Received: {select!r}.")
-    wanted = None if select == "balanced" else int(max_samples)
     with _random_state_kept():
-        x, y = _read(data, model, wanted, limit=_LOOK_AHEAD * int(max_samples))
+        x, y = _read(data, model, most, balanced=select == "balanced")
     count = _count_samples(x, y)
     labels = class_labels(y)
-    rows = np.arange(min(count, int(max_samples)))
+    rows = np.arange(min(count, most))
     if select == "balanced":
         if labels is None:
             raise ValueError(
                 "select='balanced' needs class labels: integers, or one-hot rows. Received: validation data without. "
                 "Give (x, y), or select='first'."
             )
-        rows = _balanced(labels, int(max_samples))
+        rows = _balanced(labels, most)
 
     inputs = keras.tree.map_structure(lambda a: _as_model_input(a[rows]), x)
     sample_shape = _sample_shape(model)
@@ -74,11 +80,13 @@ def make_batch(
         inputs = inputs[..., None]  # As `fit` does.
     _check_inputs(inputs, model)
     images = largest_input(inputs)
-    own, value_range = display_images(images)
-    shown = own
-    if display is not None:
-        shown, _ = display_images(_aligned_display(display, images, rows, count), exact=len(rows))
-        value_range = "given"
+    pixels: Sequence[npt.NDArray[Any]]
+    if display is None:
+        shown, value_range = display_images(images)
+        pixels = shown
+    else:
+        shown, value_range = display_images(_aligned_display(display, images, rows, count))[0], "given"
+        pixels = display_images(images)[0] if is_displayable(images) else list(images)
     keys = tuple(f"sample_{i:02d}" for i in range(len(rows))) if sample_keys is None else tuple(map(str, sample_keys))
     if len(keys) != len(rows) or len(set(keys)) != len(keys):
         raise ValueError(
@@ -90,7 +98,7 @@ def make_batch(
         labels=None if labels is None else labels[rows],
         sample_keys=keys,
         # Of the pixels as people see them, so that a photograph is the same under any preprocessing of known range.
-        fingerprints=tuple(fingerprint(image) for image in own),
+        fingerprints=tuple(fingerprint(image) for image in pixels),
         display=shown,
         value_range=value_range,
     )
@@ -107,17 +115,19 @@ def class_labels(y: Any) -> Ints | None:
         # Rows that sum to one name one class, smoothed labels too; several classes in a row have no index.
         return np.argmax(y, axis=1).astype(np.int64) if np.allclose(y.sum(axis=1), 1, atol=1e-3) else None
     y = y.reshape(-1)
+    if y.size and set(np.unique(y)) <= {-1, 1} and y.min() < 0:  # the labels of hinge losses
+        y = (y + 1) / 2
     return y.astype(np.int64) if np.array_equal(y, np.round(y)) else None
 
 
-def fingerprint(image: npt.NDArray[np.uint8]) -> str:
+def fingerprint(image: npt.NDArray[Any]) -> str:
     """Returns 16 hexadecimal digits that tell an image's shape and pixels apart from others'."""
     return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
 
 def largest_input(inputs: Any) -> npt.NDArray[Any]:
     """Returns the images among a model's inputs: the array with the most axes, and of those the largest."""
-    arrays: list[npt.NDArray[Any]] = keras.tree.flatten(inputs)
+    arrays: list[npt.NDArray[Any]] = [a for a in keras.tree.flatten(inputs) if a.dtype.kind in "biuf"]
     return max(arrays, key=lambda a: (a.ndim, a.size))
 
 
@@ -132,27 +142,35 @@ def _random_state_kept() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _read(data: Any, model: Any, wanted: int | None, limit: int) -> tuple[Any, Any]:
-    """Returns x and y as numpy arrays: all of what is at hand, and of a stream `wanted` or at most `limit` samples."""
+def _read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any]:
+    """Returns x and y as numpy arrays: all of what is at hand; of a stream no more than is needed."""
     if _is_array(data) or isinstance(data, dict):
         return _to_numpy(data), None
-    if isinstance(data, tuple):
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return _to_numpy(x), None if y is None else _to_numpy(y)
     if isinstance(data, list) and data and all(_is_array(part) for part in data):
         if len(data) == len(getattr(model, "inputs", None) or [0]) > 1:
             return _to_numpy(data), None
-        if len(data) in (2, 3) and np.ndim(data[0]) > 2 >= np.ndim(data[1]):
-            return _read(tuple(data), model, wanted, limit)  # `fit` takes [x, y] for (x, y).
         if all(np.ndim(part) == 3 for part in data):
             return np.stack([np.asarray(part) for part in data]), None
-    batches = _stream(data, _sample_shape(model))
-    most = limit if wanted is None else wanted
+        if len(data) in (2, 3) and len({len(part) for part in data}) == 1:
+            data = tuple(data)  # `fit` takes [x, y] for (x, y).
+    if isinstance(data, tuple):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return _to_numpy(x), None if y is None else _to_numpy(y)
     read, count = [], 0
-    for x, y in batches:
-        read.append((x, y))
+    kept: dict[int, int] = {}
+    for x, y in _stream(data, _sample_shape(model)):
         count += len(keras.tree.flatten(x)[0])
-        if count >= most:
+        labels = class_labels(y) if balanced else None
+        if labels is not None:
+            # More of a class than are wanted in all are not needed, and would fill the memory.
+            rows = []
+            for row, label in enumerate(labels.tolist()):
+                kept[label] = kept.get(label, 0) + 1
+                if kept[label] <= most:
+                    rows.append(row)
+            x, y = keras.tree.map_structure(partial(_rows, rows=rows), (x, y))
+        read.append((x, y))
+        if count >= most * (_LOOK_AHEAD if balanced else 1):
             break
     if not read:
         raise ValueError("The validation data must hold at least one sample. Received: none.")
@@ -160,6 +178,17 @@ def _read(data: Any, model: Any, wanted: int | None, limit: int) -> tuple[Any, A
     if any(y is None for _, y in read):
         return x, None
     return x, keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(y for _, y in read))
+
+
+def _rows(array: npt.NDArray[Any], rows: list[int]) -> npt.NDArray[Any]:
+    return array[rows]
+
+
+def _is_endless(data: Any) -> bool:
+    """Tells whether data is known to have no end."""
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    return hasattr(data, "cardinality") and int(data.cardinality()) == -1
 
 
 def _stream(data: Any, sample_shape: tuple[int | None, ...]) -> Iterator[tuple[Any, Any]]:
@@ -205,7 +234,8 @@ def _to_numpy(structure: Any) -> Any:
 
     def convert(leaf: Any) -> npt.NDArray[Any]:
         array = np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf)
-        if array.dtype == object:
+        # A model of images and text gets strings, too.
+        if array.dtype == object and not all(isinstance(item, (str, bytes)) for item in array.flat):
             raise TypeError(
                 "Validation data must be arrays of numbers, all samples of the same shape. "
                 f"Received: {type(leaf).__name__} that is no such array."

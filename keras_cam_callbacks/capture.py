@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,8 +23,6 @@ from .layers import (
 from .records import Capture, Ints
 from .targets import Target, check_classes, confidences, explained_scores, loss_expects, single_output
 
-logger = logging.getLogger("keras_cam_callbacks")
-
 
 class Capturer:
     """Captures one layer of one model for one target, as often as it is asked.
@@ -37,6 +34,7 @@ class Capturer:
         layer_name: Path of the explained layer.
         layer_shape: (None, h, w, C), as the activations are captured, or None before the first pass of an eager model.
         classes: How many classes the outputs tell apart; None where they tell none.
+        explained: What the explained score is, in words.
         traces: How often the model was traced.
     """
 
@@ -79,7 +77,11 @@ class Capturer:
         self.layer_name = ""
         self.layer_shape: tuple[int | None, ...] = ()
         self.classes: int | None = None
+        self.explained = ""
         self._pass = self._engine.compile_pass(self._traced, model, inputs, self._fixed)
+        if self._samples <= self._chunk and not self._fixed:
+            # What fits into one pass is made a tensor once; for more, that would take its memory a second time.
+            self._inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
         if not self.layer_name:  # An eager model shows its faults only when it runs.
             self._run_chunk(0, 1)
 
@@ -89,9 +91,8 @@ class Capturer:
             yield self._run_chunk(start, min(start + self._chunk, self._samples))
 
     def _run_chunk(self, start: int, stop: int) -> Capture:
-        rows = np.arange(start, stop)
-        if self._fixed:
-            rows = np.resize(rows, self._chunk)
+        # A slice copies no images; a model of a fixed batch has its last chunk filled up.
+        rows: Any = np.resize(np.arange(start, stop), self._chunk) if self._fixed else slice(start, stop)
         index = self._target.class_index[rows].astype(np.int32)
         found = self._pass(keras.tree.map_structure(lambda a: a[rows], self._inputs), index)
         found = {name: value[: stop - start] for name, value in found.items()}
@@ -125,11 +126,11 @@ class Capturer:
             lambda call: not kernel and (accept(call) if named is None else call.layer is named),
         ) as run:
             output = single_output(run.outputs)
-            logits = None if output is None else self._engine.find_logits(output)
+            logits, probabilities = (None, False) if output is None else self._engine.find_logits(output)
             scores, targets, predicted = explained_scores(
                 run.outputs, logits, class_index, self._target.rule, self._expects
             )
-        self._describe_outputs(output, logits)
+        self._describe_outputs(output, logits, probabilities)
         found = {"scores": scores}
         if targets is not None:
             found["targets"] = ops.cast(targets, "int64")
@@ -139,7 +140,7 @@ class Capturer:
             found["outputs"] = ops.cast(ops.reshape(output, (-1, self._units)), "float32")
 
         head = self._find_head(run, output, targets) if kernel else None
-        call = self._find_call(run.calls) if head is None else head.feature_map
+        call = self._find_call(run.calls, scores) if head is None else head.feature_map
         layout = data_format([c.layer for c in run.calls], call.layer)
         if not is_feature_map(call.output_shape, layout):
             raise ValueError(
@@ -152,7 +153,7 @@ class Capturer:
         elif run.watched is not None and run.watched[0] is call:
             activations = run.watched[1]
         else:
-            # The last candidate was called once more later on, so that another was chosen: run again for that one.
+            # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             self._layer = call.layer
             return self._step(inputs, class_index)
         self._layer, self.layer_name = call.layer, call.path
@@ -172,15 +173,15 @@ class Capturer:
                 raise ValueError(
                     "The explained score must depend on the explained layer. "
                     f"Received: layer {call.path!r}, from which no gradient reaches target {self._target.text!r}. "
-                    "A layer inside a `call` that is itself a tf.function can't be reached; the layer around it can."
+                    f"These would do: {listing(self._reachable(run.calls, scores))}."
                 )
             found["gradients"] = as_float(gradients)
         return found
 
-    def _find_call(self, calls: list[LayerCall]) -> LayerCall:
+    def _find_call(self, calls: list[LayerCall], scores: Any) -> LayerCall:
         """Returns the one call of the named layer, or the chosen call."""
         if self._layer is None:
-            return choose_layer(self._model, calls)
+            return choose_layer(self._model, calls, self._engine.used_tensors(scores))
         mine = [call for call in calls if call.layer is self._layer]
         if len(mine) != 1:
             raise ValueError(
@@ -212,18 +213,30 @@ class Capturer:
             "Leave layer_name out, or use Grad-CAM (GradCAMLogger) for other layers."
         )
 
-    def _describe_outputs(self, output: Any, logits: Any) -> None:
+    def _describe_outputs(self, output: Any, logits: Any, probabilities: bool) -> None:
         """Notes the units and classes of the outputs, and checks that the classes of the target exist."""
         self._units = None
         if output is not None and len(output.shape) <= 2:
             self._units = 1 if len(output.shape) == 1 else output.shape[1]
-        self._activated = logits is not None or self._expects == "probabilities"
+        self._activated = probabilities or (logits is None and self._expects == "probabilities")
         regression = self._units == 1 and logits is None and self._expects is None
         self.classes = None if self._units is None or regression else max(self._units, 2)
         check_classes(self._target, self.classes)
-        if logits is None and self._target.rule is None:
-            what = "log-probabilities" if self._expects == "probabilities" else "outputs themselves"
-            logger.info("No softmax or sigmoid ends model %r: its %s are explained.", self._model.name, what)
+        self.explained = "the target's score"
+        if self._target.rule is None:
+            self.explained = (
+                "scores before the final activation"
+                if logits is not None
+                else "log-probabilities, for no final softmax or sigmoid was found"
+                if self._expects == "probabilities"
+                else "the outputs themselves, for no final softmax or sigmoid was found"
+            )
+
+    def _reachable(self, calls: list[LayerCall], scores: Any) -> list[str]:
+        """Returns the paths of the candidates that the scores depend on."""
+        used = self._engine.used_tensors(scores)
+        found = candidates(calls)
+        return [call.path for call in found if used is None or used.intersection(call.output_ids)]
 
     def _check_rule(self, targets: Ints) -> None:
         """Checks the classes that a user's rule gave, which are known only once the model has run."""

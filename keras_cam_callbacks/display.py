@@ -18,13 +18,12 @@ _RGB_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def display_images(
-    images: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], exact: int | None = None
+    images: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
 ) -> tuple[tuple[Image, ...], str]:
     """Turns images of any recognised range into uint8 RGB.
 
     Args:
         images: N images, (H, W) or (H, W, C) or (C, H, W), of any number type; as a list they may differ in size.
-        exact: If given, the number that N must be.
 
     Returns:
         N uint8 RGB images (H, W, 3), and the range: "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted" (less the mean
@@ -35,10 +34,13 @@ def display_images(
         ValueError: If they are no images.
     """
     pictures = [_channels_last(np.asarray(image)) for image in images]
-    if exact is not None and len(pictures) != exact:
-        raise ValueError(f"There must be {exact} display images. Received: {len(pictures)}.")
     found = value_range(pictures)
     return tuple(_to_uint8(picture, found) for picture in pictures), found
+
+
+def is_displayable(images: npt.NDArray[Any]) -> bool:
+    """Tells whether an array (N, ...) holds images, or other data that people can't look at."""
+    return images.ndim in (3, 4) and images.dtype.kind in "biuf" and 0 not in images.shape
 
 
 def value_range(images: Sequence[npt.NDArray[Any]]) -> str:
@@ -89,7 +91,8 @@ def _channels_last(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if image.dtype.kind not in "biuf" or image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(
             "An image must be an array of numbers (height, width) or (height, width, channels). "
-            f"Received: shape {image.shape} of type {image.dtype}."
+            f"Received: shape {image.shape} of type {image.dtype}. "
+            "Where the model's input is no image, give `display=`."
         )
     if image.ndim == 2:
         return image[..., None]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from .batches import make_batch
 from .capture import Capturer
 from .methods import resolve_method
 from .metrics import degenerate
-from .overlay import Overlay
+from .overlay import Overlay, grid
 from .records import Capture, Floats, Image, Ints, Sample, ValidationBatch
 from .targets import resolve_target
 
@@ -62,6 +61,18 @@ class Explanation:
         """
         captions = [sample.caption for sample in self.samples()]
         return (overlay or Overlay()).draw(self.batch.display, self.heatmaps, captions)
+
+    def grid(self, overlay: Overlay | None = None, columns: int | None = None) -> Image:
+        """Draws all overlays in one picture.
+
+        Args:
+            overlay: How to draw; by default `Overlay()`.
+            columns: How many overlays stand in a row; by default about as many as there are rows.
+
+        Returns:
+            uint8 RGB (H, W, 3).
+        """
+        return grid(self.overlays(overlay), columns)
 
     def _sample(self, i: int, is_degenerate: bool) -> Sample:
         label = None if self.batch.labels is None else int(self.batch.labels[i])
@@ -175,6 +186,7 @@ def explain(
     method: str | Callable[..., Any] = "gradcam",
     target: Any = "predicted",
     class_names: Sequence[str] | None = None,
+    max_samples: int | None = None,
     display: Any = None,
     batch_size: int = 32,
 ) -> Explanation:
@@ -189,7 +201,8 @@ def explain(
         target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
             returns (samples,) class indices (whole numbers) or scores (floating point).
         class_names: Names by class index, for captions.
-        display: What people see where it differs from the model's input: images, or a function of the inputs.
+        max_samples: How many samples to explain, the first ones; None for all, which an endless dataset has not.
+        display: What people see where it differs from the model's input: images, or a function of the images.
         batch_size: Largest number of samples that run at once.
 
     Returns:
@@ -203,7 +216,7 @@ def explain(
         >>> explanation = explain(model, images, method="layercam")
         >>> pictures = explanation.overlays(Overlay(layout="panel"))
     """
-    batch = make_batch(images, model, max_samples=sys.maxsize, display=display)
+    batch = make_batch(images, model, max_samples=max_samples, display=display)
     explainer = Explainer(
         model, batch, layer_name, method=method, target=target, class_names=class_names, batch_size=batch_size
     )
@@ -232,7 +245,7 @@ def _checked_names(class_names: Sequence[str] | None, classes: int | None) -> tu
     if class_names is None:
         return None
     names = tuple(map(str, class_names))
-    if isinstance(class_names, str) or (classes is not None and len(names) != classes):
+    if isinstance(class_names, (str, Mapping)) or (classes is not None and len(names) != classes):
         raise ValueError(
             f"`class_names` must be a list of one name for each of the model's {classes} classes. "
             f"Received: {class_names!r}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,15 @@ _NOT_CHOSEN = tuple(
         *("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise"),
         *("Reshape", "Permute", "Flatten", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Resizing"),
         *("InputLayer", "Identity", "Rescaling", "Normalization"),
+        *("EinsumDense", "Softmax", "MultiHeadAttention"),  # tokens by heads are no picture
         *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomCrop", "CenterCrop"),
         *("RandomContrast", "RandomBrightness"),
     )
+)
+# Operations of a Functional graph that are no layers, and whose output is as good as a layer's.
+_CHOSEN_OPERATIONS = (
+    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Concatenate"),
+    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "HardSilu", "Softplus"),
 )
 
 
@@ -127,9 +133,9 @@ def is_feature_map(shape: tuple[int | None, ...] | None, data_format: str = "cha
 class Candidates:
     """Tells, call by call, which layers may be chosen.
 
-    They are those whose output is a feature map larger than 1 x 1 and that do not merely pool, drop, pad, shift or
-    reshape. A nested model that hands on the output of one of its own layers is left out in favour of that layer,
-    and so is a layer that is called again.
+    They are those whose output is a feature map larger than 1 x 1, of several channels, and that do not merely pool,
+    drop, pad, shift or reshape. A nested model that hands on the output of one of its own layers is left out in favour
+    of that layer, and so is a layer that is called again.
     """
 
     def __init__(self) -> None:
@@ -142,11 +148,20 @@ class Candidates:
         again = any(layer is call.layer for layer in self._layers)
         self._outputs.update(call.output_ids)
         self._layers.append(call.layer)
+        layout = data_format(self._layers, call.layer)
         return (
-            is_feature_map(call.output_shape, data_format(self._layers, call.layer))
-            and not isinstance(call.layer, _NOT_CHOSEN)
+            is_feature_map(call.output_shape, layout)
+            and call.output_shape is not None
+            and call.output_shape[-1 if layout == "channels_last" else 1] != 1
+            and _may_be_chosen(call.layer)
             and not (passed_on or again)
         )
+
+
+def _may_be_chosen(layer: Any) -> bool:
+    if isinstance(layer, keras.layers.Layer):
+        return not isinstance(layer, _NOT_CHOSEN)
+    return type(layer).__name__ in _CHOSEN_OPERATIONS
 
 
 def candidates(calls: Sequence[LayerCall]) -> list[LayerCall]:
@@ -156,17 +171,23 @@ def candidates(calls: Sequence[LayerCall]) -> list[LayerCall]:
     return [call for call, single in zip(calls, once, strict=True) if accept(call) and single]
 
 
-def choose_layer(model: Any, calls: Sequence[LayerCall]) -> LayerCall:
+def choose_layer(model: Any, calls: Sequence[LayerCall], used: Container[Any] | None = None) -> LayerCall:
     """Returns the last candidate in call order: the deepest feature map, where classes are most distinct.
+
+    Args:
+        model: The model.
+        calls: The calls of its layers.
+        used: Ids of the tensors that the score depends on, where that is known; other branches are left out.
 
     Raises:
         ValueError: If the model has no such layer.
     """
-    found = candidates(calls)
+    found = [call for call in candidates(calls) if used is None or any(tensor in used for tensor in call.output_ids)]
     if not found:
         raise ValueError(
             "A heatmap needs a layer whose output is a feature map (samples, height, width, channels) larger than "
-            f"1 x 1. Received: model {model.name!r}, which has none among: {listing([call.path for call in calls])}."
+            f"1 x 1, in one call, on the way to the score. Received: model {model.name!r}, which has none among: "
+            f"{listing([call.path for call in calls])}."
         )
     return found[-1]
 
@@ -190,4 +211,6 @@ def data_format(layers: Sequence[Any], layer: Any) -> str:
 
 def listing(paths: Sequence[str], most: int = 12) -> str:
     """Joins paths, the last ones when there are too many: the deep layers are those that people want."""
+    if not paths:
+        return "none"
     return ("..., " if len(paths) > most else "") + ", ".join(repr(path) for path in paths[-most:])

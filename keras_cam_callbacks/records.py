@@ -27,10 +27,11 @@ class ValidationBatch:
             arrays. float64 has become Keras' float type, other dtypes are as they were given.
         labels: (N,) int64 class indices, or None where the data holds no class labels.
         sample_keys: N names, the same in every epoch and in every run on the same data.
-        fingerprints: N hexadecimal digests of the samples' pixels, shapes and dtypes.
+        fingerprints: N hexadecimal digests of the samples' pixels, as they are displayed without a `display` of the
+            user's: so a photograph has the same one under any preprocessing that is recognised.
         display: N images for people, uint8 RGB (H, W, 3); they may differ in size.
         value_range: How the display images were made: the recognised value range of the model's
-            input ("[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "min-max"), or "given".
+            input ("[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std", "min-max"), or "given".
     """
 
     inputs: Any

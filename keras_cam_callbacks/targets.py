@@ -13,6 +13,19 @@ from .records import Floats, Ints
 
 PREDICTED = -1
 
+_CROSSENTROPIES = tuple(
+    getattr(keras.losses, name)
+    for name in (
+        *("BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalCrossentropy", "CategoricalFocalCrossentropy"),
+        *("SparseCategoricalCrossentropy", "binary_crossentropy", "binary_focal_crossentropy"),
+        *("categorical_crossentropy", "categorical_focal_crossentropy", "sparse_categorical_crossentropy"),
+    )
+)
+_HINGES = tuple(
+    getattr(keras.losses, name)
+    for name in ("Hinge", "SquaredHinge", "CategoricalHinge", "hinge", "squared_hinge", "categorical_hinge")
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -107,12 +120,22 @@ def single_output(outputs: Any) -> Any | None:
 
 
 def loss_expects(model: Any) -> str | None:
-    """Tells what the compiled loss takes the outputs for: "logits", "probabilities", or None where it doesn't say."""
+    """Tells what the compiled loss takes the outputs for: "logits", "probabilities", or None where it doesn't say.
+
+    Only Keras' own losses are known; one that the user wrote may take anything.
+    """
     loss = getattr(model, "loss", None)
-    name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", "")
-    if "hinge" in str(name):
+    parts = keras.tree.flatten(loss)
+    if len(parts) != 1:
+        return None
+    loss = parts[0]
+    try:
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    except ValueError:
+        return None
+    if loss in _HINGES or isinstance(loss, tuple(kind for kind in _HINGES if isinstance(kind, type))):
         return "logits"
-    if "crossentropy" in str(name):
+    if loss in _CROSSENTROPIES or isinstance(loss, tuple(kind for kind in _CROSSENTROPIES if isinstance(kind, type))):
         return "logits" if getattr(loss, "from_logits", False) else "probabilities"
     return None
 
@@ -178,10 +201,11 @@ def explained_scores(
         classes = ops.where(class_index < 0, predicted, class_index)
     if not flat:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
+        example = "outputs['name'][:, 3]" if output is None else "keras.ops.mean(outputs[..., 3], axis=(1, 2))"
         raise ValueError(
             "The model must have one output of shape (samples, classes) for a class to be explained. "
             f"Received: outputs of shape {shapes}. "
-            "Give as `target` a function of the outputs, such as `lambda outputs: outputs['name'][:, 3]`."
+            f"Give as `target` a function of the outputs, such as `lambda outputs: {example}`."
         )
     if no_class:
         return raw[:, 0], None, None

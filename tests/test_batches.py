@@ -293,3 +293,49 @@ def test_grey_images_without_a_channel_axis(build):
     batch = make_batch(build(x), model, max_samples=6)
     np.testing.assert_array_equal(batch.inputs, x[:6, ..., None])
     assert batch.display[0].shape == (12, 12, 3)
+
+
+@pytest.mark.parametrize("y", [np.zeros((8, 12, 16, 3), np.float32), np.zeros((8, 3), np.float32)])
+def test_a_list_of_two_is_images_and_what_belongs_to_them(y):
+    """As in `fit`; masks are as large as images, and are no second batch of them."""
+    x = np.random.default_rng(0).random((8, 12, 16, 3), np.float32)
+    model = keras.Sequential([keras.Input((12, 16, 3)), layers.Conv2D(3, 1)])
+    batch = make_batch([x, y], model)
+    np.testing.assert_array_equal(batch.inputs, x)
+
+
+def test_display_stands_for_inputs_that_are_no_images():
+    sounds = np.random.default_rng(0).standard_normal((3, 100)).astype(np.float32)
+    model = keras.Sequential([keras.Input((100,)), layers.Reshape((10, 10, 1)), layers.Conv2D(2, 3)])
+    spectrograms = np.zeros((3, 10, 10), np.uint8)
+    batch = make_batch(sounds, model, display=spectrograms)
+    assert len(set(batch.fingerprints)) == 3
+    with pytest.raises(ValueError, match="give `display=`"):
+        make_batch(sounds, model)
+
+
+def test_text_beside_images():
+    inputs = {"image": np.zeros((3, 8, 8, 3), np.uint8), "text": np.array(["a", "b", "c"], object)}
+    dataset = tf.data.Dataset.from_tensor_slices(inputs).batch(2)
+    for source in (inputs, dataset):
+        batch = make_batch(source, max_samples=2)
+        assert [bytes(t) if isinstance(t, bytes) else t.encode() for t in batch.inputs["text"]] == [b"a", b"b"]
+        assert batch.display[0].shape == (8, 8, 3)
+
+
+def test_all_samples_of_an_endless_dataset_are_refused():
+    endless = tf.data.Dataset.from_tensor_slices(np.zeros((4, 8, 8, 3), np.uint8)).batch(2).repeat()
+    with pytest.raises(ValueError, match="endless dataset needs `max_samples`"):
+        make_batch(endless, max_samples=None)
+    assert len(make_batch(endless.take(5), max_samples=None)) == 10
+
+
+def test_balanced_keeps_no_more_of_a_class_than_are_wanted(monkeypatch):
+    """A long stream of one class does not fill the memory, and samples of others are still found."""
+    joined = []
+    concatenate = np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda parts: joined.append(sum(map(len, parts))) or concatenate(parts))
+    batches = ((np.full((4, 8, 8, 3), i, np.uint8), np.array([0, 0, 0, i == 39], int)) for i in range(40))
+    batch = make_batch(batches, max_samples=4, select="balanced")
+    np.testing.assert_array_equal(batch.labels, [0, 0, 0, 1])
+    assert max(joined) == 5

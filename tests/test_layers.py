@@ -2,6 +2,7 @@ import keras
 import models
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from models import SHAPE
 
@@ -164,3 +165,109 @@ def test_chosen_layer_of_a_subclass_is_the_last_called_not_the_last_made():
     explanation = explain(Reversed(), models.images(2))
     assert explanation.layer_name == "late"
     assert np.isfinite(explanation.heatmaps).all()
+
+
+def tokens(x):
+    return layers.Reshape((-1, x.shape[-1]))(x)
+
+
+def transformer(inputs):
+    x = tokens(layers.Conv2D(8, 4, 4, name="patches")(inputs))
+    return layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 4, name="attention")(x, x))
+
+
+def pooled_by_operation(inputs):
+    return layers.GlobalAveragePooling2D()(keras.ops.max_pool(conv("a")(inputs), 2))
+
+
+def transposed_by_operation(inputs):
+    return layers.GlobalAveragePooling2D()(keras.ops.transpose(conv("a")(inputs), (0, 2, 1, 3)))
+
+
+def added_by_operation(inputs):
+    x = conv("a")(inputs)
+    return layers.GlobalAveragePooling2D()(x + conv("b")(x))
+
+
+def gated(inputs):
+    x = conv("a")(inputs)
+    gate = layers.Conv2D(1, 1, activation="sigmoid", name="gate")(x)
+    return layers.GlobalAveragePooling2D()(layers.Multiply(name="gated")([x, gate]))
+
+
+@pytest.mark.parametrize(
+    ("build", "path"),
+    [
+        (transformer, "patches"),
+        (pooled_by_operation, "a"),
+        (transposed_by_operation, "a"),
+        (added_by_operation, "add"),
+        (gated, "gated"),
+    ],
+)
+def test_what_only_has_the_shape_of_a_feature_map_is_not_chosen(build, path):
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, layers.Dense(2)(build(inputs)))
+    chosen = choose_layer(model, layer_calls(model, models.images(1))).path
+    assert chosen.rstrip("_0123456789") == path  # Keras numbers operations.
+
+
+def test_the_chosen_layer_is_on_the_way_to_the_score():
+    """A second head, called later, has the last feature map of the model, but not of the explained class."""
+    inputs = keras.Input(SHAPE)
+    shared = conv("shared")(inputs)
+    classes = layers.Dense(3, name="classes")(layers.GlobalAveragePooling2D()(conv("own")(shared)))
+    mask = conv("mask")(conv("before_mask")(shared))
+    model = keras.Model(inputs, {"classes": classes, "mask": mask})
+    x = models.images()
+    explanation = explain(model, x, target=lambda outputs: outputs["classes"][:, 1])
+    assert explanation.layer_name == "own"
+    with pytest.raises(ValueError, match=r"no gradient reaches .*These would do: 'shared', 'own'"):
+        explain(model, x, "mask", target=lambda outputs: outputs["classes"][:, 1])
+
+
+class Queried(keras.Model):
+    """Gives a variable to one of its layers, as learned queries are."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense, self.classes = conv("conv"), layers.Dense(4), layers.Dense(3)
+
+    def build(self, shape):
+        self.queries = self.add_weight(shape=(2, 4), name="queries")
+
+    def call(self, x):
+        keys = keras.ops.mean(self.dense(self.queries), axis=0)
+        return self.classes(keras.ops.mean(self.conv(x) * keys, axis=(1, 2)))
+
+
+class Compiled(keras.Model):
+    """Has a `call` that is a graph of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool, self.classes = conv("conv"), layers.GlobalAveragePooling2D(), layers.Dense(3)
+
+    @tf.function
+    def call(self, x):
+        return self.classes(self.pool(self.conv(x)))
+
+
+@pytest.mark.parametrize("kind", [Queried, Compiled])
+def test_unusual_calls(kind):
+    model, x = kind(), models.images()
+    before = model(x)
+    explanation = explain(model, x, target=1)
+    assert explanation.layer_name == "conv"
+    np.testing.assert_allclose(explanation.scores, before.numpy()[:, 1], rtol=1e-4)
+    assert "call" not in vars(model)
+    activations = model.conv(x)
+    with tf.GradientTape() as tape:
+        tape.watch(activations)
+        if kind is Queried:
+            keys = keras.ops.mean(model.dense(model.queries), axis=0)
+            score = model.classes(keras.ops.mean(activations * keys, axis=(1, 2)))[:, 1]
+        else:
+            score = model.classes(model.pool(activations))[:, 1]
+    weights = tf.reduce_mean(tape.gradient(score, activations), (1, 2), keepdims=True)
+    models.assert_maps_equal(explanation.heatmaps, tf.reduce_sum(weights * activations, -1).numpy())

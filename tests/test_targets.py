@@ -140,6 +140,16 @@ def test_classes_are_checked_where_they_are_the_users():
             check_classes(wrong, classes)
 
 
+def own_crossentropy(y, logits):
+    """Named like Keras' own, but takes logits."""
+    return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+
+
+class OwnCrossentropy(keras.losses.Loss):
+    def call(self, y, logits):
+        return own_crossentropy(y, logits)
+
+
 LOSSES = {
     "sparse_categorical_crossentropy": "probabilities",
     "binary_crossentropy": "probabilities",
@@ -151,6 +161,9 @@ LOSSES = {
     keras.losses.BinaryFocalCrossentropy(from_logits=True): "logits",
     keras.losses.Hinge(): "logits",
     keras.losses.MeanSquaredError(): None,
+    keras.losses.BinaryCrossentropy(from_logits=True, name="bce"): "logits",
+    own_crossentropy: None,
+    OwnCrossentropy(): None,
 }
 
 
@@ -158,6 +171,8 @@ LOSSES = {
 def test_what_the_loss_takes_the_outputs_for(loss, expected):
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.compile("sgd", loss)
+    assert loss_expects(model) == expected
+    model.compile("sgd", [loss])
     assert loss_expects(model) == expected
 
 
@@ -192,3 +207,29 @@ def test_confidences(outputs, scores, classes, activated, expected):
     found = confidences(outputs, np.array(scores, np.float32), classes, activated)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_loss_of_the_users_own_on_logits():
+    """It may be named like a cross-entropy, but its outputs are no probabilities."""
+    model = functional(activation=None).model
+    x = models.images()
+    model.compile(loss=OwnCrossentropy())
+    own = explain(model, x)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    known = explain(model, x)
+    np.testing.assert_array_equal(own.heatmaps, known.heatmaps)
+    np.testing.assert_array_equal(own.predicted, known.predicted)
+    np.testing.assert_allclose(own.confidences, keras.ops.max(keras.ops.softmax(known.outputs), axis=1), rtol=1e-5)
+
+
+def test_log_softmax_at_the_end_has_confidences():
+    model = functional(activation="log_softmax").model
+    explanation = explain(model, models.images())
+    np.testing.assert_allclose(explanation.confidences, np.exp(explanation.outputs).max(axis=1), rtol=1e-5)
+
+
+def test_labels_of_hinge_losses():
+    model = functional(units=1, activation="tanh").model
+    model.compile(loss="hinge")
+    explanation = explain(model, (models.images(), np.array([-1, 1, 1, -1, -1, 1])), target="true")
+    np.testing.assert_array_equal(explanation.targets, [0, 1, 1, 0, 0, 1])

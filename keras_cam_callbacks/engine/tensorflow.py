@@ -79,6 +79,7 @@ def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> 
                 run.watched = call, output
 
         with ExitStack() as taps:
+            taps.enter_context(_tap(model, lambda received, output: None))
             for path, layer in walk(model):
                 taps.enter_context(_tap(layer, functools.partial(on_call, path, layer)))
             run.outputs = model(inputs, training=False)
@@ -88,7 +89,9 @@ def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> 
 @contextmanager
 def _tap(layer: Any, on_call: Callable[[Any, Any], None]) -> Iterator[None]:
     """Wraps the layer's `call` for a while. Goes past `__setattr__`, with which Keras would track the wrapper."""
-    original = layer.call
+    found = layer.call
+    # A `call` that is a tf.function runs in a graph of its own, in which its layers could not be seen.
+    original = getattr(found, "python_function", found)
     own = "call" in vars(layer)
 
     @functools.wraps(original)
@@ -102,7 +105,7 @@ def _tap(layer: Any, on_call: Callable[[Any, Any], None]) -> Iterator[None]:
         yield
     finally:
         if own:
-            vars(layer)["call"] = original
+            vars(layer)["call"] = found
         else:
             del vars(layer)["call"]
 
@@ -123,24 +126,45 @@ def _left_as_found(model: Any) -> Iterator[None]:
 
 def tensor_id(tensor: Any) -> Any:
     """Returns a hashable that is the same for a tensor and for its casts and identities in the traced graph."""
-    if isinstance(tensor, tf.__internal__.EagerTensor):
-        return id(tensor)
+    if isinstance(tensor, tf.__internal__.EagerTensor) or not hasattr(tensor, "op"):
+        return id(tensor)  # Variables, which layers may be given, have no operation either.
     while tensor.op.type in ("Identity", "Cast"):
         tensor = tensor.op.inputs[0]
     return id(tensor.graph), tensor.name
 
 
-def find_logits(output: Any) -> Any | None:
-    """Returns what went into the softmax or sigmoid that ends the model, or None where there is none.
+def find_logits(output: Any) -> tuple[Any | None, bool]:
+    """Finds what went into the softmax or sigmoid that ends the model.
 
     Keras keeps it on the output; an activation by TensorFlow's own functions is found in the traced graph.
+
+    Returns:
+        The logits, or None where there are none; and whether the outputs are probabilities.
     """
     logits = getattr(output, "_keras_logits", None)
     if logits is not None or isinstance(output, tf.__internal__.EagerTensor):
-        return logits
+        return logits, logits is not None
     while output.op.type in ("Identity", "Cast"):
         output = output.op.inputs[0]
-    return output.op.inputs[0] if output.op.type in ("Softmax", "LogSoftmax", "Sigmoid") else None
+    if output.op.type in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return output.op.inputs[0], output.op.type != "LogSoftmax"
+    return None, False
+
+
+def used_tensors(scores: Any) -> set[Any] | None:
+    """Returns the ids of all tensors of the traced graph that the scores depend on; None for an eager run."""
+    if isinstance(scores, tf.__internal__.EagerTensor):
+        return None
+    seen: set[str] = set()
+    used: set[Any] = set()
+    waiting = [scores.op]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in seen:
+            seen.add(operation.name)
+            used.update((id(operation.graph), tensor.name) for tensor in operation.outputs)
+            waiting.extend(tensor.op for tensor in operation.inputs)
+    return used
 
 
 def compile_pass(
