@@ -1,0 +1,98 @@
+"""The benchmark runs and reports all that it promises; how fast things are is not tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from models import functional, images, reference_gradcam
+
+from keras_cam_callbacks import METHODS
+
+ROOT = Path(__file__).parents[1]
+TRACKERS = ("none", "memory", "disk", "tensorboard", "wandb")
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("epoch_end", ROOT / "benchmarks" / "epoch_end.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tiny():
+    keras.utils.set_random_seed(0)
+    return functional().model
+
+
+def tables(text):
+    """The tables below each heading: {heading: {first cell: other cells}}, the line of names under ""."""
+    found = {}
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        lines = [line.strip("| ").split("|") for line in section.splitlines() if line.startswith("|")]
+        rows = [[part.strip() for part in line] for line in lines if "---" not in line[0]]
+        found[section.splitlines()[0]] = {row[0]: row[1:] for row in rows}
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
+def test_all_rows_are_there(benchmark, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(benchmark.MODELS, "Tiny", tiny)
+    out = tmp_path / "results.md"
+    benchmark.main(["--rounds", "1", "--models", "Tiny", "--out", str(out)])
+    text = out.read_text(encoding="utf-8")
+    assert capsys.readouterr().out.endswith(text)
+    ratios, once, methods, logging = tables(text).values()
+
+    assert set(ratios) - {"Tiny"} == {
+        *(f"epoch end, tracker: {name}" for name in TRACKERS),
+        benchmark.CAPTURE,
+        benchmark.EXPLAIN,
+        benchmark.NAIVE,
+        "ms of the bare pass",
+        "CPU s of the bare pass",
+    }
+    assert set(methods) - {"ratio"} == set(METHODS)
+    for values in (*methods.values(), *(ratios[name] for name in set(ratios) - {"Tiny"})):
+        assert all(float(number) >= 0 for value in values for number in value.split(" / "))
+    assert once["Tiny"][0] == "conv2"
+    assert once["Tiny"][5] == "1"
+    assert set(logging) - {"ms"} == {
+        "draw the overlays",
+        "encode them as JPEG",
+        *(f"log to {name}" for name in ("disk", "tensorboard", "wandb")),
+    }
+
+
+def test_cases_run_in_turn_and_the_slow_one_less_often(benchmark):
+    ran = []
+    names = ("a", "b", benchmark.NAIVE)
+    times = benchmark.in_turn({name: lambda name=name: ran.append(name) for name in names}, 5)
+    assert {name: ran.count(name) for name in names} == {"a": 6, "b": 6, benchmark.NAIVE: benchmark.NAIVE_ROUNDS}
+    assert {name: len(pairs) for name, pairs in times.items()} == {"a": 5, "b": 5, benchmark.NAIVE: 3}
+    assert [set(ran[i : i + 2]) for i in (0, 12)] == [{"a", "b"}] * 2
+
+
+def test_a_ratio_is_taken_within_a_round(benchmark):
+    times = {benchmark.BARE: [(1.0, 2.0), (10.0, 20.0), (2.0, 4.0)], "case": [(3.0, 2.0), (20.0, 60.0), (10.0, 2.0)]}
+    assert benchmark.ratios(times, "case") == (3.0, 1.0)
+
+
+def test_bare_pass_and_naive_loop_compute_what_they_are_compared_for(benchmark):
+    split = functional(units=1, activation=None)
+    x = images()
+    np.testing.assert_allclose(benchmark.bare_pass(split.model, x)(), split.model.predict(x, verbose=0), atol=1e-6)
+    maps = benchmark.naive_loop(split.model, x, split.layer)
+    expected = reference_gradcam(split, x, lambda logits: logits[:, 0])
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_wrong_rounds(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--rounds", "0"])
+    assert "--rounds must be at least 1. Received: 0." in capsys.readouterr().err
