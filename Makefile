@@ -4,13 +4,17 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo tensorboard test lint format bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@echo 'Options are given as ARGS: make demo ARGS="--out demo-2 --epochs 3", make test ARGS="-k store"'
 
 demo: $(VENV)/.demo  ## train an honest and a shortcut model on real images, and see what each looks at
 	$(BIN)/keras-cam demo $(ARGS)
+
+tensorboard: $(VENV)/.demo  ## show every epoch of the demo at http://localhost:6006
+	$(BIN)/tensorboard --logdir demo --samples_per_plugin images=1000 $(ARGS)
 
 test: $(VENV)/.dev  ## run all tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import logging
-import platform
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 
@@ -24,8 +21,8 @@ from .methods import resolve_method
 from .metrics import area, degenerate_cause, drift
 from .overlay import Overlay, encode
 from .records import EpochRecord, Floats, RunConfig, ValidationBatch
-from .trackers import resolve
-from .trackers.run import TrackedRun
+from .trackers import Tracker
+from .trackers.run import TrackedRun, versions
 
 logger = logging.getLogger("keras_cam_callbacks")
 
@@ -37,7 +34,9 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
     probability of the explained class), `<prefix>_area` (share of the map above half of its maximum),
     `<prefix>_drift` (1 - Pearson correlation with the last logged epoch; where there is nothing to compare with, as in
     the first, NaN in records and infinite in `logs`) and `<prefix>_degenerate` (number of maps that explain nothing).
-    One instance serves several fits as one run; several in one fit need prefixes that differ.
+    One instance serves several fits. They are one run as long as they explain the same model, layer, method, target
+    and samples; where you change one of these, or have built the model anew, another run begins. Several instances in
+    one fit need prefixes that differ.
 
     Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last
     `on_train_end()`.
@@ -61,7 +60,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, or a function of the inputs.
         overlay: How overlays are drawn.
-        prefix: First part of every logged name; by default the method's name.
+        prefix: First part of every logged name; by default the method's name, which a lambda hasn't got.
         batch_size: Largest number of samples that run at once.
         on_error: "warn": what fails after the first batch warns once and is switched off while training goes on.
             "raise": it is raised.
@@ -103,7 +102,12 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
         if overlay is not None and not isinstance(overlay, Overlay):
             raise TypeError(f"`overlay` must be an Overlay, such as Overlay(layout='panel'). Received: {overlay!r}.")
-        resolve(tracker if isinstance(tracker, str) else None)  # A wrong name is told at once.
+        name = resolve_method(method).name
+        if not prefix and not name.isidentifier():
+            raise ValueError(
+                f"A method without a name needs a `prefix`. Received: method={name}, prefix={prefix!r}. "
+                'prefix="my_method" would log my_method_drift.'
+            )
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
@@ -117,22 +121,39 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self.freq = freq
         self.display = display
         self.overlay = overlay or Overlay()
-        self.prefix = prefix or resolve_method(method).name
+        self.prefix = prefix or name
         self.batch_size = batch_size
         self.on_error = on_error
 
         self._batch: ValidationBatch | None = None
+        self._batch_settings: tuple[Any, ...] = ()
+        self._forget_fits()
+
+    def _forget_fits(self) -> None:
         self._run = TrackedRun(self._attempt)
+        self._run.prepare(self.tracker)  # A wrong name is told at once.
         self._explainer: Explainer | None = None  # None before the first fit, after each, and once it has failed
         self._starts = True
         self._first_epoch = 0
         self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
         self._warned_degenerate = False
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> HeatmapLogger:
+        """Returns a logger for runs of its own. Data, model and the trackers that you made are shared with it."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied._forget_fits()
+        return copied
+
     @property
     def directory(self) -> Path | None:
         """The folder of the run, from the first epoch on, if a tracker writes into it."""
         return self._run.directory
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """The trackers in use, also those that `tracker` names."""
+        return self._run.trackers
 
     def explain(self, model: Any = None) -> Explanation:
         """Explains the fixed batch now, without logging.
@@ -149,6 +170,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the batch, traces the model and checks all settings, before the first batch is trained on."""
+        self._explainer, self._starts, self._due = None, True, None
         if logs is not None:  # Keras hands one dict to all callbacks of a fit.
             name = f"{self.prefix}_drift"
             if name in logs:
@@ -157,10 +179,8 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
                     f"Name them apart, such as prefix='{self.prefix}_2'."
                 )
             logs[name] = np.inf
-        self._explainer = self._make_explainer(self.model)
         self._run.prepare(self.tracker)
-        self._starts = True
-        self._due = None
+        self._explainer = self._make_explainer(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the trackers before a fit's first batch: only now it is known whether a run goes on or begins."""
@@ -192,45 +212,36 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
     def _make_explainer(self, model: Any) -> Explainer:
         if model is None:
             raise ValueError("There must be a model to explain. Received: none. Call set_model(model), or fit.")
-        if self._batch is None:
-            self._batch = make_batch(
-                self.validation_data,
-                model,
-                max_samples=self.max_samples,
-                select=self.select,
-                display=self.display,
-                sample_keys=self.sample_keys,
-            )
-        return Explainer(
-            model,
-            self._batch,
-            self.layer_name,
-            method=self.method,
-            target=self.target,
-            class_names=self.class_names,
-            batch_size=self.batch_size,
-        )
+        settings = self._settings("max_samples", "select", "display", "sample_keys")
+        read = (self.validation_data, *settings.values())
+        if self._batch is None or not all(map(_is_same, read, self._batch_settings)):
+            self._batch, self._batch_settings = make_batch(self.validation_data, model, **settings), read
+        settings = self._settings("method", "target", "class_names", "batch_size")
+        return Explainer(model, self._batch, self.layer_name, **settings)
+
+    def _settings(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
 
     def _start(self, epoch: int, explainer: Explainer) -> None:
         """Starts the run's trackers, and says what is logged where."""
         assert self._batch is not None
-        self._starts = False
-        self._first_epoch = epoch
         config = self._config(self._batch, explainer)
-        self._run.start(config, epoch)
+        self._explainer = None  # If this fails, a training loop that goes on tries all of it again.
+        self._run.start(config, self.model, epoch)
+        self._explainer, self._starts, self._first_epoch = explainer, False, epoch
         shape = " x ".join(map(str, explainer.capturer.layer_shape[1:]))
         message = (
             f"{type(self).__name__} explains layer {config.layer_name!r} ({shape}) by {config.method} on "
-            f"{len(self._batch)} images of range {config.value_range}; {self._run.description}"
+            f"{len(self._batch)} images of range {config.value_range} ({explainer.capturer.explained}); "
+            f"{self._run.description}"
         )
         logger.info(message)
         if (self.params or {}).get("verbose"):
             print(message)
 
     def _config(self, batch: ValidationBatch, explainer: Explainer) -> RunConfig:
-        labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
         return RunConfig(
-            directory=self.log_dir,
+            directory=Path(self.log_dir),
             prefix=self.prefix,
             method=explainer.method,
             layer_name=explainer.capturer.layer_name,
@@ -239,16 +250,17 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             class_names=None if self.class_names is None else tuple(map(str, self.class_names)),
             sample_keys=batch.sample_keys,
             fingerprints=batch.fingerprints,
-            labels=tuple(labels),
+            labels=(None,) * len(batch) if batch.labels is None else tuple(batch.labels.tolist()),
             display=batch.display,
             value_range=batch.value_range,
             overlay=dataclasses.asdict(self.overlay),
-            versions=_versions(),
+            versions={"keras_cam_callbacks": __version__, **versions()},
         )
 
     def _log_guarded(self, epoch: int, step: int, logs: dict[str, Any] | None) -> None:
         if self._explainer is not None:
-            self._attempt("The heatmaps", self._switch_off, partial(self._log, epoch, step, logs, self._explainer))
+            switch_off = partial(setattr, self, "_explainer", None)
+            self._attempt("The heatmaps", switch_off, partial(self._log, epoch, step, logs, self._explainer))
 
     def _log(self, epoch: int, step: int, logs: dict[str, Any] | None, explainer: Explainer) -> None:
         """Explains, measures, draws and sends one epoch."""
@@ -290,16 +302,12 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
     def _warn_degenerate(self, heatmaps: Floats, flags: Sequence[bool], epoch: int) -> None:
         if any(flags) and not self._warned_degenerate:
             self._warned_degenerate = True
-            first = flags.index(True)
             warnings.warn(
                 f"{self.prefix}: {sum(flags)} of {len(flags)} heatmaps explain nothing in epoch {epoch}; they are "
-                f"drawn as the bare image. {degenerate_cause(heatmaps[first])}",
+                f"drawn as the bare image. {degenerate_cause(heatmaps[flags.index(True)])}",
                 RuntimeWarning,
                 stacklevel=2,
             )
-
-    def _switch_off(self) -> None:
-        self._explainer = None
 
     def _attempt(self, what: str, switch_off: Callable[[], object], action: Callable[[], object]) -> None:
         """Does something that must not end the training; what fails warns once and is switched off."""
@@ -387,13 +395,6 @@ def _mean(values: Any) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def _versions() -> dict[str, str]:
-    backend = str(keras.backend.backend())
-    return {
-        "keras_cam_callbacks": __version__,
-        "python": platform.python_version(),
-        "keras": str(keras.version()),
-        backend: str(importlib.import_module(backend).__version__),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-    }
+def _is_same(one: Any, other: Any) -> bool:
+    """Tells whether a setting is as it was: data, which may be used up by reading, by identity."""
+    return one is other or (isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other)

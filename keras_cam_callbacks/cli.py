@@ -6,6 +6,8 @@ import importlib.util
 import itertools
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,10 +104,11 @@ def _make_folder(out: Path) -> None:
     folder = out.resolve()
     names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
     free = next(path for path in names if not os.path.lexists(path))
-    suggestion = free.name if out.parent == Path() else str(out.parent / free.name)
+    suggestion = f"--out {shlex.quote(free.name if out.parent == Path() else str(out.parent / free.name))}"
     raise click.ClickException(
         f"--out must be an empty folder, or one that is not there yet: nothing is overwritten. Received: {out}, which "
-        f"{'holds files' if out.is_dir() else 'is no folder'}. --out {shlex.quote(suggestion)} would work."
+        f"{'holds files' if out.is_dir() else 'is no folder'}. {suggestion} would work; with make: "
+        f'make demo ARGS="{suggestion}"'
     )
 
 
@@ -151,19 +154,27 @@ def _table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _where(report: Report, out: Path) -> str:
+    serve = f"{_tensorboard()} --logdir {shlex.quote(str(out))} --samples_per_plugin images=1000"
     lines = [
         "",
         "accuracy    on the run's own validation images, whose digits were not trained on",
         "heat, peak  of Grad-CAM, on up to 200 validation images with their digits' stickers,",
         "            the same for both runs; anywhere: of a map without any preference",
         "",
-        f"Picture of both runs   {report.picture}",
-        f"Record on disk         {report.honest.directory}",
-        f"                       {report.shortcut.directory}",
-        f"                       {report.transfer[0].directory}",
-        f"Every epoch            tensorboard --logdir {shlex.quote(str(out))} --samples_per_plugin images=1000",
+        f"Open this picture first    {report.picture}",
+        f"Every epoch: run this      {serve}",
+        "and open this page         http://localhost:6006",
+        f"Records on disk            {report.honest.directory}",
+        f"                           {report.shortcut.directory}",
+        f"                           {report.transfer[0].directory}",
     ]
     return "\n".join(lines)
+
+
+def _tensorboard() -> str:
+    """Returns how TensorBoard is called from here, also where its environment is not activated."""
+    program = Path(shutil.which("tensorboard", path=Path(sys.executable).parent) or "tensorboard")
+    return shlex.quote(str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program))
 
 
 if __name__ == "__main__":

@@ -251,13 +251,15 @@ def test_disabled_wandb_run(tmp_path):
 
 def test_wandb_run_that_is_not_there(tmp_path):
     model = tiny_model()
+    logger = GradCAMLogger(X, tracker=["disk", "wandb"], log_dir=tmp_path)
     with pytest.raises(ValueError, match=r'no run is active\. Call wandb\.init\(\.\.\.\) before fit, or.*"disk"'):
-        fit(GradCAMLogger(X, tracker=["disk", "wandb"], log_dir=tmp_path), model=model)
+        fit(logger, model=model)
     assert int(model.optimizer.iterations) == 0
-    # What it has begun to write is used by the next one.
-    logger = GradCAMLogger(X, tracker="disk", log_dir=tmp_path)
-    fit(logger, epochs=1)
+    # The folder that it has made is its own.
+    logger.tracker = "disk"
+    fit(logger, model=model, epochs=1)
     assert logger.directory.name == "gradcam"
+    assert epochs_on_disk(tmp_path) == [(0, 0)]
 
 
 # ---- Faults ------------------------------------------------------------------------------------------------

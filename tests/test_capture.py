@@ -110,7 +110,7 @@ def test_mixed_precision_keeps_gradients_that_float16_would_lose():
     kernel, bias = split.model.get_layer("classes").get_weights()
     # Divided over the 35 positions of the pooled map, such a gradient is less than half of float16's smallest number.
     split.model.get_layer("classes").set_weights([np.full_like(kernel, 2.0**-20), bias])
-    logger = HeatmapLogger(models.images(), "conv2", method=lambda a, g: g.sum(-1), tracker=None)
+    logger = HeatmapLogger(models.images(), "conv2", method=lambda a, g: g.sum(-1), tracker=None, prefix="sum")
     logger.set_model(split.model)
     gradients = logger.explain().heatmaps
     # Every pooled position hands its gradient on to one of its four inputs, in each of five channels.

@@ -1,17 +1,21 @@
-"""The command line: quick to start, and one clear line for what goes wrong."""
+"""The command line: quick to start, and one clear line for what goes wrong; and the wheel that brings it."""
 
 from __future__ import annotations
 
+import configparser
 import os
+import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import keras_cam_callbacks
+from keras_cam_callbacks import cli
 from keras_cam_callbacks.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +107,9 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path, monke
     Path("demo-2").mkdir()
     result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 1
-    assert "Received: demo, which holds files. --out demo-3 would work." in result.output
+    assert (
+        'Received: demo, which holds files. --out demo-3 would work; with make: make demo ARGS="--out demo-3"\n'
+    ) in result.output
     assert [str(path) for path in sorted(Path().rglob("*"))] == ["demo", "demo/mine.txt", "demo-2"]
 
 
@@ -113,7 +119,22 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     result = CliRunner().invoke(main, ["demo", "--out", str(file)])
     assert result.exit_code == 1
     assert "is no folder" in result.output
-    assert f"--out '{file}-2' would work." in result.output
+    assert f"--out '{file}-2' would work;" in result.output
+
+
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [(".venv/bin", ".venv/bin/tensorboard"), ("../an env/bin", "'{}/an env/bin/tensorboard'"), (None, "tensorboard")],
+)
+def test_tensorboard_is_called_where_it_is(tmp_path, monkeypatch, place, command):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    programs = (tmp_path / "here" / (place or "none")).resolve()
+    programs.mkdir(parents=True)
+    if place:
+        (programs / "tensorboard").touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    assert cli._tensorboard() == command.format(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -128,3 +149,27 @@ def test_impossible_settings_are_refused_at_once(arguments):
     result = CliRunner().invoke(main, ["demo", *arguments])
     assert result.exit_code == 2
     assert f"Invalid value for '{arguments[0]}'" in result.output
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    """Built from a copy, with no network; what is in it is imported from it, not from the checkout."""
+    source, package = tmp_path / "source", "keras_cam_callbacks"
+    shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests", source / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "-w", tmp_path, source], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (entries,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        programs = configparser.ConfigParser()
+        programs.read_string(archive.read(entries).decode("utf-8"))
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
+    assert names == modules | {f"{package}/py.typed"}
+    assert dict(programs["console_scripts"]) == {"keras-cam": f"{package}.cli:main"}
+    code = f"import sys; sys.path.insert(0, {str(wheel)!r}); import {package}; print({package}.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith(str(wheel)), done.stderr

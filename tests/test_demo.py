@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -174,7 +175,16 @@ def test_the_demo_writes_what_it_names(finished):
         "the demo/transfer/gradcam",
     ]
     assert all((folder / name).exists() for name in named)
-    assert "tensorboard --logdir 'the demo' --samples_per_plugin images=1000" in printed
+    lines = [line for line in printed.splitlines() if "  the demo/" in line or "open this page" in line]
+    assert lines[0] == "Open this picture first    the demo/honest_and_shortcut.jpg"
+    assert lines[1] == "and open this page         http://localhost:6006"
+    # A shell that knows of no environment can run it.
+    (command,) = re.findall(r"run this +(.+ --logdir 'the demo' --samples_per_plugin images=1000)\n", printed)
+    done = subprocess.run(
+        f"{command} --inspect", shell=True, cwd=folder, env={"PATH": ""}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the demo/honest/gradcam" in done.stdout
     for name in named[1:]:
         events = EventAccumulator(str(folder / name), size_guidance={"tensors": 0}).Reload()
         steps = [event.step for event in events.Tensors("gradcam/confidence")]

@@ -471,20 +471,45 @@ def test_a_fresh_fit_gets_a_fresh_folder(tmp_path):
     logs = tmp_path / "deep" / "logs"
     config = make_config(tmp_path / "unused")
     assert choose_directory(logs, config, 0) == (logs / "gradcam", None)
-    # Nothing was logged: the folder is used, also where the first epoch was not reached.
-    assert choose_directory(str(logs), config, 0) == (logs / "gradcam", None)
-    RunWriter(make_config(logs / "gradcam"))
-    assert choose_directory(logs, config, 0) == (logs / "gradcam", None)
-    # But not by a run with other samples or another layer, whose images and manifest would not fit.
-    assert choose_directory(logs, make_config(logs, layer_name="b"), 0) == (logs / "gradcam-2", None)
-
     write_run(make_config(logs / "gradcam"), range(3))
     before = tree(logs / "gradcam")
-    assert choose_directory(logs, config, 0) == (logs / "gradcam-2", None)
-    write_run(make_config(logs / "gradcam-2"), range(2))
+    assert choose_directory(str(logs), config, 0) == (logs / "gradcam-2", None)
+    # Nothing is in it yet, but who has it may be about to write.
     assert choose_directory(logs, config, 0) == (logs / "gradcam-3", None)
+    RunWriter(make_config(logs / "gradcam-3"))
+    assert choose_directory(logs, config, 0) == (logs / "gradcam-4", None)
     assert tree(logs / "gradcam") == before
     assert not (tmp_path / "unused").exists()
+
+
+CHOOSER = """
+import sys
+from pathlib import Path
+from sample_records import make_config
+from keras_cam_callbacks.store import choose_directory
+log_dir = Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(30):
+    print(choose_directory(log_dir, make_config(log_dir), 0)[0].name)
+"""
+
+
+def test_processes_that_start_together_get_folders_of_their_own(tmp_path):
+    environment = {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}", "PATH": ""}
+    command = [sys.executable, "-c", CHOOSER, tmp_path / "logs"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen(command, env=environment, **pipes) as one,
+        subprocess.Popen(command, env=environment, **pipes) as other,
+    ):
+        for process in (one, other):
+            assert process.stdout.readline() == "ready\n"
+        for process in (one, other):
+            process.stdin.write("\n")
+            process.stdin.flush()
+        names = [*one.communicate()[0].split(), *other.communicate()[0].split()]
+    assert sorted(names) == sorted(["gradcam", *(f"gradcam-{number}" for number in range(2, 61))])
 
 
 def test_a_resumed_fit_goes_on_in_its_folder(tmp_path):
@@ -545,7 +570,7 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path):
     (tmp_path / "gradcam-4").symlink_to(tmp_path / "nowhere")
     config = make_config(tmp_path)
     assert choose_directory(tmp_path, config, 0) == (tmp_path / "gradcam-5", None)
-    assert choose_directory(tmp_path, config, 3) == (tmp_path / "gradcam-5", None)
+    assert choose_directory(tmp_path, config, 3) == (tmp_path / "gradcam-6", None)
 
 
 @pytest.mark.parametrize("prefix", ["a/b", "..", "../x", "", "🐱", "con", "a" * 300])

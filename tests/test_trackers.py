@@ -322,6 +322,7 @@ def test_tensorboard_leaves_out_nan_and_writes_where_it_is_told(tmp_path):
     assert scalars == {"cam/α/area": [(3, 0.25)], "cam/α/epoch": [(3, 3.0)]}
     assert sorted(images) == [f"cam/α/{key}" for key in sample_keys(3)]
     assert not (tmp_path / "run").exists()
+    assert (tracker.uses_directory, TensorBoardTracker().uses_directory) == (False, True)
 
 
 def test_tensorboard_follows_the_run_to_another_folder(tmp_path):
@@ -572,6 +573,8 @@ def test_resolve_names_and_objects():
     assert found[1:] == [memory, printer]
     assert kinds(["auto", memory]) == [DiskTracker, TensorBoardTracker, MemoryTracker]
     assert resolve("memory") != resolve("memory")
+    # What is named twice, or is part of "auto" too, is one tracker: two would write to one folder.
+    assert kinds(["auto", "disk", memory, memory]) == [DiskTracker, TensorBoardTracker, MemoryTracker]
 
 
 def test_auto_looks_for_an_active_run():

@@ -223,8 +223,8 @@ def choose_directory(log_dir: str | Path, config: RunConfig, first_epoch: int) -
     """Chooses and makes the folder for the first fit of a process, so that nothing is ever overwritten.
 
     A fit that starts after epoch 0 resumes the latest stored run of the same prefix, model name, layer,
-    method, target, sample keys and fingerprints. Any other fit gets a fresh folder: log_dir/prefix,
-    log_dir/prefix-2, and so on.
+    method, target, sample keys and fingerprints. Any other fit gets a folder of its own, the first of
+    log_dir/prefix, log_dir/prefix-2, and so on that is not there yet, also where processes start together.
 
     Args:
         log_dir: The folder of all runs.
@@ -253,9 +253,9 @@ def choose_directory(log_dir: str | Path, config: RunConfig, first_epoch: int) -
                 directory = run.directory
                 step = max((e.step for e in run.epochs if e.epoch < first_epoch), default=None)
         if directory is None:
+            log_dir.mkdir(parents=True, exist_ok=True)
             names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
-            directory = next(log_dir / name for name in names if _is_free(log_dir / name, manifest))
-        directory.mkdir(parents=True, exist_ok=True)
+            directory = next(log_dir / name for name in names if _is_made(log_dir / name))
         # Permissions alone don't tell: disks are mounted read-only, and root may write to any other folder.
         with TemporaryFile(dir=directory):
             pass
@@ -274,12 +274,10 @@ def _read_or_none(directory: Path) -> Run | None:
         return None
 
 
-def _is_free(directory: Path, manifest: Mapping[str, Any]) -> bool:
-    if not os.path.lexists(directory):
-        return True
-    if not (directory / MANIFEST).exists():
-        logs = [LOG, "events.out.tfevents*"]
-        return directory.is_dir() and not any(any(directory.glob(log)) for log in logs)
-    # What is left of a run of ours that ended in its first epoch.
-    run = _read_or_none(directory)
-    return run is not None and not run.epochs and same_run(run.manifest, manifest)
+def _is_made(directory: Path) -> bool:
+    # To make it is to claim it: whoever asks whether a folder is free first may get the same answer as others.
+    try:
+        directory.mkdir()
+    except FileExistsError:
+        return False
+    return True

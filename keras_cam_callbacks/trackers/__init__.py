@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import MutableMapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -30,27 +31,30 @@ TRACKERS: dict[str, type[Tracker]] = {
 }
 
 
-def resolve(tracker: Any) -> list[Tracker]:
+def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> list[Tracker]:
     """Returns the trackers that the argument `tracker` of a callback stands for.
 
     Args:
         tracker: A name in `TRACKERS`; "auto"; a Tracker, or any object with its methods start, log and
             finish; a list or tuple of these; or None for no tracker. "auto" is the record on disk, and every
             library with an active run; where none is active, TensorBoard.
+        named: The trackers that were made from names so far, which are used again; new ones are added.
 
     Returns:
-        The trackers; those that were named are new.
+        The trackers, each once.
 
     Raises:
         ValueError: If a name is unknown.
         TypeError: If an object is no tracker.
     """
+    named = {} if named is None else named
     if tracker is None:
         return []
+    if isinstance(tracker, str) and tracker == "auto":
+        tracker = ["disk", "wandb" if _wandb_is_active() else "tensorboard"]
     if isinstance(tracker, list | tuple):
-        return [found for item in tracker for found in resolve(item)]
-    if tracker == "auto":
-        return [DiskTracker(), WandbTracker() if _wandb_is_active() else TensorBoardTracker()]
+        several = [found for item in tracker for found in resolve(item, named)]
+        return list({id(found): found for found in several}.values())
     names = ["auto", *TRACKERS]
     if isinstance(tracker, str):
         if tracker not in TRACKERS:
@@ -59,7 +63,9 @@ def resolve(tracker: Any) -> list[Tracker]:
                 f"tracker must be one of {names}, a Tracker, or a list of these. Received: {tracker!r}."
                 + (f" Did you mean {close[0]!r}?" if close else "")
             )
-        return [TRACKERS[tracker]()]
+        if tracker not in named:
+            named[tracker] = TRACKERS[tracker]()
+        return [named[tracker]]
     methods = ("start", "log", "finish")
     if isinstance(tracker, type) or not all(callable(getattr(tracker, name, None)) for name in methods):
         raise TypeError(

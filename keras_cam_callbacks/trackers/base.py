@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from ..records import EpochRecord, RunConfig
 
@@ -19,7 +18,7 @@ class Tracker(ABC):
         uses_directory: Whether it writes into the run's folder, which is then made before it starts.
     """
 
-    uses_directory: ClassVar[bool] = True
+    uses_directory: bool = True
 
     @abstractmethod
     def start(self, config: RunConfig) -> None:

@@ -10,6 +10,8 @@ from .base import Tracker
 class MemoryTracker(Tracker):
     """Keeps the records of all fits in memory.
 
+    Where a callback was given the name "memory", the callback's `trackers` holds the tracker.
+
     Attributes:
         config: What the last fit was started with, None before the first.
         records: The records in the order in which they came.

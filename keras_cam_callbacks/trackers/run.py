@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import platform
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..records import EpochRecord, Floats, RunConfig
 from ..store import choose_directory, read_run
 from . import resolve
 from .base import Tracker
+
+# What a fit must share with the one before to belong to the same run, besides the model, the folder of all runs and
+# the pictures; all else an instance keeps.
+_IDENTITY = ("prefix", "model_name", "layer_name", "method", "target", "sample_keys", "fingerprints", "labels")
 
 
 class TrackedRun:
@@ -22,16 +31,21 @@ class TrackedRun:
         attempt: Takes a name, what to do if an action fails, and the action.
 
     Attributes:
+        trackers: The trackers of the last fit, or of the next one once it is prepared.
         config: The run, from its first fit on.
         last_heatmaps: (N, h, w) float32 of the last logged epoch, or None.
     """
 
     def __init__(self, attempt: Callable[[str, Callable[[], object], Callable[[], object]], None]) -> None:
         self._attempt = attempt
-        self._trackers: list[Tracker] = []
+        self._named: dict[str, Tracker] = {}
         self._live: list[Tracker] = []
+        self._model: weakref.ref[Any] | None = None
+        self._log_dir: Path | None = None
+        self._has_folder = False
         self._offset = 0
         self._last_step = -1
+        self.trackers: tuple[Tracker, ...] = ()
         self.config: RunConfig | None = None
         self.last_heatmaps: Floats | None = None
 
@@ -43,13 +57,15 @@ class TrackedRun:
     @property
     def directory(self) -> Path | None:
         """The run's folder, once a tracker writes into it."""
-        return self.config.directory if self.config and _uses_directory(self._trackers) else None
+        return self.config.directory if self.config and self._has_folder else None
 
     @property
     def description(self) -> str:
         """The trackers and the folder, in words."""
-        names = ", ".join(map(tracker_name, self._trackers)) or "no tracker"
-        return f"{names} in {self.directory}" if self.directory else names
+        inside, outside = (
+            ", ".join(tracker_name(t) for t in self.trackers if _uses_directory(t) is uses) for uses in (True, False)
+        )
+        return "; ".join([f"{inside} in {self.directory}"] * bool(inside) + [outside] * bool(outside)) or "no tracker"
 
     def prepare(self, tracker: Any) -> None:
         """Finds the trackers of the next fit.
@@ -61,40 +77,58 @@ class TrackedRun:
             ValueError: If a tracker's name is unknown.
             TypeError: If an object is no tracker.
         """
-        found = resolve(tracker)
-        # Those that are made from a name go on from fit to fit.
-        if list(map(type, found)) != list(map(type, self._trackers)):
-            self._trackers = found
+        self.trackers = tuple(resolve(tracker, self._named))
 
-    def start(self, config: RunConfig, epoch: int) -> None:
+    def start(self, config: RunConfig, model: Any, epoch: int) -> None:
         """Finds the run's folder and its next step, and starts the trackers.
 
         Args:
             config: The run; as directory it has the folder of all runs, in which its own is chosen here.
-            epoch: The first epoch of the fit. The run goes on where the process has logged another fit of the same
-                model and layer, or where the folder holds a run that stopped before this epoch.
+            model: The model that is explained.
+            epoch: The first epoch of the fit. The run goes on where this process has logged another fit of the same
+                model, layer, method, target and batch, or where the folder holds such a run of another process that
+                stopped before this epoch.
 
         Raises:
-            ValueError: If the folder can't be written to, or a tracker can't work as configured.
+            ValueError: If the folder can't be written to, or a tracker can't work as configured. Another start goes
+                on in the folder that was made for this one.
         """
-        if self.config is None or _explained(self.config) != _explained(config):
-            self._offset, self.last_heatmaps = 0, None
-            directory, last_step = config.directory / config.prefix, None
-            if _uses_directory(self._trackers):
-                directory, last_step = choose_directory(config.directory, config, epoch)
-            if last_step is not None:
-                # A run is being resumed by a new process: its steps go on as they were counted.
-                last = next(e for e in read_run(directory).epochs if e.step == last_step)
-                self._offset = last.step - last.epoch
-                with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
-                    self.last_heatmaps = last.heatmaps()
-        else:
+        goes_on = self._is_run_of(config, model)
+        uses_folder = any(map(_uses_directory, self.trackers))
+        directory, last_step = config.directory / config.prefix, None
+        if goes_on and self.config and (self._has_folder or not uses_folder):
             directory = self.config.directory
+        elif uses_folder:
+            directory, last_step = choose_directory(config.directory, config, 0 if goes_on else epoch)
+        if goes_on:
             self._offset = max(self._offset, self._last_step + 1 - epoch)
-        config = dataclasses.replace(config, directory=directory)
-        for tracker in self._trackers:
-            tracker.start(config)
-        self._live, self.config = list(self._trackers), config
+        else:
+            self._offset, self._last_step, self.last_heatmaps = 0, -1, None
+            self._model, self._log_dir, self._has_folder = weakref.ref(model), config.directory, False
+        if last_step is not None:
+            self._resume(directory, last_step)
+        self._has_folder |= uses_folder
+        self.config = dataclasses.replace(config, directory=directory)
+        self._live = []
+        for tracker in self.trackers:
+            tracker.start(self.config)
+        self._live = list(self.trackers)
+
+    def _is_run_of(self, config: RunConfig, model: Any) -> bool:
+        """Tells whether a fit goes on with the run of the last one."""
+        old = self.config
+        # A model that was built again has the old one's name, but not its weights.
+        if old is None or self._model is None or self._model() is not model or self._log_dir != config.directory:
+            return False
+        same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
+        return same and all(map(np.array_equal, old.display, config.display))
+
+    def _resume(self, directory: Path, last_step: int) -> None:
+        """Goes on with the steps of a run that another process has logged as they were counted."""
+        last = next(e for e in read_run(directory).epochs if e.step == last_step)
+        self._offset = last.step - last.epoch
+        with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
+            self.last_heatmaps = last.heatmaps()
 
     def count(self, epoch: int) -> int:
         """Returns the step of an epoch that has ended, logged or not; steps grow over all fits of a process."""
@@ -118,10 +152,20 @@ def tracker_name(tracker: Tracker) -> str:
     return type(tracker).__name__
 
 
-def _explained(config: RunConfig) -> tuple[str, str]:
-    """Returns what another fit must share to belong to the same run; all else an instance keeps."""
-    return config.model_name, config.layer_name
+def versions() -> dict[str, str]:
+    """Returns the versions of what a run's heatmaps depend on besides this package, by name."""
+    import cv2
+    import keras
+
+    backend = str(keras.backend.backend())
+    return {
+        "python": platform.python_version(),
+        "keras": str(keras.version()),
+        backend: str(importlib.import_module(backend).__version__),
+        "numpy": np.__version__,
+        "opencv": str(cv2.__version__),
+    }
 
 
-def _uses_directory(trackers: list[Tracker]) -> bool:
-    return any(getattr(tracker, "uses_directory", True) for tracker in trackers)
+def _uses_directory(tracker: Tracker) -> bool:
+    return bool(getattr(tracker, "uses_directory", True))

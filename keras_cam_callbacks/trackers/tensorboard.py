@@ -20,9 +20,13 @@ class TensorBoardTracker(Tracker):
 
     Args:
         log_dir: Folder for the events; the run's folder, `RunConfig.directory`, where it is None.
+
+    Attributes:
+        uses_directory: Whether no `log_dir` was given.
     """
 
     def __init__(self, log_dir: str | Path | None = None):
+        self.uses_directory = log_dir is None
         self._log_dir = log_dir
         self._directory: Path | None = None
         self._prefix = ""
