@@ -231,8 +231,8 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._explainer, self._starts, self._first_epoch = explainer, False, epoch
         shape = " x ".join(map(str, explainer.capturer.layer_shape[1:]))
         message = (
-            f"{type(self).__name__} explains layer {config.layer_name!r} ({shape}) by {config.method} on "
-            f"{len(self._batch)} images of range {config.value_range} ({explainer.capturer.explained}); "
+            f"{type(self).__name__} explains layer {config.layer_name!r} ({shape}) by {config.method} of "
+            f"{explainer.capturer.explained}, {len(self._batch)} images of range {config.value_range}; "
             f"{self._run.description}"
         )
         logger.info(message)
