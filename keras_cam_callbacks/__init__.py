@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from .explanation import Explanation, explain
     from .head import build_cam_model
     from .methods import METHODS
+    from .methods.saliency import (
+        GuidedBackprop,
+        GuidedGradCAM,
+        InputXGradient,
+        IntegratedGradients,
+        MaxActivation,
+        Saliency,
+        SmoothGrad,
+    )
     from .overlay import Overlay
     from .records import EpochRecord, RunConfig, Sample
     from .store import Run, read_run
@@ -27,12 +36,19 @@ __all__ = [
     "EpochRecord",
     "Explanation",
     "GradCAMLogger",
+    "GuidedBackprop",
+    "GuidedGradCAM",
     "HeatmapLogger",
+    "InputXGradient",
+    "IntegratedGradients",
+    "MaxActivation",
     "MemoryTracker",
     "Overlay",
     "Run",
     "RunConfig",
+    "Saliency",
     "Sample",
+    "SmoothGrad",
     "TensorBoardTracker",
     "Tracker",
     "WandbTracker",
@@ -46,6 +62,18 @@ _HOMES = {
     **dict.fromkeys(("Explanation", "explain"), "explanation"),
     "build_cam_model": "head",
     "METHODS": "methods",
+    **dict.fromkeys(
+        (
+            "GuidedBackprop",
+            "GuidedGradCAM",
+            "InputXGradient",
+            "IntegratedGradients",
+            "MaxActivation",
+            "Saliency",
+            "SmoothGrad",
+        ),
+        "methods.saliency",
+    ),
     "Overlay": "overlay",
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
     **dict.fromkeys(("Run", "read_run"), "store"),
