@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .explanation import Explanation, explain
     from .head import build_cam_model
     from .methods import METHODS
+    from .methods.perturbation import RISE, AblationCAM, Occlusion, ScoreCAM
     from .methods.saliency import (
         GuidedBackprop,
         GuidedGradCAM,
@@ -31,6 +32,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
+    "RISE",
+    "AblationCAM",
     "CAMLogger",
     "DiskTracker",
     "EpochRecord",
@@ -43,11 +46,13 @@ __all__ = [
     "IntegratedGradients",
     "MaxActivation",
     "MemoryTracker",
+    "Occlusion",
     "Overlay",
     "Run",
     "RunConfig",
     "Saliency",
     "Sample",
+    "ScoreCAM",
     "SmoothGrad",
     "TensorBoardTracker",
     "Tracker",
@@ -62,6 +67,7 @@ _HOMES = {
     **dict.fromkeys(("Explanation", "explain"), "explanation"),
     "build_cam_model": "head",
     "METHODS": "methods",
+    **dict.fromkeys(("RISE", "AblationCAM", "Occlusion", "ScoreCAM"), "methods.perturbation"),
     **dict.fromkeys(
         (
             "GuidedBackprop",

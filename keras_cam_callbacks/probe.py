@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -21,7 +22,7 @@ Copies = Iterable[tuple[Floats, int]]
 """Varied images (H, W, C) or activations (h, w, C), each with the row of the sample that it is a copy of."""
 
 FUNCTIONS = ("score", "layer_score", "gradient", "guided_gradient", "activation_gradient", "guided_activation_gradient")
-"""What methods can ask for. Each takes `Copies` and yields one result for each, in their order.
+"""What methods can ask for. Each takes `Copies` and their number, and yields one result for each, in their order.
 
 - score: the explained score of an image, a number.
 - layer_score: the score with the given activations in place of the layer's own.
@@ -29,6 +30,9 @@ FUNCTIONS = ("score", "layer_score", "gradient", "guided_gradient", "activation_
 - activation_gradient: d (sum over the layer's positions of the maximum over its channels) / d image, (H, W, C).
 - guided_...: the same, where every ReLU hands back positive gradients only.
 """
+
+
+_PATIENCE = 3.0  # seconds, before progress is shown
 
 
 class Probe:
@@ -58,7 +62,7 @@ class Probe:
         self._tensors: dict[int, Any] = {}
         self._passes = {name: self._compiled(name) for name in names}
 
-    def functions(self, start: int, targets: Ints | None) -> dict[str, Callable[[Copies], Iterator[Any]]]:
+    def functions(self, start: int, targets: Ints | None) -> dict[str, Callable[[Copies, int], Iterator[Any]]]:
         """Returns the functions by name for one chunk of samples.
 
         Args:
@@ -67,13 +71,21 @@ class Probe:
         """
         return {name: partial(self._stream, name, start, targets) for name in self._passes}
 
-    def _stream(self, name: str, start: int, targets: Ints | None, copies: Copies) -> Iterator[Any]:
-        copies = iter(copies)
+    def _stream(self, name: str, start: int, targets: Ints | None, copies: Copies, total: int) -> Iterator[Any]:
+        copies, begin, done, bar = iter(copies), time.monotonic(), 0, None
         while lot := list(islice(copies, self._capturer.chunk)):
             values = np.stack([value for value, _ in lot]).astype(np.float32, copy=False)
             rows = np.array([row for _, row in lot])
             classes = None if targets is None else targets[rows]
-            yield from self._run(self._passes[name], values, start + rows, classes)["result"]
+            found = self._run(self._passes[name], values, start + rows, classes)["result"]
+            done += len(lot)
+            if bar is None and done < total and time.monotonic() - begin > _PATIENCE:
+                bar = keras.utils.Progbar(total, interval=1, unit_name="copy")
+                if keras.config.is_interactive_logging_enabled():
+                    print(f"\n{total} copies of images are run:")  # Keras' own bar may stand in the line.
+            if bar is not None:
+                bar.update(done)
+            yield from found
 
     def _run(
         self, function: Callable[..., Any], values: Floats, rows: Ints, targets: Ints | None

@@ -68,16 +68,16 @@ W = np.random.default_rng(0).normal(size=(3, 4, 5, 2)).astype(np.float32)
 X = np.random.default_rng(1).random((3, 4, 5, 2), np.float32)
 
 
-def linear(copies):
+def linear(copies, total):
     return (W[row] for _, row in copies)
 
 
-def quadratic(copies):
+def quadratic(copies, total):
     """Of the score sum(w x^3) / 3."""
     return (W[row] * image**2 for image, row in copies)
 
 
-def cubic_score(copies):
+def cubic_score(copies, total=None):
     return ((W[row] * image**3).sum() / 3 for image, row in copies)
 
 
@@ -142,7 +142,7 @@ def test_smoothgrads_noise_has_the_size_that_was_asked_for_and_is_the_same_for_a
     images = X * np.array([1, 2, 0], np.float32)[:, None, None, None]
     seen = []
 
-    def gradient(copies):
+    def gradient(copies, total):
         for copy, row in copies:
             seen.append((row, copy - images[row]))
             yield copy
@@ -252,7 +252,8 @@ class OfImage:
     name, needs = "brighter", ("images", "gradient")
 
     def __call__(self, images, gradient):
-        found = [one.sum(-1) for one in gradient((image + 1, row) for row, image in enumerate(images))]
+        brighter = ((image + 1, row) for row, image in enumerate(images))
+        found = [one.sum(-1) for one in gradient(brighter, len(images))]
         return np.stack(found)[: self.rows]
 
     rows = None
@@ -311,7 +312,7 @@ def test_inside_fit_the_maps_of_a_linear_model_are_its_weights(tmp_path, capsys)
 def test_copies_are_made_when_they_are_needed():
     images = np.random.default_rng(0).random((2, 64, 64, 4), np.float32)
 
-    def gradient(copies):
+    def gradient(copies, total):
         return (image for image, _ in copies)
 
     tracemalloc.start()
@@ -319,7 +320,12 @@ def test_copies_are_made_when_they_are_needed():
         for method in (SmoothGrad(samples=100), IntegratedGradients(steps=100)):
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-            needed = [images, np.zeros(2, np.float32), gradient, lambda copies: (image.sum() for image, _ in copies)]
+            needed = [
+                images,
+                np.zeros(2, np.float32),
+                gradient,
+                lambda copies, total: (image.sum() for image, _ in copies),
+            ]
             method(*(needed if len(method.needs) == 4 else [images, gradient]))
             peak = tracemalloc.get_traced_memory()[1] - before
             assert images.nbytes < peak < 8 * images.nbytes  # 200 copies are 100 times as much as the images.

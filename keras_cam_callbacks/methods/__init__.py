@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..records import Capture, Floats
-from . import cams, saliency
+from . import cams, perturbation, saliency
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ _GRADIENT_METHODS = (
     cams.gradcam_elementwise,
     cams.eigen_gradcam,
 )
-_SALIENCY_METHODS = (
+_WITH_OPTIONS = (
     saliency.Saliency(),
     saliency.InputXGradient(),
     saliency.SmoothGrad(),
@@ -99,12 +99,16 @@ _SALIENCY_METHODS = (
     saliency.GuidedBackprop(),
     saliency.GuidedGradCAM(),
     saliency.MaxActivation(),
+    perturbation.ScoreCAM(),
+    perturbation.AblationCAM(),
+    perturbation.Occlusion(),
+    perturbation.RISE(),
 )
 METHODS: dict[str, Method] = {
     "cam": Method("cam", cams.cam, ("activations", "kernel")),
     **{f.__name__: Method(f.__name__, f, ("activations", "gradients")) for f in _GRADIENT_METHODS},
     "eigencam": Method("eigencam", cams.eigencam, ("activations",)),
-    **{method.name: Method(method.name, method, method.needs) for method in _SALIENCY_METHODS},
+    **{method.name: Method(method.name, method, method.needs) for method in _WITH_OPTIONS},
 }
 
 

@@ -2,8 +2,8 @@
 
 Every method is a frozen dataclass that holds its options; called, it returns signed maps for each channel of the image,
 (N, H, W, C) float32, which `one_map` then makes one, as its `channels` says. They are numpy: the model comes in as a
-function, which takes (image (H, W, C), row of the sample) pairs and yields d score / d image for each, in their order.
-It runs as many at once as fit, so that copies are made when they are needed and memory stays bounded.
+function, which takes (image (H, W, C), row of the sample) pairs and their number, and yields d score / d image for each
+in their order. It runs as many at once as fit, so that copies are made when they are needed and memory stays bounded.
 
 Symbols: x an image, y its score, G(x) = dy/dx. A map in one channel has the unit of G, score per unit of the image's
 values, and where the method multiplies by the image, that of the score.
@@ -25,8 +25,8 @@ from .cams import gradcam
 logger = logging.getLogger("keras_cam_callbacks")
 
 Channels = Literal["absolute", "maximum", "signed"]
-Gradient = Callable[[Iterable[tuple[Floats, int]]], Iterator[Floats]]
-Score = Callable[[Iterable[tuple[Floats, int]]], Iterator[Any]]
+Gradient = Callable[[Iterable[tuple[Floats, int]], int], Iterator[Floats]]
+Score = Callable[[Iterable[tuple[Floats, int]], int], Iterator[Any]]
 
 _LARGEST_GAP = 0.05
 
@@ -148,7 +148,7 @@ class SmoothGrad:
                     yield image + deviations[row] * noise, row
 
         total = np.zeros(images.shape, np.float32)
-        for k, found in enumerate(gradient(copies())):
+        for k, found in enumerate(gradient(copies(), self.samples * len(images))):
             total[k % len(images)] += found if self.average == "signed" else np.abs(found)
         return total / np.float32(self.samples)
 
@@ -204,11 +204,11 @@ class IntegratedGradients:
         ways = images - baselines
         copies = ((baselines[row] + np.float32(t) * ways[row], row) for t in positions for row in range(len(images)))
         total = np.zeros(images.shape, np.float32)
-        for k, found in enumerate(gradient(copies)):
+        for k, found in enumerate(gradient(copies, self.steps * len(images))):
             step, row = divmod(k, len(images))
             total[row] += np.float32(weights[step]) * found
         attributions: Floats = ways * total
-        started = np.fromiter(score((b, row) for row, b in enumerate(baselines)), np.float32, len(images))
+        started = np.fromiter(score(((b, row) for row, b in enumerate(baselines)), len(images)), np.float32)
         self._report(completeness_gap(attributions, scores, started))
         return attributions
 
@@ -348,7 +348,7 @@ class MaxActivation:
 
 
 def _of_each(images: Floats, gradient: Gradient) -> Floats:
-    return np.stack(list(gradient((image, row) for row, image in enumerate(images))))
+    return np.stack(list(gradient(((image, row) for row, image in enumerate(images)), len(images))))
 
 
 def _check_channels(channels: object) -> None:
