@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from .explanation import Explanation, explain
     from .head import build_cam_model
     from .methods import METHODS
+    from .methods.perturbation import RISE, AblationCAM, Occlusion, ScoreCAM
+    from .methods.saliency import (
+        GuidedBackprop,
+        GuidedGradCAM,
+        InputXGradient,
+        IntegratedGradients,
+        MaxActivation,
+        Saliency,
+        SmoothGrad,
+    )
     from .overlay import Overlay
     from .records import EpochRecord, RunConfig, Sample
     from .store import Run, read_run
@@ -22,17 +32,28 @@ __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
+    "RISE",
+    "AblationCAM",
     "CAMLogger",
     "DiskTracker",
     "EpochRecord",
     "Explanation",
     "GradCAMLogger",
+    "GuidedBackprop",
+    "GuidedGradCAM",
     "HeatmapLogger",
+    "InputXGradient",
+    "IntegratedGradients",
+    "MaxActivation",
     "MemoryTracker",
+    "Occlusion",
     "Overlay",
     "Run",
     "RunConfig",
+    "Saliency",
     "Sample",
+    "ScoreCAM",
+    "SmoothGrad",
     "TensorBoardTracker",
     "Tracker",
     "WandbTracker",
@@ -46,6 +67,19 @@ _HOMES = {
     **dict.fromkeys(("Explanation", "explain"), "explanation"),
     "build_cam_model": "head",
     "METHODS": "methods",
+    **dict.fromkeys(("RISE", "AblationCAM", "Occlusion", "ScoreCAM"), "methods.perturbation"),
+    **dict.fromkeys(
+        (
+            "GuidedBackprop",
+            "GuidedGradCAM",
+            "InputXGradient",
+            "IntegratedGradients",
+            "MaxActivation",
+            "Saliency",
+            "SmoothGrad",
+        ),
+        "methods.saliency",
+    ),
     "Overlay": "overlay",
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
     **dict.fromkeys(("Run", "read_run"), "store"),

@@ -14,6 +14,7 @@ from .capture import Capturer
 from .methods import resolve_method
 from .metrics import degenerate
 from .overlay import Overlay, grid
+from .probe import FUNCTIONS, Probe
 from .records import Capture, Floats, Image, Ints, Sample, ValidationBatch
 from .targets import resolve_target
 
@@ -23,16 +24,18 @@ class Explanation:
     """Heatmaps of a batch, and what they explain.
 
     Attributes:
-        heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size.
+        heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size, or the image's.
         outputs: (N, K) float32, what the model put out; None where it has several outputs.
         scores: (N,) float32, the explained scores, before the final activation.
         targets: (N,) int64, the explained classes; None where a score is explained that is no class's.
         predicted: (N,) int64, the predicted classes, or None.
         confidences: (N,) float32 in [0, 1], probability of the explained class; NaN where there is none.
-        layer_name: Path of the explained layer.
-        method: Name of the method.
+        layer_name: Path of the explained layer; "" for a method that explains the image itself.
+        method: Name of the method, with its settings where they are not the defaults.
         batch: The explained batch.
         class_names: Names by class index, or None.
+        attributions: (N, H, W, C) float32, signed, for each channel of the images, channels last; None for methods that
+            make one map only.
     """
 
     heatmaps: Floats
@@ -45,6 +48,7 @@ class Explanation:
     method: str
     batch: ValidationBatch
     class_names: tuple[str, ...] | None = None
+    attributions: Floats | None = None
 
     def samples(self) -> tuple[Sample, ...]:
         """Returns what is known of each sample, with its caption."""
@@ -112,7 +116,7 @@ class Explainer:
     Attributes:
         capturer: The tap on the model.
         target: The target as text.
-        method: The method's name.
+        method: The method as text.
     """
 
     def __init__(
@@ -149,23 +153,33 @@ class Explainer:
             needs=self._method.needs,
             batch_size=int(batch_size),
         )
+        functions = [name for name in self._method.needs if name in FUNCTIONS]
+        self._probe = Probe(self.capturer, functions) if functions else None
         self.target = resolved.text
-        self.method = self._method.name
+        self.method = self._method.text
         self._class_names = _checked_names(class_names, self.capturer.classes)
 
     def __call__(self) -> Explanation:
         """Returns the heatmaps with the weights that the model has now."""
-        kept: list[tuple[Floats, Capture]] = []
+        kept: list[Capture] = []
+        maps: list[Floats] = []
+        each: list[Floats] = []
+        start = 0
         for capture in self.capturer():
-            heatmaps = self._method(capture)
-            kept.append((heatmaps, _without_maps(capture)))
+            functions = None if self._probe is None else self._probe.functions(start, capture.targets)
+            heatmaps, attributions = self._method(capture, functions)
+            maps.append(heatmaps)
+            if attributions is not None:
+                each.append(attributions)
+            kept.append(_without_maps(capture))
+            start += len(capture.scores)
 
         def joined(name: str) -> Any:
-            parts = [getattr(capture, name) for _, capture in kept]
+            parts = [getattr(capture, name) for capture in kept]
             return None if parts[0] is None else np.concatenate(parts)
 
         return Explanation(
-            heatmaps=np.concatenate([heatmaps for heatmaps, _ in kept]),
+            heatmaps=np.concatenate(maps),
             outputs=joined("outputs"),
             scores=joined("scores"),
             targets=joined("targets"),
@@ -175,6 +189,7 @@ class Explainer:
             method=self.method,
             batch=self._batch,
             class_names=self._class_names,
+            attributions=np.concatenate(each) if each else None,
         )
 
 
@@ -197,7 +212,8 @@ def explain(
         images: Images as the model takes them, (N, H, W, C), or `(images, labels)`, or any data that `fit` takes.
         layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
             nested model, the layer itself, or None for the last feature map.
-        method: Name of a method (see `METHODS`), or a function (activations, gradients) -> heatmaps (N, h, w).
+        method: Name of a method (see `METHODS`), a method with settings, as `SmoothGrad(samples=50)`, or a function
+            (activations, gradients) -> heatmaps (N, h, w).
         target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
             returns (samples,) class indices (whole numbers) or scores (floating point).
         class_names: Names by class index, for captions.
@@ -235,9 +251,8 @@ def _build(model: Any, sample: Any) -> None:
 
 def _without_maps(capture: Capture) -> Capture:
     """Returns the capture without its large arrays, so that one chunk at a time is held."""
-    empty = np.zeros((0, 0, 0, 0), np.float32)
     rest = {name: getattr(capture, name) for name in ("outputs", "scores", "targets", "predicted", "confidences")}
-    return Capture(activations=empty, gradients=None, kernel=None, **rest)
+    return Capture(activations=None, gradients=None, kernel=None, **rest)
 
 
 def _checked_names(class_names: Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:

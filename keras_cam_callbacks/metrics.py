@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .records import Floats
 
-__all__ = ["area", "degenerate", "degenerate_cause", "drift"]
+__all__ = ["area", "clipped", "degenerate", "degenerate_cause", "drift"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -141,6 +141,27 @@ def drift(heatmaps: Floats, reference: Floats) -> Doubles:
     for i in np.flatnonzero(valid):
         # Rounding can carry a correlation past 1 by an ulp or two.
         result[i] = np.clip(1 - _standard(heatmaps[i]) @ _standard(reference[i]), 0, 2)
+    return result
+
+
+def clipped(heatmaps: Floats, percentiles: tuple[float, float]) -> Floats:
+    """Clips the positive part of each map at two of its percentiles, and counts it from the lower one.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        percentiles: Two rising numbers in [0, 100].
+
+    Returns:
+        (N, h, w) float32, nonnegative; a map with one value at both percentiles, or that is not finite, is as it was.
+    """
+    result = np.array(heatmaps, np.float32)
+    for heatmap in result:
+        if not np.isfinite(heatmap).all():
+            continue
+        positive = np.maximum(heatmap, 0)
+        low, high = np.percentile(positive, percentiles).astype(np.float32)
+        if high > low:
+            heatmap[:] = np.clip(positive, low, high) - low
     return result
 
 

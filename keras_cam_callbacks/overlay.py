@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .metrics import degenerate
+from .metrics import clipped, degenerate
 from .records import Floats, Image
 
 __all__ = ["COLORMAPS", "Overlay", "colorize", "encode", "grid"]
@@ -31,8 +31,7 @@ _SMALLEST = 160  # px: images below are enlarged, and captions need this much wi
 _LONGEST = 65500  # px: OpenCV encodes no larger JPEG
 _GAP = 4  # px between the pictures of a panel
 _GRID_GAP = 8  # px around the samples of a grid
-_LINES = (2, 4)  # fewest and most lines of a caption bar
-_WEIGHT = 400  # of the TrueType font: regular
+_LINES, _WEIGHT = (2, 4), 400  # fewest and most lines of a caption bar; weight of the TrueType font: regular
 _WHITE, _INK, _EMPTY = (255,) * 3, (20,) * 3, (225,) * 3
 
 
@@ -40,7 +39,7 @@ _WHITE, _INK, _EMPTY = (255,) * 3, (20,) * 3, (225,) * 3
 class Overlay:
     """How heatmaps are drawn on images.
 
-    A map's positive part (the ReLU of the Grad-CAM paper) is divided by the scale, clipped to [0, 1], resized
+    A map's positive part (the ReLU of the Grad-CAM paper) is divided by the scale, cut to [0, 1], resized
     bilinearly to the displayed image, coloured and blended: image * (1 - alpha) + colour * alpha. A
     degenerate map (see `metrics.degenerate`) leaves the image bare and has no part in the batch's scale.
 
@@ -52,6 +51,8 @@ class Overlay:
         scale: What is drawn as 1: "sample", each map's own maximum; "batch", the maximum over all maps of the
             call; or a positive number in the maps' own unit, so that epochs and runs can be compared. Values
             above clip.
+        clip: Two percentiles, such as (10, 90), or None. The positive part of each map is clipped at them before it
+            is scaled, and counted from the lower one: then single bright pixels don't hide the rest.
         layout: "overlay"; "panel": image, heatmap and overlay side by side, the heatmap without threshold and
             plain grey where it is degenerate; "mask": the image times the scaled map, dark where the model
             does not look.
@@ -69,6 +70,7 @@ class Overlay:
     alpha: float = 0.5
     threshold: float = 0.0
     scale: Literal["sample", "batch"] | float = "sample"
+    clip: tuple[float, float] | None = None
     layout: Layout = "overlay"
     caption: bool = True
     size: int | tuple[int, int] | None = None
@@ -81,10 +83,13 @@ class Overlay:
         scaled = self.scale in ("sample", "batch") or (_is_real(self.scale) and 1e-37 < self.scale < 1e38)
         sides = self.size if isinstance(self.size, (tuple, list)) else (self.size,) * 2
         sized = len(sides) == 2 and all(map(_is_side, sides))
+        clip = (0, 100) if self.clip is None else self.clip
+        rises = isinstance(clip, (tuple, list)) and len(clip) == 2 and all(map(_is_real, clip)) and clip[0] < clip[1]
         for name, valid, must, works in (
             ("alpha", _is_real(self.alpha) and 0 <= self.alpha <= 1, "a number in [0, 1]", "0.5"),
             ("threshold", _is_real(self.threshold) and 0 <= self.threshold < 1, "a number in [0, 1)", "0.2"),
             ("scale", scaled, "'sample', 'batch' or a positive float32", "'batch'"),
+            ("clip", rises and clip[0] >= 0 and clip[1] <= 100, "None or two rising percentiles", "(10, 90)"),
             ("caption", isinstance(self.caption, bool), "True or False; the texts go to draw()", "True"),
             ("size", self.size is None or sized, "None, a positive int (px) or (height, width)", "512"),
         ):
@@ -96,6 +101,7 @@ class Overlay:
             object.__setattr__(self, "size", tuple(map(int, self.size)))
         elif self.size is not None:
             object.__setattr__(self, "size", int(self.size))
+        object.__setattr__(self, "clip", self.clip and (float(clip[0]), float(clip[1])))
         for name in ("alpha", "threshold", "scale"):
             if not isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -131,6 +137,7 @@ class Overlay:
                 f"{'no' if captions is None else len(captions)} captions."
             )
         shown = [_displayed(_checked(image, f"images[{i}]"), self.size) for i, image in enumerate(images)]
+        heatmaps = heatmaps if self.clip is None else clipped(heatmaps, self.clip)
         # Clipped before the division: a quotient can overflow.
         pictures = [
             self._picture(image, None if blank else np.clip(heatmap, 0, top) / top)

@@ -47,10 +47,10 @@ class ValidationBatch:
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """What one chunk of samples looked like at the tapped layer, as numpy arrays.
+    """What one chunk of samples looked like to the model, as numpy arrays.
 
     Attributes:
-        activations: (N, h, w, C) float32, the layer's output, channels last.
+        activations: (N, h, w, C) float32, the tapped layer's output, channels last; None where no layer was tapped.
         gradients: (N, h, w, C) float32, d score / d activations; None where none were asked for.
         kernel: (N, C) float32, the weights of each sample's explained class in a GAP + Dense head; None likewise.
         outputs: The model's outputs: (N, K) float32, or None where the model has several outputs.
@@ -58,9 +58,10 @@ class Capture:
         targets: (N,) int64, the explained class; None where a callable gave the score itself.
         predicted: (N,) int64, the predicted class; None where the outputs name no class.
         confidences: (N,) float32 in [0, 1], the probability of the explained class; NaN where there is none.
+        images: (N, H, W, C) float32, the images as the model takes them but channels last; None where not asked for.
     """
 
-    activations: Floats
+    activations: Floats | None
     gradients: Floats | None
     kernel: Floats | None
     outputs: Floats | None
@@ -68,6 +69,7 @@ class Capture:
     targets: Ints | None
     predicted: Ints | None
     confidences: Floats
+    images: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class EpochRecord:
     Attributes:
         epoch: The epoch as Keras counts it, from 0 in every fit that does not say otherwise.
         step: Our own count, which goes on where a second fit starts at epoch 0 again.
-        heatmaps: (N, h, w) float32, raw: unscaled, signed, at the layer's size.
+        heatmaps: (N, h, w) float32, raw: unscaled, signed, at the layer's or the image's size.
         overlays: N pictures, uint8 RGB (H, W, 3).
         encoded: The same N pictures as the bytes of an image file.
         image_format: "jpg" or "png", the format of `encoded`.
@@ -131,8 +133,9 @@ class RunConfig:
     Attributes:
         directory: The folder of this run: the disk record and TensorBoard's events live here.
         prefix: First part of every logged name, "gradcam" in "gradcam/drift".
-        method: Name of the method.
-        layer_name: Path of the explained layer, "base/conv5" for a layer of a nested model.
+        method: Name of the method, with its settings where they are not the defaults.
+        layer_name: Path of the explained layer, "base/conv5" for a layer of a nested model; "" for a method that
+            explains the image itself.
         target: The target as text: "predicted", "true", "3", "[0, 1]", or a callable's name.
         model_name: The model's name.
         class_names: Names by class index, or None.

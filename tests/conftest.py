@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -22,3 +24,39 @@ def offline_wandb(tmp_path, monkeypatch):
         if sys.modules["wandb"].run is not None:  # A disabled run outlives its `with` block, and teardown.
             sys.modules["wandb"].run.finish()
         sys.modules["wandb"].teardown()
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Maps of a small net, computed by pytorch-grad-cam and captum."""
+    with np.load(Path(__file__).parent / "data" / "conv_net.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def net(reference):
+    """The net, with the weights of the reference."""
+    import keras
+    from keras import layers
+
+    def conv(filters, padding="valid", name=None):
+        return layers.Conv2D(filters, 3, padding=padding, name=name)
+
+    model = keras.Sequential(
+        [
+            keras.Input((48, 64, 3)),
+            conv(8, "same", name="conv1"),
+            layers.ReLU(name="relu1"),
+            layers.MaxPooling2D(2),
+            conv(16, name="conv2"),
+            layers.ReLU(name="relu2"),
+            conv(24, name="conv3"),
+            layers.ReLU(name="relu3"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(12, activation="relu", name="fc1"),
+            layers.Dense(5, name="fc2"),
+        ]
+    )
+    for name in ("conv1", "conv2", "conv3", "fc1", "fc2"):
+        model.get_layer(name).set_weights([reference[f"w/{name}/kernel"], reference[f"w/{name}/bias"]])
+    return model

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from fits import X, Y, fit, new_model, tiny_model
 
-from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, TensorBoardTracker, read_run
+from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, SmoothGrad, TensorBoardTracker, read_run
 
 # By class, so that the first samples are not the ones of select="balanced".
 SORTED = X[np.argsort(Y, kind="stable")], np.sort(Y)
@@ -55,6 +55,7 @@ def test_a_model_that_was_built_again_is_another_run(tmp_path):
         ("display", 1 - SORTED[0], 9),
         ("target", "true", 9),
         ("method", "layercam", 9),
+        ("method", SmoothGrad(samples=2), 9),
         ("layer_name", "conv1", 9),
         ("prefix", "other", 9),
     ],

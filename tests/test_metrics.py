@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cam_callbacks.metrics import area, degenerate, degenerate_cause, drift
+from keras_cam_callbacks.metrics import area, clipped, degenerate, degenerate_cause, drift
 
 RAMP = [[0.0, 1.0], [2.0, 3.0]]
 NAN, INF = float("nan"), float("inf")
@@ -139,3 +139,16 @@ def test_wrong_shapes_are_named():
         area(np.empty((1, 0, 4), np.float32))
     with pytest.raises(ValueError, match=r"heatmaps.shape=\(1, 2, 2\), reference.shape=\(2, 2, 2\)"):
         drift(maps(RAMP), maps(RAMP, RAMP))
+
+
+def test_clipping_at_percentiles_by_hand():
+    maps = np.arange(-1, 10, dtype=np.float32).reshape(1, 1, 11)
+    # The positive part is 0, 0, 1, ..., 9; its 10th and 90th percentiles are its second and its tenth number.
+    assert clipped(maps, (10, 90)).tolist() == [[[0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8]]]
+    assert clipped(maps, (30, 50)).tolist() == [[[0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2]]]
+    sparse = np.zeros((1, 1, 11), np.float32)
+    sparse[0, 0, 3] = 5
+    np.testing.assert_array_equal(clipped(sparse, (10, 90)), sparse)
+    broken = np.where(maps == 3, np.inf, maps)
+    np.testing.assert_array_equal(clipped(broken, (10, 90)), broken)
+    assert maps[0, 0, 0] == -1

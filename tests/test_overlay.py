@@ -121,6 +121,20 @@ def test_fixed_scale_divides_by_the_number_and_clips_above_it():
     assert (clipped[RIGHT] == colorize(np.array([[255]], np.uint8))[0, 0]).all()
 
 
+def test_clip_draws_what_lies_between_the_percentiles_in_full_contrast():
+    ramp = np.arange(11, dtype=np.float32).repeat(11).reshape(11, 11)
+    spike = ramp.copy()
+    spike[0, 0] = 1e6
+    image = np.full((11, 11, 3), 100, np.uint8)
+
+    def drawn(heatmap, **settings):
+        return Overlay(alpha=1, size=11, **settings).draw([image], heatmap[None])[0]
+
+    np.testing.assert_array_equal(drawn(ramp, clip=(10, 90)), drawn(np.clip(ramp, 1, 9) - 1))
+    assert len(np.unique(drawn(spike)[:, 5], axis=0)) == 1  # The spike hides all else.
+    np.testing.assert_array_equal(drawn(spike, clip=(10, 90))[1:], drawn(ramp, clip=(10, 90))[1:])
+
+
 @pytest.mark.parametrize(
     ("factor", "scale"),
     [(3e38, "sample"), (3e38, "batch"), (3e38, 1e-30), (1e-38, "sample"), (1e-44, "batch")],
@@ -424,6 +438,9 @@ def test_jpeg_has_quality_90():
         ({"scale": "epoch"}, "Received: scale='epoch'"),
         ({"scale": 0}, "Received: scale=0"),
         ({"scale": float("inf")}, "Received: scale=inf"),
+        ({"clip": (90, 10)}, r"two rising percentiles. Received: clip=\(90, 10\). clip=\(10, 90\) works"),
+        ({"clip": (10, 101)}, "Received: clip="),
+        ({"clip": 99}, "Received: clip=99"),
         ({"caption": "cat"}, r"go to draw\(\)\. Received: caption='cat'"),
         ({"size": 0}, "Received: size=0"),
         ({"size": 99.5}, "Received: size=99.5"),
@@ -470,10 +487,11 @@ def test_other_calls_name_what_is_wrong():
 
 
 def test_settings_survive_json_and_are_frozen():
-    settings = Overlay(alpha=np.float32(0.25), scale=np.float64(2), size=[np.int64(30), 40], threshold=0)
+    settings = Overlay(alpha=np.float32(0.25), scale=np.float64(2), size=[np.int64(30), 40], threshold=0, clip=[1, 99])
     assert Overlay(**json.loads(json.dumps(asdict(settings)))) == settings
-    assert settings == Overlay(alpha=0.25, scale=2.0, size=(30, 40))
-    assert hash(settings) == hash(Overlay(alpha=0.25, scale=2.0, size=(30, 40)))
+    same = Overlay(alpha=0.25, scale=2.0, size=(30, 40), clip=(1.0, 99.0))
+    assert settings == same
+    assert hash(settings) == hash(same)
     assert Overlay(**json.loads(json.dumps(asdict(Overlay(size=np.int64(99)))))).size == 99
     with pytest.raises(FrozenInstanceError):
         settings.alpha = 1

@@ -19,6 +19,7 @@ from ..layers import LayerCall, walk
 
 # Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32.
 _FLOAT16_SCALE = 1024.0
+_GUIDED = {"Relu": "KerasCamGuidedRelu", "Relu6": "KerasCamGuidedRelu6"}
 
 
 @dataclass
@@ -59,7 +60,7 @@ def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> 
             layer is known only afterwards, and no more is recorded than lies behind it.
     """
     run = Run()
-    with ExitStack() as recording, _left_as_found(model):
+    with ExitStack() as recording, left_as_found(model):
 
         def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
             tensors = [t for t in tf.nest.flatten(output) if tf.is_tensor(t)]
@@ -79,7 +80,6 @@ def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> 
                 run.watched = call, output
 
         with ExitStack() as taps:
-            taps.enter_context(_tap(model, lambda received, output: None))
             for path, layer in walk(model):
                 taps.enter_context(_tap(layer, functools.partial(on_call, path, layer)))
             run.outputs = model(inputs, training=False)
@@ -87,8 +87,11 @@ def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> 
 
 
 @contextmanager
-def _tap(layer: Any, on_call: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Wraps the layer's `call` for a while. Goes past `__setattr__`, with which Keras would track the wrapper."""
+def _tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Wraps the layer's `call` for a while; what `on_call` returns, if anything, takes the place of the output.
+
+    Goes past `__setattr__`, with which Keras would track the wrapper.
+    """
     found = layer.call
     # A `call` that is a tf.function runs in a graph of its own, in which its layers could not be seen.
     original = getattr(found, "python_function", found)
@@ -97,8 +100,8 @@ def _tap(layer: Any, on_call: Callable[[Any, Any], None]) -> Iterator[None]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         output = original(*args, **kwargs)
-        on_call((args, kwargs), output)
-        return output
+        given = on_call((args, kwargs), output)
+        return output if given is None else given
 
     vars(layer)["call"] = call
     try:
@@ -111,17 +114,79 @@ def _tap(layer: Any, on_call: Callable[[Any, Any], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _left_as_found(model: Any) -> Iterator[None]:
-    """Undoes what running a model writes into it: states of seeds and metrics, and losses that layers add."""
-    layers = [model, *(layer for _, layer in walk(model) if isinstance(layer, keras.layers.Layer))]
+def left_as_found(model: Any) -> Iterator[None]:
+    """Undoes what running a model writes into it: states of seeds and metrics, and losses that layers add.
+
+    Meanwhile each `call` that is a tf.function runs in the graph around it, so that what is inside can be replaced and
+    differentiated in another way.
+    """
+    every = [model, *(layer for _, layer in walk(model))]
+    layers = [layer for layer in every if isinstance(layer, keras.layers.Layer)]
     kept = [(layer, list(layer._losses)) for layer in layers]
     try:
         # Assignments to variables stay in this scope.
-        with keras.StatelessScope():
+        with keras.StatelessScope(), ExitStack() as taps:
+            for layer in every:
+                if hasattr(layer.call, "python_function"):
+                    taps.enter_context(_tap(layer, lambda received, output: None))
             yield
     finally:
         for layer, losses in kept:
             layer._losses[:] = losses
+
+
+@contextmanager
+def replaced(layer: Any, activations: Any) -> Iterator[None]:
+    """Has the layer put out what is given, (N, ...); in a traced function all that only led to it is left out."""
+    with _tap(layer, lambda received, output: tf.cast(activations, output.dtype)):
+        yield
+
+
+def gradient(
+    function: Callable[[Any], Any], values: Any, model: Any, guided: bool = False
+) -> tuple[Any, Any | None, int]:
+    """Differentiates a function that runs the model.
+
+    Args:
+        function: From values (M, ...) to scores (M,), each of which depends on its own row alone.
+        values: A float tensor.
+        model: The model that the function runs.
+        guided: Whether every ReLU hands back positive gradients only. That needs a traced function: the gradient of
+            the operations is exchanged in its graph, and so nothing outside sees it.
+
+    Returns:
+        The scores, d scores / d values in float32, or None where they do not depend on them, and the number of ReLUs
+        whose gradient was exchanged; -1 where some lie out of reach, inside a tf.function of the model's own.
+    """
+    halves = any(getattr(layer, "compute_dtype", None) == "float16" for _, layer in walk(model))
+    scale = _FLOAT16_SCALE if halves else 1.0
+    count = 0
+    if guided:
+        graph = tf.compat.v1.get_default_graph()
+        with graph.gradient_override_map(_GUIDED):
+            scores = function(values)
+        relus = [op for op in graph.get_operations() if op.type in _GUIDED]
+        inner = [node.op for f in graph.as_graph_def().library.function for node in f.node_def]
+        count = -1 if set(inner) & set(_GUIDED) else len(relus)
+        found = tf.gradients(scores, values, tf.fill(tf.shape(scores), scale))[0]
+    else:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            scores = function(values)
+        found = tape.gradient(scores, values, output_gradients=tf.fill(tf.shape(scores), scale))
+    return scores, None if found is None else tf.cast(found, tf.float32) / scale, count
+
+
+@tf.RegisterGradient(_GUIDED["Relu"])  # type: ignore[untyped-decorator]
+def _guided_relu(op: Any, gradient: Any) -> Any:
+    passes = (gradient > 0) & (op.outputs[0] > 0)
+    return tf.where(passes, gradient, tf.zeros_like(gradient))
+
+
+@tf.RegisterGradient(_GUIDED["Relu6"])  # type: ignore[untyped-decorator]
+def _guided_relu6(op: Any, gradient: Any) -> Any:
+    passes = (gradient > 0) & (op.outputs[0] > 0) & (op.outputs[0] < 6)
+    return tf.where(passes, gradient, tf.zeros_like(gradient))
 
 
 def tensor_id(tensor: Any) -> Any:
@@ -168,7 +233,7 @@ def used_tensors(scores: Any) -> set[Any] | None:
 
 
 def compile_pass(
-    function: Callable[..., Any], model: Any, example: Any, samples: int | None = None
+    function: Callable[..., Any], model: Any, example: Any, samples: int | None = None, traced: bool = False
 ) -> Callable[..., Any]:
     """Traces a function of (inputs, class_index) once, for any number of samples.
 
@@ -177,6 +242,7 @@ def compile_pass(
         model: The model; one that the user runs eagerly is not traced but run eagerly.
         example: Arrays that give the inputs' structure, shapes and dtypes.
         samples: The number of samples, where the model takes no other; else it is free.
+        traced: Whether a model that the user runs eagerly is traced all the same.
 
     Returns:
         A function of numpy arrays that returns numpy arrays.
@@ -186,7 +252,7 @@ def compile_pass(
         result = compiled(*tf.nest.map_structure(tf.convert_to_tensor, args))
         return tf.nest.map_structure(lambda t: t.numpy(), result)
 
-    if getattr(model, "run_eagerly", False):
+    if getattr(model, "run_eagerly", False) and not traced:
         compiled = function
     else:
         specs = tf.nest.map_structure(lambda a: tf.TensorSpec((samples, *a.shape[1:]), tf.as_dtype(a.dtype)), example)

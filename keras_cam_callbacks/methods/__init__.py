@@ -1,18 +1,21 @@
-"""The methods by name. Each is a function of what was captured at the layer.
+"""The methods by name. Each is a function of what was captured, or of functions of the model.
 
-To add one: a function in its family's file, a row here, a hand-worked and a reference test, a README row.
+To add one: a function in its family's file, or a frozen dataclass where it has options; a row here; a hand-worked and
+a reference test; a README row.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..records import Capture, Floats
-from . import cams
+from . import cams, perturbation, saliency
 
 
 @dataclass(frozen=True)
@@ -21,27 +24,62 @@ class Method:
 
     Attributes:
         name: Its name in tables, captions and records.
-        function: Takes the arrays named by `needs`, in that order, and returns raw heatmaps (N, h, w).
-        needs: Names of `Capture`'s arrays: "activations", "gradients", "kernel".
+        function: Takes what `needs` names, in that order, and returns raw heatmaps (N, h, w), or one map for each of
+            the image's channels (N, H, W, C), which its `channels` then makes one (see `saliency.one_map`).
+        needs: Names of `Capture`'s arrays ("activations", "gradients", "kernel", "images", "scores") and of functions
+            of the model (see `probe.FUNCTIONS`).
     """
 
     name: str
     function: Callable[..., Floats]
     needs: tuple[str, ...]
 
-    def __call__(self, capture: Capture) -> Floats:
-        """Returns the raw heatmaps (N, h, w) float32 of one captured chunk.
+    def __call__(
+        self, capture: Capture, functions: Mapping[str, Callable[..., Any]] | None = None
+    ) -> tuple[Floats, Floats | None]:
+        """Explains one captured chunk.
+
+        Args:
+            capture: The chunk.
+            functions: The functions of the model among `needs`, by name.
+
+        Returns:
+            The raw heatmaps (N, h, w) float32, and the maps of each channel (N, H, W, C) where the method makes these.
 
         Raises:
             ValueError: If a user's method returns another shape.
         """
-        heatmaps = np.asarray(self.function(*(getattr(capture, name) for name in self.needs)), np.float32)
-        if heatmaps.shape != capture.activations.shape[:3]:
+        functions = functions or {}
+        needed = [functions[name] if name in functions else getattr(capture, name) for name in self.needs]
+        maps: Floats = np.asarray(self.function(*needed), np.float32)
+        attributions = None
+        if maps.ndim == 4 and hasattr(self.function, "channels"):
+            attributions, maps = maps, saliency.one_map(maps, self.function.channels)
+        at_layer = capture.activations is not None and {"activations", "gradients", "kernel"}.issuperset(self.needs)
+        expected: tuple[Any, ...] = (len(capture.scores), "h", "w")
+        if at_layer:
+            assert capture.activations is not None
+            expected = capture.activations.shape[:3]
+        if maps.shape != expected and (at_layer or maps.ndim != 3 or len(maps) != expected[0]):
             raise ValueError(
                 "A method must return one heatmap (h, w) for each sample, here "
-                f"{capture.activations.shape[:3]}. Received: {heatmaps.shape} from method {self.name!r}."
+                f"({', '.join(map(str, expected))}). Received: {maps.shape} from method {self.name!r}."
             )
-        return heatmaps
+        return maps, attributions
+
+    @property
+    def text(self) -> str:
+        """The name, with the settings that are not the defaults: "smoothgrad(samples=100)"."""
+        changed = []
+        function: Any = self.function
+        if dataclasses.is_dataclass(function):
+            for field in dataclasses.fields(function):
+                value = getattr(function, field.name)
+                if isinstance(value, np.ndarray):
+                    changed.append(f"{field.name}=array{value.shape}")
+                elif value != field.default:
+                    changed.append(f"{field.name}={value!r}")
+        return self.name + (f"({', '.join(changed)})" if changed else "")
 
 
 _GRADIENT_METHODS = (
@@ -53,25 +91,47 @@ _GRADIENT_METHODS = (
     cams.gradcam_elementwise,
     cams.eigen_gradcam,
 )
+_WITH_OPTIONS = (
+    saliency.Saliency(),
+    saliency.InputXGradient(),
+    saliency.SmoothGrad(),
+    saliency.IntegratedGradients(),
+    saliency.GuidedBackprop(),
+    saliency.GuidedGradCAM(),
+    saliency.MaxActivation(),
+    perturbation.ScoreCAM(),
+    perturbation.AblationCAM(),
+    perturbation.Occlusion(),
+    perturbation.RISE(),
+)
 METHODS: dict[str, Method] = {
     "cam": Method("cam", cams.cam, ("activations", "kernel")),
     **{f.__name__: Method(f.__name__, f, ("activations", "gradients")) for f in _GRADIENT_METHODS},
     "eigencam": Method("eigencam", cams.eigencam, ("activations",)),
+    **{method.name: Method(method.name, method, method.needs) for method in _WITH_OPTIONS},
 }
 
 
-def resolve_method(method: str | Callable[[Floats, Floats], Floats]) -> Method:
-    """Returns the method of that name, or wraps a user's function of (activations, gradients).
+def resolve_method(method: str | Callable[..., Floats]) -> Method:
+    """Returns the method of that name, or wraps a method with settings, or a user's function.
+
+    Args:
+        method: A name; an object with `name` and `needs`, such as `SmoothGrad(samples=50)`; or a function of
+            (activations, gradients).
 
     Raises:
         ValueError: If there is no method of that name.
         TypeError: If it is neither a name nor callable.
     """
+    if isinstance(method, type):
+        raise TypeError(f"`method` must be an object, not its class. Received: {method!r}. {method.__name__}() works.")
     if callable(method):
-        return Method(getattr(method, "__name__", type(method).__name__), method, ("activations", "gradients"))
+        name = getattr(method, "name", None) or getattr(method, "__name__", type(method).__name__)
+        return Method(str(name), method, getattr(method, "needs", ("activations", "gradients")))
     if not isinstance(method, str):
         raise TypeError(
-            "`method` must be a method's name or a function (activations, gradients) -> heatmaps. "
+            "`method` must be a method's name, a method such as SmoothGrad(samples=50), or a function (activations, "
+            "gradients) -> heatmaps. "
             f"Received: {method!r} of type {type(method).__name__}."
         )
     if method not in METHODS:
