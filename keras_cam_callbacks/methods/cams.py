@@ -77,13 +77,11 @@ def gradcam_plus_plus(activations: Floats, gradients: Floats, eps: float = 0.0) 
     """
     # Divided by G^2 on both sides, which avoids the underflow of G^3 in float32 where gradients are small. Only
     # positive gradients count, so that the others may have any denominator.
-    positive = gradients > 0
-    g = np.where(positive, gradients, 1)
+    g = np.maximum(gradients, 0)
     denominator = 2 + g * activations.sum(axis=(1, 2), keepdims=True)
     if eps:
-        denominator = denominator + eps / g**2
-    usable = positive & (denominator != 0)
-    weights = np.where(usable, g / np.where(usable, denominator, 1), 0).sum(axis=(1, 2))
+        denominator += np.divide(eps, g**2, out=np.zeros_like(g), where=g > 0)
+    weights = np.divide(g, denominator, out=np.zeros_like(g), where=denominator != 0).sum(axis=(1, 2))
     return cam(activations, weights.astype(np.float32))
 
 
