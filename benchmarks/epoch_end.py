@@ -1,0 +1,315 @@
+"""What an epoch end of GradCAMLogger costs, as ratios to one bare forward pass of the same images.
+
+All cases of a model run in turn, round by round, in another order each time, and the bare pass three times a round; a
+ratio is taken within a round, and the median over the rounds is shown. So a load that comes and goes on the machine
+falls on all cases alike.
+
+    python benchmarks/epoch_end.py --rounds 7 --models VGG16 ResNet50 MobileNetV2 --out benchmarks/results.md
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is loaded.
+
+import argparse
+import dataclasses
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib import metadata
+from itertools import count
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+import wandb
+from skimage.data import astronaut
+
+from keras_cam_callbacks import METHODS, GradCAMLogger, MemoryTracker, Overlay
+from keras_cam_callbacks.batches import make_batch
+from keras_cam_callbacks.explanation import Explainer
+from keras_cam_callbacks.overlay import encode
+from keras_cam_callbacks.trackers import TRACKERS
+
+SAMPLES = 16
+LOGGED = ("disk", "tensorboard", "wandb")
+MODELS: dict[str, Callable[[], Any]] = {
+    name: partial(getattr(keras.applications, name), weights=None) for name in ("VGG16", "ResNet50", "MobileNetV2")
+}
+BARE_RUNS = 3  # of the bare pass in each round
+NAIVE_ROUNDS = 3  # of the loop that takes most of the time
+BARE = "bare forward pass"
+NAIVE = "naive loop, image by image"
+CAPTURE = "capture: outputs, activations, gradients"
+EXPLAIN = "capture and Grad-CAM maps"
+
+Case = Callable[[], object]
+Times = dict[str, list[tuple[float, float]]]  # by case: (wall, CPU) seconds in each round
+
+
+def photographs(shape: tuple[int, ...]) -> Any:
+    """(16, *shape) float32 in [0, 1]: parts of one photograph, as noise would be slow to encode."""
+    height, width, channels = shape
+    photo, step = astronaut(), 96
+    corners = [(step * i, step * j) for i in range(4) for j in range(4)]
+    parts = [cv2.resize(photo[top : top + 224, left : left + 224], (width, height)) for top, left in corners]
+    return np.stack(parts)[..., :channels].astype(np.float32) / 255
+
+
+def settle(model: Any, images: Any) -> None:
+    """Gives batch normalisation the statistics of the images, without which an untrained net's maps vanish."""
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    if norms:
+        model(images[:4], training=True)  # More would raise the process' memory above what a forward pass needs.
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def bare_pass(model: Any, images: Any) -> Case:
+    """The forward pass that everything is compared with: compiled, its input a tensor that is there already."""
+    inputs = tf.constant(images)
+    forward = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
+        tf.TensorSpec((None, *images.shape[1:]), tf.float32)
+    )
+    return lambda: forward(inputs).numpy()
+
+
+def naive_loop(model: Any, images: Any, layer_name: str) -> Any:
+    """Grad-CAM as the write-ups do it: for each image a second model, run eagerly under a tape."""
+    maps = []
+    for image in images:
+        second = keras.Model(model.input, [model.get_layer(layer_name).output, model.output])
+        with tf.GradientTape() as tape:
+            activations, outputs = second(image[None], training=False)
+            score = outputs[:, int(tf.argmax(outputs[0]))]
+        weights = tf.reduce_mean(tape.gradient(score, activations), (0, 1, 2))
+        maps.append(tf.reduce_sum(activations[0] * weights, -1).numpy())
+    return np.stack(maps)
+
+
+def seconds(case: Case) -> tuple[float, float]:
+    """Runs a case once; returns wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    case()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def in_turn(cases: dict[str, Case], rounds: int) -> Times:
+    """Runs all cases round by round, each time in another order, after one round that does not count.
+
+    The bare pass, where it is among the cases, runs at the beginning, in the middle and at the end of each round.
+    """
+    shuffled = Random(0)
+    times: Times = {name: [] for name in cases}
+    others = [name for name in cases if name != BARE]
+    for number in range(-1, rounds):
+        # A fixed order would charge what a case leaves running (threads, a tracker's process) to the one behind it.
+        order = shuffled.sample(others, len(others))
+        if BARE in cases:
+            middle = len(order) // 2
+            order = [BARE, *order[:middle], BARE, *order[middle:], BARE]
+        for name in order:
+            if name == NAIVE and not 0 <= number < NAIVE_ROUNDS:
+                continue
+            spent = seconds(cases[name])
+            if number >= 0:
+                times[name].append(spent)
+    return times
+
+
+def epoch_end(model: Any, data: Any, tracker: Any, folder: Path) -> tuple[Any, Case]:
+    """Returns a logger in the middle of a fit, and the function that ends its next epoch."""
+    logger = GradCAMLogger(data, tracker=tracker, log_dir=folder, max_samples=SAMPLES, on_error="raise")
+    logger.set_model(model)
+    logger.on_train_begin({})
+    logger.on_epoch_begin(0)
+    epochs = count()
+    return logger, lambda: logger.on_epoch_end(next(epochs), {"loss": 0.0})
+
+
+def measure_model(model: Any, rounds: int, folder: Path) -> tuple[Times, list[str]]:
+    """Measures all cases of one model, and what happens once a fit.
+
+    Args:
+        model: A model of one image input, with its head.
+        rounds: How often each case runs.
+        folder: Where the trackers write.
+
+    Returns:
+        The times of the cases, and the cells of the model's row in the table of what happens once.
+    """
+    images = photographs(model.input_shape[1:])
+    settle(model, images)
+    predict = seconds(lambda: model.predict(images, batch_size=SAMPLES, verbose=0))
+    explainer = Explainer(model, make_batch(images, model, max_samples=SAMPLES))
+    layer_name = explainer.capturer.layer_name
+    cases: dict[str, Case] = {
+        BARE: bare_pass(model, images),
+        CAPTURE: lambda: list(explainer.capturer()),
+        EXPLAIN: explainer,
+    }
+    data, memory, begins = (images, np.zeros(SAMPLES, np.int64)), MemoryTracker(), []
+    for name, tracker in {"none": None, "memory": memory, **{name: name for name in LOGGED}}.items():
+        began = time.perf_counter()
+        logger, end_of_epoch = epoch_end(model, data, tracker, folder / model.name / name)
+        begins.append(time.perf_counter() - began)
+        cases[f"epoch end, tracker: {name}"] = end_of_epoch
+    naive_loop(model, images[:1], layer_name)  # what only the first eager call pays
+    cases[NAIVE] = partial(naive_loop, model, images, layer_name)
+    times = in_turn(cases, rounds)
+    once = [
+        layer_name,
+        f"{predict[0]:.2f}",
+        f"{median(begins):.2f}",
+        str(logger._explainer.capturer.traces),
+        f"{memory.records[-1].scalars['degenerate']:.0f} of {SAMPLES}",
+    ]
+    return times, once
+
+
+def measure_methods(model: Any, rounds: int) -> Times:
+    """Measures capture and map of every method that fits the model's layer and head."""
+    images = photographs(model.input_shape[1:])
+    settle(model, images)
+    batch = make_batch(images, model, max_samples=SAMPLES)
+    explainers = {name: Explainer(model, batch, method=name) for name in METHODS}
+    return in_turn({BARE: bare_pass(model, images), **explainers}, rounds)
+
+
+def measure_logging(model: Any, rounds: int, folder: Path) -> Times:
+    """Measures by themselves what comes after the maps: draw, encode, and each tracker."""
+    images = photographs(model.input_shape[1:])
+    settle(model, images)
+    memory = MemoryTracker()
+    logger, end_of_epoch = epoch_end(model, (images, np.zeros(SAMPLES, np.int64)), memory, folder)
+    end_of_epoch()
+    explanation, overlay = logger.explain(), Overlay()
+    record, config = memory.records[0], memory.config
+    cases: dict[str, Case] = {
+        "draw the overlays": lambda: explanation.overlays(overlay),
+        "encode them as JPEG": lambda: [encode(picture) for picture in record.overlays],
+    }
+    steps = count()
+    for name in LOGGED:
+        tracker = TRACKERS[name]()
+        tracker.start(dataclasses.replace(config, directory=folder / "logging" / name))
+
+        def log(tracker: Any = tracker) -> None:
+            step = next(steps)
+            tracker.log(dataclasses.replace(record, step=step, epoch=step))
+
+        cases[f"log to {name}"] = log
+    return in_turn(cases, rounds)
+
+
+def ratios(times: Times, name: str) -> Any:
+    """Returns (runs, 2) float64: a case's wall and CPU times, divided by the mean of the same round's bare passes."""
+    means = np.array(times[BARE]).reshape(-1, BARE_RUNS, 2).mean(axis=1)
+    runs = BARE_RUNS if name == BARE else 1
+    # The naive loop runs in the first rounds only.
+    return np.array(times[name]) / np.repeat(means, runs, axis=0)[: len(times[name])]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cell(times: Times, name: str) -> str:
+    wall, cpu = np.median(ratios(times, name), axis=0)
+    return f"{wall:.2f} / {cpu:.2f}"
+
+
+def spread(times: Times) -> str:
+    """The quartiles of the bare passes, which tell how steady the machine was."""
+    low, high = np.percentile(ratios(times, BARE), (25, 75), axis=0)
+    return f"{low[0]:.2f}–{high[0]:.2f} / {low[1]:.2f}–{high[1]:.2f}"
+
+
+def milliseconds(times: Times, name: str) -> str:
+    return f"{1000 * median(wall for wall, _ in times[name]):.1f}"
+
+
+def report(
+    rounds: int, cases: dict[str, Times], firsts: dict[str, list[str]], methods: tuple[str, Times], logging: Times
+) -> str:
+    """Writes the results as Markdown."""
+    names = list(cases)
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("keras", "tensorflow", "numpy"))
+    rows = [[case, *(cell(cases[name], case) for name in names)] for case in cases[names[0]] if case != BARE]
+    cpus = ["CPU s of the bare pass", *(f"{median(cpu for _, cpu in cases[name][BARE]):.2f}" for name in names)]
+    noise = ["bare pass, quartiles", *(spread(cases[name]) for name in names)]
+    walls = ["ms of the bare pass", *(milliseconds(cases[name], BARE) for name in names)]
+    return "\n\n".join(
+        [
+            "# The cost of an epoch end",
+            f"{SAMPLES} images at the model's size, {os.cpu_count()} CPU cores, Python {platform.python_version()}, "
+            f"{versions}. Written by `python benchmarks/epoch_end.py`; README.md says what is measured.",
+            f"## Ratios to one bare forward pass, wall / CPU time, medians of {rounds} rounds",
+            f"The naive loop ran {min(rounds, NAIVE_ROUNDS)} rounds.",
+            table(["", *names], [*rows, noise, walls, cpus]),
+            "## Once a fit",
+            table(
+                [
+                    "",
+                    "explained layer",
+                    "first `predict`, s",
+                    "start of a fit, s",
+                    "traces",
+                    "degenerate maps",
+                ],
+                [[name, *firsts[name]] for name in names],
+            ),
+            f"## Capture and map by method, {methods[0]}, ratios wall / CPU",
+            table(["", "ratio"], [[name, cell(methods[1], name)] for name in methods[1] if name != BARE]),
+            f"## Logging {SAMPLES} overlays, ms",
+            table(["", "ms"], [[name, milliseconds(logging, name)] for name in logging]),
+        ]
+    )
+
+
+def run(names: Sequence[str], rounds: int) -> str:
+    """Measures the named models; methods and logging with the last one."""
+    cases, firsts = {}, {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = wandb.Settings(silent=True, console="off")
+        with wandb.init(mode="offline", dir=folder, project="epoch_end", settings=settings):
+            for model_name in names:
+                model = MODELS[model_name]()
+                cases[model_name], firsts[model_name] = measure_model(model, rounds, folder)
+                print(f"{model_name}: " + "; ".join(f"{c}: {cell(cases[model_name], c)}" for c in cases[model_name]))
+            methods = measure_methods(model, rounds)
+            logging = measure_logging(model, 3 * rounds, folder)
+        wandb.teardown()  # Its process writes into the folder.
+    return report(rounds, cases, firsts, (names[-1], methods), logging)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="how often each case runs (7)")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="which models (all)")
+    parser.add_argument("--out", type=Path, help="file for the tables, such as benchmarks/results.md")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1. Received: {options.rounds}.")
+    results = run(options.models, options.rounds)
+    print(results)
+    if options.out is not None:
+        options.out.write_text(results + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
