@@ -46,8 +46,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
             `keras.utils.PyDataset` or any iterable of batches. It is read once; x as the model takes it.
         layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
             nested model, the layer itself, or None for the last feature map.
-        method: Name of a method (see `METHODS`), a method with settings, as `SmoothGrad(samples=50)`, or a function
-            (activations, gradients) -> heatmaps (N, h, w).
+        method: A name (see `METHODS`), a method such as `SmoothGrad(samples=50)`, or a function as for `explain`.
         tracker: Where it goes: "auto", "disk", "tensorboard", "wandb", "memory", a Tracker, a list of these, or None
             for the numbers in `logs` only. "auto" is the record on disk, and W&B if a run is active, else TensorBoard.
         log_dir: Folder for the record on disk and TensorBoard's events; they are in its subfolder `<prefix>`, or
@@ -231,7 +230,7 @@ class HeatmapLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self._run.start(config, self.model, epoch)
         self._explainer, self._starts, self._first_epoch = explainer, False, epoch
         shape = " x ".join(map(str, explainer.capturer.layer_shape[1:]))
-        what = f"layer {config.layer_name!r} ({shape})" if config.layer_name else "the image itself"
+        what = f"layer {config.layer_name!r} ({shape})" if shape else "the image itself"
         message = (
             f"{type(self).__name__} explains {what} by {config.method} of {explainer.capturer.explained}, "
             f"{len(self._batch)} images of range {config.value_range}; {self._run.description}"

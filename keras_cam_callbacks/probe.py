@@ -93,8 +93,10 @@ class Probe:
         count, size = len(rows), self._capturer.fixed or len(rows)
         if targets is None:
             targets = np.full(count, PREDICTED)
-        padded = np.arange(size) % count
-        arguments = (values[padded], rows[padded].astype(np.int32)), targets[padded].astype(np.int32)
+        if count < size:  # A model that takes one number of samples only.
+            padded = np.arange(size) % count
+            values, rows, targets = values[padded], rows[padded], targets[padded]
+        arguments = (values, rows.astype(np.int32)), targets.astype(np.int32)
         return {key: found[:count] for key, found in function(*arguments).items()}
 
     def _compiled(self, name: str) -> Callable[..., Any]:
