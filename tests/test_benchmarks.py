@@ -12,6 +12,7 @@ import pytest
 from models import functional, images, reference_gradcam
 
 from keras_cam_callbacks import METHODS
+from keras_cam_callbacks.methods import cams
 
 ROOT = Path(__file__).parents[1]
 TRACKERS = ("none", "memory", "disk", "tensorboard", "wandb")
@@ -58,7 +59,7 @@ def test_all_rows_are_there(benchmark, tmp_path, monkeypatch, capsys):
         "ms of the bare pass",
         "CPU s of the bare pass",
     }
-    assert set(methods) - {"ratio"} == set(METHODS)
+    assert set(methods) - {"ratio"} == {name for name in METHODS if name in vars(cams)}
     for values in (*methods.values(), *(ratios[name] for name in set(ratios) - {"Tiny", "bare pass, quartiles"})):
         assert all(float(number) >= 0 for value in values for number in value.split(" / "))
     assert once["Tiny"][0] == "conv2"
