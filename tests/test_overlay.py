@@ -5,6 +5,7 @@ import re
 from dataclasses import FrozenInstanceError, asdict
 
 import cv2
+import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
@@ -63,7 +64,6 @@ def test_cold_is_blue_and_hot_is_red_in_rgb(colormap):
 
 
 def test_colours_are_matplotlibs():
-    matplotlib = pytest.importorskip("matplotlib")
     tones = np.arange(256, dtype=np.uint8)[None]
     for name in ("viridis", "turbo", "inferno", "magma", "cividis", "spring"):
         expected = matplotlib.colormaps[name](tones, bytes=True)[..., :3].astype(int)
