@@ -89,6 +89,15 @@ def functional(units=CLASSES, activation="softmax", ending=(), shape=SHAPE, batc
     return cut_at_conv2(keras.Model(inputs, x, name="functional"), parts, dense)
 
 
+def in_mixed_precision(build):
+    """What `build` builds under the policy mixed_float16."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        return build()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def sequential():
     parts, dense = trunk(), layers.Dense(CLASSES, activation="softmax", name="classes")
     model = keras.Sequential([keras.Input(SHAPE), *parts, layers.GlobalAveragePooling2D(), layers.Dropout(0.4), dense])

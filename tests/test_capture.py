@@ -78,11 +78,7 @@ def test_all_layers_frozen_but_the_dense_one():
 
 def test_mixed_precision_equals_float32_within_two_percent():
     plain = functional()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        mixed = functional()
-    finally:
-        keras.config.set_dtype_policy("float32")
+    mixed = models.in_mixed_precision(functional)
     mixed.model.set_weights(plain.model.get_weights())
     x, y = models.images(), models.labels()
 
@@ -102,11 +98,7 @@ def test_mixed_precision_equals_float32_within_two_percent():
 
 
 def test_mixed_precision_keeps_gradients_that_float16_would_lose():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        split = functional()
-    finally:
-        keras.config.set_dtype_policy("float32")
+    split = models.in_mixed_precision(functional)
     kernel, bias = split.model.get_layer("classes").get_weights()
     # Divided over the 35 positions of the pooled map, such a gradient is less than half of float16's smallest number.
     split.model.get_layer("classes").set_weights([np.full_like(kernel, 2.0**-20), bias])

@@ -152,11 +152,7 @@ def test_a_model_of_whole_numbers_is_told(build):
 
 def test_mixed_precision():
     plain = functional()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        mixed = functional()
-    finally:
-        keras.config.set_dtype_policy("float32")
+    mixed = models.in_mixed_precision(functional)
     mixed.model.set_weights(plain.model.get_weights())
     for method in ("saliency", "guided_backprop"):
         expected = explain(plain.model, images(), method=method, target=1).attributions
