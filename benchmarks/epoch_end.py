@@ -36,7 +36,7 @@ from skimage.data import astronaut
 
 from keras_cam_callbacks import METHODS, GradCAMLogger, MemoryTracker, Overlay
 from keras_cam_callbacks.batches import make_batch
-from keras_cam_callbacks.explanation import Explainer
+from keras_cam_callbacks.explainer import Explainer
 from keras_cam_callbacks.overlay import encode
 from keras_cam_callbacks.trackers import TRACKERS
 
@@ -155,7 +155,7 @@ def measure_model(model: Any, rounds: int, folder: Path) -> tuple[Times, list[st
     settle(model, images)
     predict = seconds(lambda: model.predict(images, batch_size=SAMPLES, verbose=0))
     explainer = Explainer(model, make_batch(images, model, max_samples=SAMPLES))
-    layer_name = explainer.capturer.layer_name
+    layer_name = explainer.layer_name
     cases: dict[str, Case] = {
         BARE: bare_pass(model, images),
         CAPTURE: lambda: list(explainer.capturer()),
@@ -174,7 +174,7 @@ def measure_model(model: Any, rounds: int, folder: Path) -> tuple[Times, list[st
         layer_name,
         f"{predict[0]:.2f}",
         f"{median(begins):.2f}",
-        str(logger._explainer.capturer.traces),
+        str(logger._source.capturer.traces),
         f"{memory.records[-1].scalars['degenerate']:.0f} of {SAMPLES}",
     ]
     return times, once

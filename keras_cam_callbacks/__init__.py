@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .callbacks import CAMLogger, GradCAMLogger, HeatmapLogger
-    from .explanation import Explanation, explain
+    from .explainer import explain
+    from .explanation import Explanation, Explanations
     from .head import build_cam_model
     from .methods import METHODS
     from .methods.perturbation import RISE, AblationCAM, Occlusion, ScoreCAM
@@ -38,6 +39,7 @@ __all__ = [
     "DiskTracker",
     "EpochRecord",
     "Explanation",
+    "Explanations",
     "GradCAMLogger",
     "GuidedBackprop",
     "GuidedGradCAM",
@@ -64,7 +66,8 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("CAMLogger", "GradCAMLogger", "HeatmapLogger"), "callbacks"),
-    **dict.fromkeys(("Explanation", "explain"), "explanation"),
+    "explain": "explainer",
+    **dict.fromkeys(("Explanation", "Explanations"), "explanation"),
     "build_cam_model": "head",
     "METHODS": "methods",
     **dict.fromkeys(("RISE", "AblationCAM", "Occlusion", "ScoreCAM"), "methods.perturbation"),

@@ -1,8 +1,9 @@
-"""Runs the model on a batch: scores, and activations and gradients at a layer, in chunks, as numpy arrays."""
+"""Runs the model on a batch: scores, and activations and gradients at layers, in chunks, as numpy arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -28,24 +29,60 @@ from .targets import Target, check_classes, confidences, explained_scores, loss_
 _WITHOUT_LAYER = {"images", "scores", "score", "gradient", "guided_gradient"}
 
 
+def needs_layer(needs: Iterable[str]) -> bool:
+    """Tells whether a method that needs these explains a layer."""
+    return not _WITHOUT_LAYER.issuperset(needs)
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """A layer whose activations are captured.
+
+    Attributes:
+        path: The layer's path.
+        layer: The layer.
+        shape: (None, h, w, C), as the activations are captured, channels last.
+        layout: "channels_last" or "channels_first", as the layer puts them out.
+    """
+
+    path: str
+    layer: Any
+    shape: tuple[int | None, ...]
+    layout: str
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What one run of the model has captured of some samples.
+
+    Attributes:
+        captures: For each target, and in it for each of `Capturer.taps`, what was captured; without taps, one capture
+            that has no activations.
+        heads: For each target what CAM needs; empty where it was not asked for.
+        samples: How many samples there are.
+    """
+
+    captures: tuple[tuple[Capture, ...], ...]
+    heads: tuple[Capture, ...]
+    samples: int
+
+
 class Capturer:
-    """Captures one layer of one model for one target, as often as it is asked; or the outputs alone.
+    """Captures layers of one model for one batch and one or several targets, as often as it is asked.
 
     The model is traced once, when the object is made, and wrong settings are found there; afterwards each pass costs
-    one forward pass of the batch, and the way back from the score to the layer.
+    one forward pass of the batch, and for each target the way back from the score to the layers.
 
     Attributes:
         model: The model.
         inputs: The batch.
-        target: What is explained.
-        layer: The explained layer; None where the method needs none.
-        layer_name: Its path, or "".
-        layer_shape: (None, h, w, C), as the activations are captured; () without a layer.
-        layer_layout: "channels_last" or "channels_first", as the layer puts them out.
-        image_layout: The same for the images, as the model takes them.
+        targets: What is explained.
+        taps: The explained layers; empty where no method needs one.
+        head: The layer that feeds the global average pooling, where CAM asked for it.
+        image_layout: "channels_last" or "channels_first", as the model takes its images.
         classes: How many classes the outputs tell apart; None where they tell none.
         explained: What the explained score is, in words.
-        scores_by_rule: Whether a callable target gives the scores themselves, and no classes.
+        scores_by_rule: For each target, whether a callable gives the scores themselves, and no classes.
         chunk: Number of samples that run at once.
         fixed: The number of samples where the model takes no other, else None.
         traces: How often the model was traced.
@@ -55,52 +92,57 @@ class Capturer:
         self,
         model: Any,
         inputs: Any,
-        layer_name: Any = None,
+        layer_names: Sequence[Any] = (),
         *,
-        target: Target,
-        needs: tuple[str, ...] = ("activations", "gradients"),
+        targets: Sequence[Target],
+        needs: Iterable[tuple[str, ...]] = (("activations", "gradients"),),
         batch_size: int = 32,
     ) -> None:
-        """Finds or chooses the layer and traces the model.
+        """Finds or chooses the layers and traces the model.
 
         Args:
             model: The built model.
             inputs: The batch, N rows in any structure that the model takes.
-            layer_name: Path, name or layer; None has it chosen.
-            target: What is explained.
-            needs: What the method needs: "activations", "gradients" or "kernel" of the layer, "images", and names of
-                functions of the model (see `probe`), by which it is known whether there is a layer at all.
+            layer_names: Paths, names or layers; none has one chosen.
+            targets: What is explained.
+            needs: For each method what it needs: "activations", "gradients" or "kernel" of the layer, "images", and
+                names of functions of the model (see `probe`), by which it is known whether there is a layer at all.
             batch_size: Largest number of samples that run at once.
 
         Raises:
-            ValueError: If the layer, target or model does not fit. The message tells what would.
+            ValueError: If a layer, a target or the model does not fit. The message tells what would.
         """
-        self.model, self.inputs, self.target, self._needs = model, inputs, target, needs
+        self.model, self.inputs, self.targets = model, inputs, tuple(targets)
+        needs = list(needs)
+        self._needs = {name for names in needs for name in names}
         self._engine = engine.load()
-        self._path: str = ""
-        self.layer: Any = None
-        self._has_layer = not _WITHOUT_LAYER.issuperset(needs)
-        if layer_name is not None:
-            if not self._has_layer:
-                raise ValueError(
-                    "This method explains the image itself and knows no layer. "
-                    f"Received: layer_name={getattr(layer_name, 'name', layer_name)!r}. Leave it out."
-                )
-            self._path, self.layer = _found_layer(model, layer_name, inputs)
-        self._samples = len(target.class_index)
+        self._watches = any(needs_layer(names) and "kernel" not in names for names in needs)
+        if layer_names and not self._watches and "kernel" not in self._needs:
+            raise ValueError(
+                "This method explains the image itself and knows no layer. "
+                f"Received: layer_name={getattr(layer_names[0], 'name', layer_names[0])!r}. Leave it out."
+            )
+        self._named = [_found_layer(model, name, inputs) for name in layer_names]
+        if len({id(layer) for _, layer in self._named}) < len(self._named):
+            raise ValueError(
+                "Fused layers must differ from each other. "
+                f"Received: {listing([path for path, _ in self._named])}. Name each once."
+            )
+        self._samples = len(self.targets[0].class_index)
+        self._class_index = np.stack([target.class_index for target in self.targets], axis=1).astype(np.int32)
         self.fixed = _fixed_batch(model)
         self.chunk = self.fixed or batch_size
         self.expects = loss_expects(model)
         self._activated = False
         self._units: int | None = None
         self.traces = 0
-        self.layer_name = ""
-        self.layer_shape: tuple[int | None, ...] = ()
-        self.layer_layout = self.image_layout = "channels_last"
+        self.taps: tuple[Tap, ...] = ()
+        self.head: Tap | None = None
+        self.image_layout = "channels_last"
         self.classes: int | None = None
         self.explained = ""
-        self.scores_by_rule = False
-        self._pass = self._engine.compile_pass(self._traced, model, inputs, self.fixed)
+        self.scores_by_rule: tuple[bool, ...] = ()
+        self._pass = self._engine.compile_pass(self._traced, model, (inputs, self._class_index[:1]), self.fixed)
         self._fed = inputs
         if self._samples <= self.chunk and not self.fixed:
             # What fits into one pass is made a tensor once; for more, that would take its memory a second time.
@@ -108,31 +150,44 @@ class Capturer:
         if not self.traces:  # An eager model shows its faults only when it runs.
             self._run_chunk(0, 1)
 
-    def __call__(self) -> Iterator[Capture]:
+    def __call__(self) -> Iterator[Chunk]:
         """Yields what is captured now, with the weights that the model has now, chunk by chunk."""
         for start in range(0, self._samples, self.chunk):
             yield self._run_chunk(start, min(start + self.chunk, self._samples))
 
-    def _run_chunk(self, start: int, stop: int) -> Capture:
+    def _run_chunk(self, start: int, stop: int) -> Chunk:
         # A slice copies no images; a model of a fixed batch has its last chunk filled up.
         rows: Any = np.resize(np.arange(start, stop), self.chunk) if self.fixed else slice(start, stop)
-        index = self.target.class_index[rows].astype(np.int32)
-        found = self._pass(keras.tree.map_structure(lambda a: a[rows], self._fed), index)
+        found = self._pass(keras.tree.map_structure(lambda a: a[rows], self._fed), self._class_index[rows])
         found = {name: value[: stop - start] for name, value in found.items()}
-        targets, outputs = found.get("targets"), found.get("outputs")
-        if self.target.rule is not None and targets is not None:
-            self._check_rule(targets)
-        return Capture(
-            activations=found.get("activations"),
-            gradients=found.get("gradients"),
-            kernel=found.get("kernel"),
-            outputs=outputs,
-            scores=found["scores"],
-            targets=targets,
-            predicted=found.get("predicted"),
-            confidences=confidences(outputs, found["scores"], targets, self._activated),
-            images=self.as_images(largest_input(self.inputs)[start:stop]) if "images" in self._needs else None,
-        )
+        images = self.as_images(largest_input(self.inputs)[start:stop]) if "images" in self._needs else None
+        captures, heads = [], []
+        for t, target in enumerate(self.targets):
+            scores, targets, outputs = found[f"scores {t}"], found.get(f"targets {t}"), found.get("outputs")
+            if target.rule is not None and targets is not None:
+                self._check_rule(target, targets)
+            of_target = Capture(
+                activations=None,
+                gradients=None,
+                kernel=None,
+                outputs=outputs,
+                scores=scores,
+                targets=targets,
+                # A rule that names classes names the predicted ones.
+                predicted=found.get("predicted") if target.rule is None or targets is None else targets,
+                confidences=confidences(outputs, scores, targets, self._activated),
+                images=images,
+            )
+            captures.append(
+                tuple(
+                    replace(of_target, activations=found[f"activations {i}"], gradients=found.get(f"gradients {t} {i}"))
+                    for i in range(len(self.taps))
+                )
+                or (of_target,)
+            )
+            if self.head is not None:
+                heads.append(replace(of_target, activations=found["head"], kernel=found[f"kernel {t}"]))
+        return Chunk(tuple(captures), tuple(heads), stop - start)
 
     def as_images(self, images: Any) -> Floats:
         """Returns images as (N, H, W, C) float32, whatever the model takes."""
@@ -143,126 +198,145 @@ class Capturer:
 
     def _traced(self, inputs: Any, class_index: Any) -> dict[str, Any]:
         self.traces += 1
-        return self._step(inputs, class_index)
+        return self._step(inputs, class_index, [layer for _, layer in self._named])
 
-    def _step(self, inputs: Any, class_index: Any) -> dict[str, Any]:
-        """What is traced: one run of the model, then the way back from the score to the layer."""
+    def _step(self, inputs: Any, class_index: Any, named: list[Any]) -> dict[str, Any]:
+        """What is traced: one run of the model, then the ways back from the scores to the layers."""
         ops = keras.ops
         accept = Candidates()
-        named = self.layer
-        kernel = "kernel" in self._needs
-        watches = self._has_layer and not kernel
-        with self._engine.tapped_run(
-            self.model,
-            inputs,
-            lambda call: watches and (accept(call) if named is None else call.layer is named),
-        ) as run:
+
+        def wanted(call: LayerCall) -> bool:
+            return self._watches and (any(call.layer is layer for layer in named) if named else accept(call))
+
+        found: dict[str, Any] = {}
+        scores, targets = [], []
+        with self._engine.tapped_run(self.model, inputs, wanted, last_only=len(named) < 2) as run:
             output = single_output(run.outputs)
             logits, probabilities = (None, False) if output is None else self._engine.find_logits(output)
-            scores, targets, predicted = explained_scores(
-                run.outputs, logits, class_index, self.target.rule, self.expects
-            )
+            for t, target in enumerate(self.targets):
+                score, classes, predicted = explained_scores(
+                    run.outputs, logits, class_index[:, t], target.rule, self.expects, max(1, target.rank)
+                )
+                scores.append(score)
+                targets.append(classes)
+                found[f"scores {t}"] = score
+                if classes is not None:
+                    found[f"targets {t}"] = ops.cast(classes, "int64")
+                if predicted is not None and (target.rule is None or classes is None):
+                    found["predicted"] = ops.cast(predicted, "int64")
         self._describe_outputs(output, logits, probabilities)
-        self.scores_by_rule = self.target.rule is not None and targets is None
+        self.scores_by_rule = tuple(
+            target.rule is not None and classes is None for target, classes in zip(self.targets, targets, strict=True)
+        )
         if "images" in self._needs:
             self.image_layout = _image_layout(run.calls, self.inputs)
-        found = {"scores": scores}
-        if targets is not None:
-            found["targets"] = ops.cast(targets, "int64")
-        if predicted is not None:
-            found["predicted"] = ops.cast(predicted, "int64")
         if self._units is not None:
             found["outputs"] = ops.cast(ops.reshape(output, (-1, self._units)), "float32")
-        if not self._has_layer:
+        if "kernel" in self._needs:
+            found |= self._captured_head(run, output, targets)
+        if not self._watches:
             return found
 
-        head = self._find_head(run, output, targets) if kernel else None
-        call = self._find_call(run.calls, scores) if head is None else head.feature_map
-        layout = data_format([c.layer for c in run.calls], call.layer)
+        calls = self._find_calls(run.calls, scores, named)
+        if [call for call, _ in run.watched] != calls:
+            # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
+            return self._step(inputs, class_index, [call.layer for call in calls])
+        self.taps = tuple(self._tap(call, run.calls) for call in calls)
+        for i, tap in enumerate(self.taps):
+            found[f"activations {i}"] = as_float(run.watched[i][1], tap)
+        if "gradients" not in self._needs:
+            return found
+        for t, score in enumerate(scores):
+            for i, (tap, gradients) in enumerate(zip(self.taps, run.gradients(score), strict=True)):
+                if gradients is None:
+                    raise ValueError(
+                        "The explained score must depend on the explained layer. Received: layer "
+                        f"{tap.path!r}, from which no gradient reaches target {self.targets[t].text!r}. "
+                        f"These would do: {listing(self._reachable(run.calls, score))}."
+                    )
+                found[f"gradients {t} {i}"] = as_float(gradients, tap)
+        return found
+
+    def _captured_head(self, run: Any, output: Any, targets: Sequence[Any]) -> dict[str, Any]:
+        """Returns what CAM needs: what feeds the pooling, and for each target the dense layer's weights."""
+        head = self._find_head(run, output, targets)
+        self.head = self._tap(head.feature_map, run.calls)
+        activations = as_float(run.tensors[head.feature_map_id], self.head)
+        self.head = replace(self.head, shape=(None, *activations.shape[1:]))
+        assert self._units is not None
+        found = {"head": activations}
+        for t, classes in enumerate(targets):
+            found[f"kernel {t}"] = class_weights(head, classes, activations.shape[-1], self._units)
+        return found
+
+    def _tap(self, call: LayerCall, calls: Sequence[LayerCall]) -> Tap:
+        """Describes a layer, after a check that it puts out a feature map."""
+        layout = data_format([c.layer for c in calls], call.layer)
         if not is_feature_map(call.output_shape, layout):
             raise ValueError(
                 "The explained layer must put out a feature map (samples, height, width, channels) larger than 1 x 1. "
                 f"Received: layer {call.path!r} with output shape {call.output_shape or 'of several tensors'}. "
-                f"These would do: {listing([c.path for c in candidates(run.calls)])}."
+                f"These would do: {listing([c.path for c in candidates(calls)])}."
             )
-        if head is not None:
-            activations = run.tensors[head.feature_map_id]
-        elif run.watched is not None and run.watched[0] is call:
-            activations = run.watched[1]
-        else:
-            # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
-            self.layer = call.layer
-            return self._step(inputs, class_index)
-        self.layer, self.layer_name, self.layer_layout = call.layer, call.path, layout
+        assert call.output_shape is not None
+        n, a, b, c = call.output_shape
+        return Tap(call.path, call.layer, (n, b, c, a) if layout == "channels_first" else (n, a, b, c), layout)
 
-        def as_float(tensor: Any) -> Any:
-            tensor = ops.cast(tensor, "float32")
-            return ops.transpose(tensor, (0, 2, 3, 1)) if layout == "channels_first" else tensor
-
-        found["activations"] = as_float(activations)
-        self.layer_shape = (None, *found["activations"].shape[1:])
-        if head is not None:
-            assert self._units is not None
-            found["kernel"] = class_weights(head, targets, found["activations"].shape[-1], self._units)
-        if "gradients" in self._needs:
-            gradients = run.gradients(scores)
-            if gradients is None:
+    def _find_calls(self, calls: list[LayerCall], scores: Sequence[Any], named: Sequence[Any]) -> list[LayerCall]:
+        """Returns the one call of each named layer in call order, or the chosen call."""
+        if not named:
+            used = [self._engine.used_tensors(score) for score in scores]
+            common = None if used[0] is None else set.intersection(*used)
+            return [choose_layer(self.model, calls, common)]
+        for layer in named:
+            mine = [call for call in calls if call.layer is layer]
+            if len(mine) != 1:
+                path = next((path for path, known in self._named if known is layer), layer.name)
                 raise ValueError(
-                    "The explained score must depend on the explained layer. "
-                    f"Received: layer {call.path!r}, from which no gradient reaches target {self.target.text!r}. "
-                    f"These would do: {listing(self._reachable(run.calls, scores))}."
+                    "The explained layer must be called once when the model runs. "
+                    f"Received: layer {path!r}, called {len(mine) or 'no'} times"
+                    + (". " if mine else ", either because the model doesn't use it or because it is quantized. ")
+                    + f"These would do: {listing([call.path for call in candidates(calls)])}."
                 )
-            found["gradients"] = as_float(gradients)
-        return found
+        return [call for call in calls if any(call.layer is layer for layer in named)]
 
-    def _find_call(self, calls: list[LayerCall], scores: Any) -> LayerCall:
-        """Returns the one call of the named layer, or the chosen call."""
-        if self.layer is None:
-            return choose_layer(self.model, calls, self._engine.used_tensors(scores))
-        mine = [call for call in calls if call.layer is self.layer]
-        if len(mine) != 1:
-            raise ValueError(
-                "The explained layer must be called once when the model runs. "
-                f"Received: layer {self._path!r}, called {len(mine) or 'no'} times"
-                + (". " if mine else ", either because the model doesn't use it or because it is quantized. ")
-                + f"These would do: {listing([call.path for call in candidates(calls)])}."
-            )
-        return mine[0]
-
-    def _find_head(self, run: Any, output: Any, targets: Any) -> Head:
+    def _find_head(self, run: Any, output: Any, targets: Sequence[Any]) -> Head:
         """Returns the GAP + Dense head, which must be fed by the layer that the user named, if any."""
-        if targets is None:
-            raise ValueError(
-                "CAM explains a class of a model with one output of shape (samples, classes). "
-                f"Received: model {self.model.name!r} and target {self.target.text!r}, which is no class. "
-                "Grad-CAM (GradCAMLogger) explains any score."
-            )
+        for target, classes in zip(self.targets, targets, strict=True):
+            if classes is None:
+                raise ValueError(
+                    "CAM explains a class of a model with one output of shape (samples, classes). "
+                    f"Received: model {self.model.name!r} and target {target.text!r}, which is no class. "
+                    "Grad-CAM (GradCAMLogger) explains any score."
+                )
         head = find_head(self.model, run.calls, self._engine.tensor_id(output))
-        feeding = [call for call in run.calls if head.feature_map_id in call.output_ids]
-        if self.layer is None:
+        if not self._named:
             return head
-        for call in feeding:
-            if call.layer is self.layer:
+        for call in run.calls:
+            if [layer for _, layer in self._named] == [call.layer] and head.feature_map_id in call.output_ids:
                 return Head(call, head.feature_map_id, head.dense)
+        names = [path for path, _ in self._named]
         raise ValueError(
             "CAM explains the layer that feeds the global average pooling. "
-            f"Received: layer_name={self._path!r}; here that layer is {head.feature_map.path!r}. "
+            f"Received: layer_name={names if len(names) > 1 else names[0]!r}; "
+            f"here that layer is {head.feature_map.path!r}. "
             "Leave layer_name out, or use Grad-CAM (GradCAMLogger) for other layers."
         )
 
     def _describe_outputs(self, output: Any, logits: Any, probabilities: bool) -> None:
-        """Notes the units and classes of the outputs, and checks that the classes of the target exist."""
+        """Notes the units and classes of the outputs, and checks that the classes of the targets exist."""
         self._units = None
         if output is not None and len(output.shape) <= 2:
             self._units = 1 if len(output.shape) == 1 else output.shape[1]
         self._activated = probabilities or (logits is None and self.expects == "probabilities")
         regression = self._units == 1 and logits is None and self.expects is None
         self.classes = None if self._units is None or regression else max(self._units, 2)
-        check_classes(self.target, self.classes)
+        for target in self.targets:
+            check_classes(target, self.classes)
         self.explained = "the target's score"
-        if any(name.endswith("activation_gradient") for name in self._needs):
+        if self._needs and all(name.endswith("activation_gradient") for name in self._needs - {"images"}):
             self.explained = "the layer's largest activations"
-        elif self.target.rule is None:
+        elif all(target.rule is None for target in self.targets):
             self.explained = (
                 "scores before the final activation"
                 if logits is not None
@@ -277,14 +351,20 @@ class Capturer:
         found = candidates(calls)
         return [call.path for call in found if used is None or used.intersection(call.output_ids)]
 
-    def _check_rule(self, targets: Ints) -> None:
+    def _check_rule(self, target: Target, targets: Ints) -> None:
         """Checks the classes that a user's rule gave, which are known only once the model has run."""
         wrong = sorted({int(c) for c in targets if not 0 <= c < (self.classes or 0)})
         if wrong:
             raise ValueError(
                 "A callable `target` that gives class indices must give them between 0 and "
-                f"{(self.classes or 0) - 1}. Received: {wrong} from {self.target.text!r}."
+                f"{(self.classes or 0) - 1}. Received: {wrong} from {target.text!r}."
             )
+
+
+def as_float(tensor: Any, tap: Tap) -> Any:
+    """Returns activations or their gradients as float32, channels last."""
+    tensor = keras.ops.cast(tensor, "float32")
+    return keras.ops.transpose(tensor, (0, 2, 3, 1)) if tap.layout == "channels_first" else tensor
 
 
 def _image_layout(calls: Sequence[LayerCall], inputs: Any) -> str:
@@ -317,14 +397,14 @@ def layer_calls(model: Any, inputs: Any) -> list[LayerCall]:
     loaded = engine.load()
     calls: list[LayerCall] = []
 
-    def look(inputs: Any, class_index: Any) -> dict[str, Any]:
+    def look(inputs: Any) -> dict[str, Any]:
         with loaded.tapped_run(model, inputs, lambda call: False) as run:
             calls[:] = run.calls
         return {}
 
-    run = loaded.compile_pass(look, model, inputs, _fixed_batch(model))
+    run = loaded.compile_pass(look, model, (inputs,), _fixed_batch(model))
     if not calls:
-        run(keras.tree.map_structure(lambda a: a[:1], inputs), np.zeros(1, np.int32))
+        run(keras.tree.map_structure(lambda a: a[:1], inputs))
     return calls
 
 

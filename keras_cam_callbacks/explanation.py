@@ -1,22 +1,16 @@
-"""The pipe from a model and a batch to heatmaps: called once by `explain`, at every epoch end by the callbacks."""
+"""What was found: the heatmaps of a batch, in one view or several, with captions and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-import keras
 import numpy as np
+import numpy.typing as npt
 
-from .batches import make_batch
-from .capture import Capturer
-from .methods import resolve_method
 from .metrics import degenerate
 from .overlay import Overlay, grid
-from .probe import FUNCTIONS, Probe
-from .records import Capture, Floats, Image, Ints, Sample, ValidationBatch
-from .targets import resolve_target
+from .records import Floats, Image, Ints, Sample, ValidationBatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +24,14 @@ class Explanation:
         targets: (N,) int64, the explained classes; None where a score is explained that is no class's.
         predicted: (N,) int64, the predicted classes, or None.
         confidences: (N,) float32 in [0, 1], probability of the explained class; NaN where there is none.
-        layer_name: Path of the explained layer; "" for a method that explains the image itself.
+        layer_name: Path of the explained layer, "mean(block3, block5)" for fused ones; "" for a method that explains
+            the image itself.
         method: Name of the method, with its settings where they are not the defaults.
         batch: The explained batch.
         class_names: Names by class index, or None.
         attributions: (N, H, W, C) float32, signed, for each channel of the images, channels last; None for methods that
-            make one map only.
+            make one map only, and where layers are fused.
+        augmented: By the names of the augmentations, what they changed.
     """
 
     heatmaps: Floats
@@ -49,6 +45,7 @@ class Explanation:
     batch: ValidationBatch
     class_names: tuple[str, ...] | None = None
     attributions: Floats | None = None
+    augmented: Mapping[str, Augmented] = field(default_factory=dict)
 
     def samples(self) -> tuple[Sample, ...]:
         """Returns what is known of each sample, with its caption."""
@@ -63,8 +60,7 @@ class Explanation:
         Returns:
             N pictures, uint8 RGB (H, W, 3).
         """
-        captions = [sample.caption for sample in self.samples()]
-        return (overlay or Overlay()).draw(self.batch.display, self.heatmaps, captions)
+        return pictures({"": self}, overlay or Overlay())
 
     def grid(self, overlay: Overlay | None = None, columns: int | None = None) -> Image:
         """Draws all overlays in one picture.
@@ -78,191 +74,159 @@ class Explanation:
         """
         return grid(self.overlays(overlay), columns)
 
+    def prediction(self, i: int) -> str:
+        """Returns the true and the predicted class of one sample in words."""
+        classes = {"true": self.batch.labels, "predicted": self.predicted}
+        return ", ".join(f"{name} {self._name(int(index[i]))}" for name, index in classes.items() if index is not None)
+
+    def title(self, i: int) -> str:
+        """Returns the explained class of one sample and its probability, or its score, in words."""
+        score, confidence = float(self.scores[i]), float(self.confidences[i])
+        value = f"score {score:.3g}" if np.isnan(confidence) else f"{confidence:.2f}"
+        return value if self.targets is None else f"{self._name(int(self.targets[i]))} {value}"
+
     def _sample(self, i: int, is_degenerate: bool) -> Sample:
         label = None if self.batch.labels is None else int(self.batch.labels[i])
         predicted = None if self.predicted is None else int(self.predicted[i])
         target = None if self.targets is None else int(self.targets[i])
-        score, confidence = float(self.scores[i]), float(self.confidences[i])
-        value = f"score {score:.3g}" if np.isnan(confidence) else f"{confidence:.2f}"
-        parts = [] if label is None else [f"true {self._name(label)}"]
-        if predicted is not None and target in (None, predicted):
-            parts.append(f"predicted {self._name(predicted)}{' ' if target is not None else ', '}{value}")
-        elif predicted is not None:
-            parts += [f"predicted {self._name(predicted)}", f"explained {self._name(target)} {value}"]
+        confidence = float(self.confidences[i])
+        known = self.prediction(i)
+        if predicted is None or target is None:
+            caption = ", ".join(filter(None, (known, self.title(i))))
+        elif target == predicted:
+            caption = known.removesuffix(self._name(predicted)) + self.title(i)
         else:
-            parts.append(value)
-        if is_degenerate:
-            parts.append("no heatmap")
+            caption = f"{known}, explained {self.title(i)}"
         return Sample(
             key=self.batch.sample_keys[i],
             fingerprint=self.batch.fingerprints[i],
             label=label,
             predicted=predicted,
             target=target,
-            score=score,
+            score=float(self.scores[i]),
             confidence=None if np.isnan(confidence) else confidence,
             degenerate=is_degenerate,
-            caption=", ".join(parts),
+            caption=caption + ", no heatmap" * is_degenerate,
         )
 
-    def _name(self, index: int | None) -> str:
-        named = self.class_names is not None and index is not None and 0 <= index < len(self.class_names)
-        return self.class_names[index] if named else str(index)  # type: ignore[index]
+    def _name(self, index: int) -> str:
+        names = self.class_names or ()
+        return names[index] if 0 <= index < len(names) else str(index)
 
 
-class Explainer:
-    """Explains one batch by one method, as often as it is asked, with the weights that the model then has.
+@dataclass(frozen=True, eq=False)
+class Augmented:
+    """What becomes of the heatmaps when the images are augmented.
 
     Attributes:
-        capturer: The tap on the model.
-        target: The target as text.
-        method: The method as text.
+        explanation: The explanation of the augmented images, each explained by the same target: "predicted" is what the
+            model predicts for the augmented image.
+        restored: (N, H, W) float32, the heatmaps at the images' size in the frame of the original images; NaN where
+            the augmented image doesn't show a pixel.
+        correlation: (N,) float64 in [-1, 1], of the positive parts of `restored` and of the map without augmentation,
+            over the pixels that both have; NaN where there is none.
+        unchanged: (N,) bool, whether the predicted class is the same; None where none is predicted.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        batch: ValidationBatch,
-        layer_name: Any = None,
-        *,
-        method: str | Callable[..., Any] = "gradcam",
-        target: Any = "predicted",
-        class_names: Sequence[str] | None = None,
-        batch_size: int = 32,
-    ) -> None:
-        """Checks all settings and traces the model, as `explain` describes.
-
-        Raises:
-            ValueError: If a setting does not fit the model or the batch.
-            TypeError: If a setting is of the wrong kind.
-        """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
-        self._method = resolve_method(method)
-        self._batch = batch
-        resolved = resolve_target(target, len(batch), batch.labels)
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
-        if not model.built:
-            _build(model, keras.tree.map_structure(lambda a: a[:1], batch.inputs))
-        self.capturer = Capturer(
-            model,
-            batch.inputs,
-            layer_name,
-            target=resolved,
-            needs=self._method.needs,
-            batch_size=int(batch_size),
-        )
-        functions = [name for name in self._method.needs if name in FUNCTIONS]
-        self._probe = Probe(self.capturer, functions) if functions else None
-        self.target = resolved.text
-        self.method = self._method.text
-        self._class_names = _checked_names(class_names, self.capturer.classes)
-
-    def __call__(self) -> Explanation:
-        """Returns the heatmaps with the weights that the model has now."""
-        kept: list[Capture] = []
-        maps: list[Floats] = []
-        each: list[Floats] = []
-        start = 0
-        for capture in self.capturer():
-            functions = None if self._probe is None else self._probe.functions(start, capture.targets)
-            heatmaps, attributions = self._method(capture, functions)
-            maps.append(heatmaps)
-            if attributions is not None:
-                each.append(attributions)
-            kept.append(_without_maps(capture))
-            start += len(capture.scores)
-
-        def joined(name: str) -> Any:
-            parts = [getattr(capture, name) for capture in kept]
-            return None if parts[0] is None else np.concatenate(parts)
-
-        return Explanation(
-            heatmaps=np.concatenate(maps),
-            outputs=joined("outputs"),
-            scores=joined("scores"),
-            targets=joined("targets"),
-            predicted=joined("predicted"),
-            confidences=joined("confidences"),
-            layer_name=self.capturer.layer_name,
-            method=self.method,
-            batch=self._batch,
-            class_names=self._class_names,
-            attributions=np.concatenate(each) if each else None,
-        )
+    explanation: Explanation
+    restored: Floats
+    correlation: npt.NDArray[np.float64]
+    unchanged: npt.NDArray[np.bool_] | None
 
 
-def explain(
-    model: Any,
-    images: Any,
-    layer_name: Any = None,
-    *,
-    method: str | Callable[..., Any] = "gradcam",
-    target: Any = "predicted",
-    class_names: Sequence[str] | None = None,
-    max_samples: int | None = None,
-    display: Any = None,
-    batch_size: int = 32,
-) -> Explanation:
-    """Explains images with a trained model.
+@dataclass(frozen=True, eq=False)
+class Explanations(Mapping[str, Explanation]):
+    """Explanations of one batch by several methods, or of several targets, by their names.
 
-    Args:
-        model: Any Keras 3 model; it is left as it is.
-        images: Images as the model takes them, (N, H, W, C), or `(images, labels)`, or any data that `fit` takes.
-        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
-            nested model, the layer itself, or None for the last feature map.
-        method: Name of a method (see `METHODS`), a method with settings, as `SmoothGrad(samples=50)`, or a function
-            (activations, gradients) -> heatmaps (N, h, w).
-        target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
-            returns (samples,) class indices (whole numbers) or scores (floating point).
-        class_names: Names by class index, for captions.
-        max_samples: How many samples to explain, the first ones; None for all, which an endless dataset has not.
-        display: What people see where it differs from the model's input: images, or a function of the images.
-        batch_size: Largest number of samples that run at once.
-
-    Returns:
-        The explanation: `.heatmaps` (N, h, w) float32 raw, and `.overlays()` uint8.
-
-    Raises:
-        ValueError: If a setting does not fit the model or the images. The message tells what would.
-        TypeError: If a setting is of the wrong kind.
+    Attributes:
+        views: The explanations by name: "layercam"; "true"; "layercam_true" for several of both.
 
     Example:
-        >>> explanation = explain(model, images, method="layercam")
-        >>> pictures = explanation.overlays(Overlay(layout="panel"))
+        >>> found = explain(model, images, method=["gradcam", "smoothgrad"])
+        >>> found["smoothgrad"].heatmaps.shape
+        >>> picture = found.grid()
     """
-    batch = make_batch(images, model, max_samples=max_samples, display=display)
-    explainer = Explainer(
-        model, batch, layer_name, method=method, target=target, class_names=class_names, batch_size=batch_size
+
+    views: Mapping[str, Explanation]
+
+    def __getitem__(self, name: str) -> Explanation:
+        return self.views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.views)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Returns what is known of each sample in the first view."""
+        return next(iter(self.values())).samples()
+
+    def overlays(self, overlay: Overlay | None = None) -> tuple[Image, ...]:
+        """Draws for each sample the image and the heatmaps side by side, under their names.
+
+        Args:
+            overlay: How to draw; by default `Overlay()`.
+
+        Returns:
+            N pictures, uint8 RGB (H, W, 3).
+        """
+        return pictures(self.views, overlay or Overlay())
+
+    def grid(self, overlay: Overlay | None = None, columns: int | None = 1) -> Image:
+        """Draws all samples in one picture, uint8 RGB (H, W, 3), by default one below the other."""
+        return grid(self.overlays(overlay), columns)
+
+
+def pictures(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Image, ...]:
+    """Draws one picture for each sample: all views side by side, and one row below for each augmentation.
+
+    Args:
+        views: Explanations of one batch by name; a single one may have the name "".
+        overlay: How to draw.
+
+    Returns:
+        N pictures, uint8 RGB (H, W, 3).
+    """
+    first = next(iter(views.values()))
+    if not first.augmented:
+        return _row(views, overlay)
+    shown = replace(first.batch, beside={"original": first.batch.display}, display_name="not augmented")
+    rows = [_row({name: replace(view, batch=shown) for name, view in views.items()}, overlay, "not augmented")]
+    for augmentation in first.augmented:
+        augmented = {name: view.augmented[augmentation].explanation for name, view in views.items()}
+        found = {name: view.augmented[augmentation].correlation for name, view in views.items()}
+        rows.append(_row(augmented, overlay, augmentation, found))
+    return tuple(grid(of_sample, columns=1) for of_sample in zip(*rows, strict=True))
+
+
+def _row(
+    views: Mapping[str, Explanation],
+    overlay: Overlay,
+    heading: str = "",
+    correlations: Mapping[str, npt.NDArray[np.float64]] | None = None,
+) -> tuple[Image, ...]:
+    """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
+    first = next(iter(views.values()))
+    batch, correlations = first.batch, correlations or {}
+    several = len({id(view.scores) for view in views.values()}) > 1
+    known = [first.prediction(i) if several else sample.caption for i, sample in enumerate(first.samples())]
+    captions = [": ".join(filter(None, (heading, text))) for text in known]
+    if list(views) == [""]:
+        captions = [text + _correlated(correlations.get(""), i) for i, text in enumerate(captions)]
+        return overlay.draw(batch.display, first.heatmaps, captions)
+    titles = {
+        name: [
+            (f"{name}: {view.title(i)}" if several else name) + _correlated(correlations.get(name), i)
+            for i in range(len(batch))
+        ]
+        for name, view in views.items()
+    }
+    maps = {name: view.heatmaps for name, view in views.items()}
+    return overlay.draw_several(
+        batch.display, maps, captions, titles=titles, beside=batch.beside, title=batch.display_name
     )
-    return explainer()
 
 
-def _build(model: Any, sample: Any) -> None:
-    """Makes the variables of a model that has not run yet."""
-    try:
-        # What the call itself would change, such as the states of seeds, stays in the scope.
-        with keras.StatelessScope():
-            model(sample, training=False)
-    except ValueError:  # Keras allows no variables of given values there; a model that has them is built by a call.
-        model(sample, training=False)
-
-
-def _without_maps(capture: Capture) -> Capture:
-    """Returns the capture without its large arrays, so that one chunk at a time is held."""
-    rest = {name: getattr(capture, name) for name in ("outputs", "scores", "targets", "predicted", "confidences")}
-    return Capture(activations=None, gradients=None, kernel=None, **rest)
-
-
-def _checked_names(class_names: Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
-    """Returns the class names, after a check that there are enough."""
-    if class_names is None:
-        return None
-    names = tuple(map(str, class_names))
-    if isinstance(class_names, (str, Mapping)) or (classes is not None and len(names) != classes):
-        raise ValueError(
-            f"`class_names` must be a list of one name for each of the model's {classes} classes. "
-            f"Received: {class_names!r}."
-        )
-    return names
+def _correlated(correlation: npt.NDArray[np.float64] | None, i: int) -> str:
+    return "" if correlation is None or np.isnan(correlation[i]) else f", correlation {correlation[i]:.2f}"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from . import engine
 from .batches import largest_input
-from .capture import Capturer
+from .capture import Capturer, Tap
 from .records import Floats, Ints
 from .targets import PREDICTED, explained_scores, single_output
 
@@ -32,6 +32,9 @@ FUNCTIONS = ("score", "layer_score", "gradient", "guided_gradient", "activation_
 """
 
 
+LAYER_FUNCTIONS = ("layer_score", "activation_gradient", "guided_activation_gradient")
+"""Those that are functions of a layer."""
+
 _PATIENCE = 3.0  # seconds, before progress is shown
 
 
@@ -43,17 +46,19 @@ class Probe:
     with several inputs only the images are varied; each copy has the other inputs of its sample.
     """
 
-    def __init__(self, capturer: Capturer, names: Iterable[str]) -> None:
+    def __init__(self, capturer: Capturer, names: Iterable[str], target: int = 0, tap: Tap | None = None) -> None:
         """Traces the functions.
 
         Args:
-            capturer: Knows the model, the batch, the target, and the layer if there is one.
+            capturer: Knows the model, the batch and the targets.
             names: Those of `FUNCTIONS` that are needed.
+            target: Which of the capturer's targets is explained.
+            tap: The layer, for functions of a layer.
 
         Raises:
             ValueError: If the model has no such function: no gradient reaches the images, or no ReLU is there.
         """
-        self._capturer = capturer
+        self._capturer, self._target, self._tap = capturer, target, tap
         self._engine = engine.load()
         self._leaves = keras.tree.flatten(capturer.inputs)
         images = largest_input(capturer.inputs)
@@ -107,21 +112,22 @@ class Probe:
             if i not in self._tensors and (i != self._at or name == "layer_score"):
                 self._tensors[i] = keras.ops.convert_to_tensor(leaf)
         if name == "layer_score":
-            shape: Any = (1, *capturer.layer_shape[1:])
+            assert self._tap is not None
+            shape: Any = (1, *self._tap.shape[1:])
             example: Floats = np.zeros(shape, np.float32)
         else:
             example = capturer.as_images(self._leaves[self._at][:1])
         function: Callable[..., Any] = self._engine.compile_pass(
             partial(self._traced, name),
             capturer.model,
-            (example, np.zeros(1, np.int32)),
+            ((example, np.zeros(1, np.int32)), np.zeros(1, np.int32)),
             capturer.fixed,
             traced=name.startswith("guided"),
         )
         eager = getattr(capturer.model, "run_eagerly", False)
         whole = self._dtype.kind in "biu" and name == "gradient"
         if eager or whole:
-            clean = next(iter(capturer()))
+            clean = next(iter(capturer())).captures[self._target][0]
             targets = None if clean.targets is None else clean.targets[:1]
             found = self._run(function, example, np.zeros(1, np.int64), targets)
             if whole and not np.allclose(found["scores"], clean.scores[:1], rtol=1e-2, atol=1e-3):
@@ -138,8 +144,9 @@ class Probe:
 
         with self._engine.left_as_found(model):
             if name == "layer_score":
-                layered = self._to_layout(values, self._capturer.layer_layout)
-                with self._engine.replaced(self._capturer.layer, layered):
+                assert self._tap is not None
+                layered = self._to_layout(values, self._tap.layout)
+                with self._engine.replaced(self._tap.layer, layered):
                     return {"result": self._score(inputs, class_index)}
             if name == "score":
                 inputs[self._at] = self._to_input(values, whole=True)
@@ -176,16 +183,18 @@ class Probe:
         output = single_output(outputs)
         logits = None if output is None else self._engine.find_logits(output)[0]
         # A rule that names classes named them for the samples themselves; their copies are held to these.
-        rule = capturer.target.rule if capturer.scores_by_rule else None
+        rule = capturer.targets[self._target].rule if capturer.scores_by_rule[self._target] else None
         return explained_scores(outputs, logits, class_index, rule, capturer.expects)[0]
 
     def _highest(self, leaves: list[Any]) -> Any:
         """Runs the model and returns (M,): the layer's largest activation at each position, summed."""
         capturer, ops = self._capturer, keras.ops
+        tap = self._tap
+        assert tap is not None
         inputs = keras.tree.pack_sequence_as(capturer.inputs, leaves)
-        with self._engine.tapped_run(capturer.model, inputs, lambda call: call.layer is capturer.layer) as run:
-            channels = 1 if capturer.layer_layout == "channels_first" else -1
-            return ops.sum(ops.cast(ops.max(run.watched[1], axis=channels), "float32"), axis=(1, 2))
+        with self._engine.tapped_run(capturer.model, inputs, lambda call: call.layer is tap.layer) as run:
+            channels = 1 if tap.layout == "channels_first" else -1
+            return ops.sum(ops.cast(ops.max(run.watched[0][1], axis=channels), "float32"), axis=(1, 2))
 
     def _to_input(self, images: Any, whole: bool = False) -> Any:
         """Turns images (M, H, W, C) into what the model takes; whole numbers only where no gradient is needed."""

@@ -32,6 +32,8 @@ class ValidationBatch:
         display: N images for people, uint8 RGB (H, W, 3); they may differ in size.
         value_range: How the display images were made: the recognised value range of the model's
             input ("[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std", "min-max"), or "given".
+        display_name: What the display images are called where others stand beside them.
+        beside: By name, in order, what people see beside the display images in a panel: N images each, as in `display`.
     """
 
     inputs: Any
@@ -40,6 +42,8 @@ class ValidationBatch:
     fingerprints: tuple[str, ...]
     display: tuple[Image, ...]
     value_range: str
+    display_name: str = "image"
+    beside: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample_keys)
@@ -100,30 +104,48 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
+class View:
+    """One of several explanations of the same samples: by another method, or of another target.
+
+    Attributes:
+        heatmaps: (N, h, w) float32, raw.
+        samples: One `Sample` for each row.
+    """
+
+    heatmaps: Floats
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class EpochRecord:
     """All that is logged of one epoch; every tracker gets this same object.
 
     Attributes:
         epoch: The epoch as Keras counts it, from 0 in every fit that does not say otherwise.
         step: Our own count, which goes on where a second fit starts at epoch 0 again.
-        heatmaps: (N, h, w) float32, raw: unscaled, signed, at the layer's or the image's size.
+        heatmaps: (N, h, w) float32, raw: unscaled, signed, at the layer's or the image's size; of several views those
+            of the first. None where the pictures show something else.
         overlays: N pictures, uint8 RGB (H, W, 3).
         encoded: The same N pictures as the bytes of an image file.
         image_format: "jpg" or "png", the format of `encoded`.
         scalars: Numbers about the epoch by name, without prefix.
         samples: One `Sample` for each row.
         outputs: (N, K) float32, what the model put out, or None where it has several outputs.
+        views: All views by name, where there are several.
+        values: (N,) numbers of each sample by name, of which the scalars of these names are the means.
     """
 
     epoch: int
     step: int
-    heatmaps: Floats
+    heatmaps: Floats | None
     overlays: tuple[Image, ...]
     encoded: tuple[bytes, ...]
     image_format: str
     scalars: Mapping[str, float]
     samples: tuple[Sample, ...]
     outputs: Floats | None = None
+    views: Mapping[str, View] = field(default_factory=dict)
+    values: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +168,7 @@ class RunConfig:
         value_range: As in `ValidationBatch`.
         overlay: Settings of the overlays.
         versions: Versions of this package, Python, Keras, its backend, numpy and OpenCV.
+        views: Names of the views, where there are several.
     """
 
     directory: Path
@@ -162,3 +185,4 @@ class RunConfig:
     value_range: str
     overlay: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    views: tuple[str, ...] = ()

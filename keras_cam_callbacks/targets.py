@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,11 @@ import numpy as np
 from .records import Floats, Ints
 
 PREDICTED = -1
+
+_KINDS = (
+    "'predicted', 'true', 'both', 'top2' to 'top9', a class index, one index for each sample, a callable on the "
+    "model's outputs, or a dict of these by name"
+)
 
 _CROSSENTROPIES = tuple(
     getattr(keras.losses, name)
@@ -33,13 +39,47 @@ class Target:
 
     Attributes:
         text: The target as it stands in records: "predicted", "true", "3", "[0, 1]", or a callable's name.
-        class_index: (N,) int64 explained classes; `PREDICTED` for the predicted one.
+        class_index: (N,) int64 explained classes; -k stands for the class with the k-th highest score, so that
+            `PREDICTED` is -1.
         rule: A user's function of the model's outputs, or None.
+        rank: k where a class is explained by its rank, else 0.
     """
 
     text: str
     class_index: Ints
     rule: Callable[[Any], Any] | None = None
+    rank: int = 0
+
+
+def resolve_targets(target: Any, samples: int, labels: Ints | None) -> dict[str, Target]:
+    """Turns what the user gave as `target` into one target or several under their names.
+
+    Args:
+        target: As for `resolve_target`; "both" for "predicted" and "true"; "top2" to "top9" for so many classes with
+            the highest scores; or a dict of targets by names of the user's.
+        samples: N.
+        labels: (N,) true classes or None.
+
+    Returns:
+        The targets by name; a single one has the name "".
+
+    Raises:
+        ValueError: As `resolve_target`, or if the dict is empty.
+        TypeError: As `resolve_target`.
+    """
+    if isinstance(target, Mapping):
+        if not target or not all(isinstance(name, str) and name for name in target):
+            raise ValueError(
+                "`target` as a dict must hold targets by their names. "
+                f"Received: {target!r}. {{'predicted': 'predicted', 'grade 3': 3}} works."
+            )
+        return {name: resolve_target(single, samples, labels) for name, single in target.items()}
+    if isinstance(target, str) and target == "both":
+        return {name: resolve_target(name, samples, labels) for name in ("predicted", "true")}
+    if isinstance(target, str) and re.fullmatch("top[2-9]", target):
+        ranks = range(1, int(target[3]) + 1)
+        return {f"top{k}": Target(f"top{k}", np.full(samples, -k, np.int64), rank=k) for k in ranks}
+    return {"": resolve_target(target, samples, labels)}
 
 
 def resolve_target(target: Any, samples: int, labels: Ints | None) -> Target:
@@ -59,7 +99,7 @@ def resolve_target(target: Any, samples: int, labels: Ints | None) -> Target:
         return Target(name, np.full(samples, PREDICTED, np.int64), target)
     if isinstance(target, str):
         if target == "predicted":
-            return Target(target, np.full(samples, PREDICTED, np.int64))
+            return Target(target, np.full(samples, PREDICTED, np.int64), rank=1)
         if target == "true":
             if labels is None:
                 raise ValueError(
@@ -68,16 +108,10 @@ def resolve_target(target: Any, samples: int, labels: Ints | None) -> Target:
                     "Give (x, y), or explain target='predicted'."
                 )
             return Target(target, labels)
-        raise ValueError(
-            "`target` must be 'predicted', 'true', a class index, one index for each sample, or a callable on the "
-            f"model's outputs. Received: {target!r}."
-        )
+        raise ValueError(f"`target` must be {_KINDS}. Received: {target!r}.")
     index = np.asarray(target)
     if index.dtype.kind not in "iu" or index.ndim > 1:
-        raise TypeError(
-            "`target` must be 'predicted', 'true', a class index, one index for each sample, or a callable on the "
-            f"model's outputs. Received: {target!r} of type {type(target).__name__}."
-        )
+        raise TypeError(f"`target` must be {_KINDS}. Received: {target!r} of type {type(target).__name__}.")
     if index.ndim == 1 and len(index) != samples:
         raise ValueError(
             f"`target` must hold one class index for each of the {samples} explained samples. "
@@ -96,8 +130,13 @@ def check_classes(target: Target, classes: int | None) -> None:
     Raises:
         ValueError: If a class index is out of range, or the outputs tell no classes.
     """
-    if target.rule is not None or target.text == "predicted":
+    if target.rule is not None or target.rank == 1:
         return
+    if classes is not None and target.rank > classes:
+        raise ValueError(
+            f"The model must tell as many classes apart as are explained. Received: target={target.text!r} for a model "
+            f"of {classes} classes. target='top{classes}' works."
+        )
     if classes is None:
         raise ValueError(
             "A class can be explained only where the model puts out a score for each class. "
@@ -105,7 +144,7 @@ def check_classes(target: Target, classes: int | None) -> None:
             "Give target='predicted' to explain the output itself, or a callable on the outputs."
         )
     wrong = sorted({int(c) for c in target.class_index if not 0 <= c < classes})
-    if wrong:
+    if wrong and not target.rank:
         what = "labels" if target.text == "true" else "`target`"
         raise ValueError(
             f"Class indices must lie between 0 and {classes - 1}, for the model tells {classes} classes apart. "
@@ -160,7 +199,12 @@ def scores_before_activation(output: Any, logits: Any, expects: str | None) -> A
 
 
 def explained_scores(
-    outputs: Any, logits: Any, class_index: Any, rule: Callable[[Any], Any] | None, expects: str | None
+    outputs: Any,
+    logits: Any,
+    class_index: Any,
+    rule: Callable[[Any], Any] | None,
+    expects: str | None,
+    rank: int = 1,
 ) -> tuple[Any, Any | None, Any | None]:
     """Computes each sample's explained score, differentiable with respect to the activations.
 
@@ -170,9 +214,10 @@ def explained_scores(
     Args:
         outputs: The model's outputs, tensors in any structure.
         logits: What went into the final activation, or None where there was none to be found.
-        class_index: (N,) int32 tensor, `PREDICTED` for the predicted class.
+        class_index: (N,) int32 tensor, -k for the class with the k-th highest score.
         rule: A user's function of the outputs: whole numbers are taken as class indices, others as the scores.
         expects: `loss_expects(model)`.
+        rank: The largest k.
 
     Returns:
         (N,) float32 scores, (N,) int32 explained classes and (N,) int32 predicted classes; None where there are none.
@@ -198,7 +243,12 @@ def explained_scores(
             return ops.cast(result, "float32"), None, predicted
         classes = predicted = ops.cast(result, "int32")
     elif predicted is not None:
-        classes = ops.where(class_index < 0, predicted, class_index)
+        highest = predicted[:, None]
+        if rank > 1:
+            order = ops.top_k(raw, rank)[1] if not unit else ops.stack([predicted, 1 - predicted], axis=1)
+            highest = ops.cast(order, "int32")
+        ranked = ops.take_along_axis(highest, ops.clip(-1 - class_index, 0, rank - 1)[:, None], axis=1)[:, 0]
+        classes = ops.where(class_index < 0, ranked, class_index)
     if not flat:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
         example = "outputs['name'][:, 3]" if output is None else "keras.ops.mean(outputs[..., 3], axis=(1, 2))"

@@ -45,6 +45,8 @@ def test_gradcam_in_fit_equals_a_tape_over_the_split_model(build):
 @pytest.mark.parametrize(("kind", "trainable"), [("functional", True), ("sequential", False)])
 def test_layer_inside_a_nested_application(kind, trainable):
     split = models.mobilenet("Conv_1", trainable, kind)
+    # Larger steps make a net in which a change of 1e-6 in the image changes the activations by a tenth.
+    split.model.compile(keras.optimizers.SGD(0.01), models.SPARSE)
     fit_both(split, models.images(4, (96, 96, 3)), models.labels(4))
     assert split.model.get_layer("base").trainable is trainable
 

@@ -175,7 +175,7 @@ def test_no_retrace_and_no_growth_over_fifty_epochs(tmp_path):
             gc.collect()
             with open("/proc/self/statm") as statm:
                 resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            seen.append((len(gc.get_objects()), resident, len(calls), logger._explainer.capturer.traces))
+            seen.append((len(gc.get_objects()), resident, len(calls), logger._source.capturer.traces))
 
     callbacks = [logger, keras.callbacks.LambdaCallback(on_epoch_end=measure)]
     model.fit(x, y, epochs=50, verbose=0, callbacks=callbacks)

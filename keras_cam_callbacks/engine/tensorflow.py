@@ -30,34 +30,37 @@ class Run:
         outputs: What the model returned.
         calls: The calls of its layers, in the order in which they ended.
         tensors: Every output tensor of a layer by its id.
-        watched: The last wanted call and its output tensor.
-        tape: Recorded what lies behind that output.
+        watched: The wanted calls that count, and their output tensors.
+        tape: Recorded what lies behind the first of these outputs.
     """
 
     outputs: Any = None
     calls: list[LayerCall] = field(default_factory=list)
     tensors: dict[Any, Any] = field(default_factory=dict)
-    watched: tuple[LayerCall, Any] | None = None
+    watched: list[tuple[LayerCall, Any]] = field(default_factory=list)
     tape: Any = None
 
-    def gradients(self, scores: Any) -> Any | None:
-        """Returns d scores / d watched output, float32; None where the scores (N,) do not depend on it."""
-        assert self.watched is not None
-        activations = self.watched[1]
-        scale = _FLOAT16_SCALE if activations.dtype == tf.float16 else 1.0
-        result = self.tape.gradient(scores, activations, output_gradients=tf.fill(tf.shape(scores), scale))
-        return None if result is None else tf.cast(result, tf.float32) / scale
+    def gradients(self, scores: Any) -> list[Any | None]:
+        """Returns d scores / d output for each watched output, float32; None where the scores (N,) do not depend on it.
+
+        May be asked for several scores.
+        """
+        activations = [output for _, output in self.watched]
+        scale = _FLOAT16_SCALE if any(output.dtype == tf.float16 for output in activations) else 1.0
+        found = self.tape.gradient(scores, activations, output_gradients=tf.fill(tf.shape(scores), scale))
+        return [None if gradient is None else tf.cast(gradient, tf.float32) / scale for gradient in found]
 
 
 @contextmanager
-def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> Iterator[Run]:
+def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool], last_only: bool = True) -> Iterator[Run]:
     """Runs the model in inference mode; what is computed inside the context is recorded behind it.
 
     Args:
         model: The model.
         inputs: Tensors as the model takes them.
-        wanted: Takes each call as it ends. True starts the tape anew at its output: so one run is enough where the
-            layer is known only afterwards, and no more is recorded than lies behind it.
+        wanted: Takes each call as it ends; True has its output watched.
+        last_only: Whether each wanted call starts the tape anew at its output: so one run is enough where the layer is
+            known only afterwards, and no more is recorded than lies behind it. Else all wanted outputs are watched.
     """
     run = Run()
     with ExitStack() as recording, left_as_found(model):
@@ -74,10 +77,15 @@ def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool]) -> 
             )
             run.calls.append(call)
             if wanted(call) and tf.is_tensor(output):
-                recording.close()
-                run.tape = recording.enter_context(tf.GradientTape(watch_accessed_variables=False))
+                if last_only:
+                    recording.close()
+                    run.watched.clear()
+                if not run.watched:
+                    # Persistent, for several scores may be differentiated.
+                    run.tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+                    recording.enter_context(run.tape)
                 run.tape.watch(output)
-                run.watched = call, output
+                run.watched.append((call, output))
 
         with ExitStack() as taps:
             for path, layer in walk(model):
@@ -233,14 +241,14 @@ def used_tensors(scores: Any) -> set[Any] | None:
 
 
 def compile_pass(
-    function: Callable[..., Any], model: Any, example: Any, samples: int | None = None, traced: bool = False
+    function: Callable[..., Any], model: Any, example: tuple[Any, ...], samples: int | None = None, traced: bool = False
 ) -> Callable[..., Any]:
-    """Traces a function of (inputs, class_index) once, for any number of samples.
+    """Traces a function of arrays once, for any number of samples.
 
     Args:
-        function: Takes inputs like `example` and an int32 tensor (N,).
+        function: Takes arguments like `example`.
         model: The model; one that the user runs eagerly is not traced but run eagerly.
-        example: Arrays that give the inputs' structure, shapes and dtypes.
+        example: For each argument, arrays (N, ...) that give its structure, shapes and dtypes.
         samples: The number of samples, where the model takes no other; else it is free.
         traced: Whether a model that the user runs eagerly is traced all the same.
 
@@ -256,6 +264,5 @@ def compile_pass(
         compiled = function
     else:
         specs = tf.nest.map_structure(lambda a: tf.TensorSpec((samples, *a.shape[1:]), tf.as_dtype(a.dtype)), example)
-        index = tf.TensorSpec((samples,), tf.int32)
-        compiled = tf.function(function, autograph=False).get_concrete_function(specs, index)
+        compiled = tf.function(function, autograph=False).get_concrete_function(*specs)
     return to_numpy

@@ -112,6 +112,37 @@ METHODS: dict[str, Method] = {
 }
 
 
+def resolve_methods(method: Any) -> dict[str, Method]:
+    """Returns one method or several under their names.
+
+    Args:
+        method: As for `resolve_method`; or a list of these, or a dict by names of the user's.
+
+    Returns:
+        The methods by name; a single one has the name "".
+
+    Raises:
+        ValueError: As `resolve_method`, or if the list is empty or names two methods alike.
+        TypeError: As `resolve_method`.
+    """
+    if not isinstance(method, (Mapping, list, tuple)):
+        return {"": resolve_method(method)}
+    if isinstance(method, Mapping):
+        several = {name: resolve_method(each) for name, each in method.items()}
+    else:
+        found = [resolve_method(each) for each in method]
+        names = [each.name for each in found]
+        # Two settings of one method go by their texts.
+        texts = [each.text if names.count(each.name) > 1 else each.name for each in found]
+        several = dict(zip(texts, found, strict=True))
+    if not several or len(several) < len(method) or not all(isinstance(name, str) and name for name in several):
+        raise ValueError(
+            "`method` as a list or dict must hold methods that differ, by names. "
+            f"Received: {method!r}. ['gradcam', 'layercam'] works, and {{'ours': my_method}}."
+        )
+    return several
+
+
 def resolve_method(method: str | Callable[..., Floats]) -> Method:
     """Returns the method of that name, or wraps a method with settings, or a user's function.
 

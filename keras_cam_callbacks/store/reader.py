@@ -36,6 +36,8 @@ class StoredEpoch:
         captions: N captions, one for each sample key.
         heatmap_file: The file of `arrays`.
         overlay_files: N image files, JPEG or PNG.
+        views: Names of the views, where there are several.
+        value_names: Names of the rows of the array `values`.
     """
 
     epoch: int
@@ -45,6 +47,8 @@ class StoredEpoch:
     captions: tuple[str, ...]
     heatmap_file: Path
     overlay_files: tuple[Path, ...]
+    views: tuple[str, ...] = ()
+    value_names: tuple[str, ...] = ()
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Reads the epoch's arrays.
@@ -52,7 +56,8 @@ class StoredEpoch:
         Returns:
             heatmaps (N, h, w) float32, raw; scores (N,) float32; confidences (N,) float32, NaN for none;
             predicted and targets (N,) int64, -1 for none; degenerate (N,) bool; outputs (N, K) float32 where
-            the record had them.
+            the record had them; values (len(value_names), N) float64. Those of a second view have "_1" behind their
+            names, and so on; where pictures show no heatmaps, there are none.
 
         Raises:
             ValueError: If the file is damaged, or holds pickled objects.
@@ -61,7 +66,7 @@ class StoredEpoch:
         try:
             with open(self.heatmap_file, "rb") as binary, np.load(binary, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            arrays["heatmaps"]
+            arrays["scores"]
         except (ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"A heatmap file must be an .npz of plain arrays. Received: {self.heatmap_file} ({error}). "
@@ -69,10 +74,34 @@ class StoredEpoch:
             ) from error
         return arrays
 
-    def heatmaps(self) -> Floats:
-        """Reads the raw heatmaps, (N, h, w) float32; raises as `arrays` does."""
-        heatmaps: Floats = self.arrays()["heatmaps"]
+    def heatmaps(self, view: str = "") -> Floats:
+        """Reads the raw heatmaps.
+
+        Args:
+            view: Which of `views`; by default the first.
+
+        Returns:
+            (N, h, w) float32.
+
+        Raises:
+            ValueError: If there is no such view, or as `arrays` does.
+        """
+        heatmaps: Floats = self._of_view("heatmaps", view)
         return heatmaps
+
+    def values(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Reads the numbers of each sample by name, (N,) float64; raises as `arrays` does."""
+        return dict(zip(self.value_names, self.arrays().get("values", ()), strict=True))
+
+    def _of_view(self, name: str, view: str) -> Any:
+        place = self.views.index(view) if view in self.views else 0
+        arrays, key = self.arrays(), f"{name}_{place}" if place else name
+        if (view and view not in self.views) or key not in arrays:
+            raise ValueError(
+                f"A view must be one of this epoch's: {list(self.views) or 'it has one without a name'}. "
+                f"Received: {view!r}, of which it has no {name}."
+            )
+        return arrays[key]
 
     def overlays(self) -> tuple[Image, ...]:
         """Reads the N overlays, uint8 RGB (H, W, 3); raises as `read_image` does."""
@@ -187,6 +216,8 @@ def _stored_epoch(directory: Path, entry: Any, samples: int) -> StoredEpoch:
         captions=tuple(str(caption) for caption in entry["captions"]),
         heatmap_file=_inside(folder, entry["heatmaps"]),
         overlay_files=tuple(_inside(folder, name) for name in entry["overlays"]),
+        views=tuple(map(str, entry.get("views", ()))),
+        value_names=tuple(map(str, entry.get("values", ()))),
     )
 
 

@@ -82,6 +82,7 @@ def _manifest(config: RunConfig) -> dict[str, Any]:
         "value_range",
         "overlay",
         "class_names",
+        "views",
     )
     samples = ("sample_keys", "fingerprints", "labels")
     return {
@@ -169,10 +170,11 @@ class RunWriter:
             OSError: If the disk is full, or the folder was removed.
         """
         keys = tuple(sample.key for sample in record.samples)
-        if keys != self._keys or not len(record.encoded) == len(record.heatmaps) == len(keys):
+        counts = [len(maps) for maps in _heatmaps(record).values()]
+        if keys != self._keys or {len(record.encoded), len(keys), *counts} != {len(keys)}:
             raise ValueError(
                 f"A record must hold one heatmap and one overlay for each of the samples {list(self._keys)}. "
-                f"Received: {len(record.heatmaps)} heatmaps, {len(record.encoded)} overlays, {list(keys)}."
+                f"Received: {counts} heatmaps, {len(record.encoded)} overlays, {list(keys)}."
             )
         if self._log.stat().st_size != self._end:
             raise RuntimeError(
@@ -194,6 +196,8 @@ class RunWriter:
             "scalars": record.scalars,
             "captions": [sample.caption for sample in record.samples],
             "heatmaps": f"heatmaps/{name}.npz",
+            "views": list(record.views),
+            "values": list(record.values),
             "overlays": [f"overlays/{name}/{file}" for file in files],
         }
         data = json.dumps(_plain(line), allow_nan=False).encode("utf-8") + b"\n"
@@ -202,21 +206,36 @@ class RunWriter:
         self._end += len(data)
 
 
+def _heatmaps(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:
+    """Returns the heatmaps of all views; names of the user's are no names of files in an archive."""
+    every = [view.heatmaps for view in record.views.values()] or [record.heatmaps]
+    return {f"heatmaps{_place(i)}": maps for i, maps in enumerate(every) if maps is not None}
+
+
+def _place(view: int) -> str:
+    return f"_{view}" if view else ""
+
+
 def _arrays(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:
-    samples = record.samples
-    # Class indices are never negative, so that -1 can stand for none.
-    predicted = [-1 if s.predicted is None else s.predicted for s in samples]
-    targets = [-1 if s.target is None else s.target for s in samples]
-    confidences = [math.nan if s.confidence is None else s.confidence for s in samples]
-    return {
-        "heatmaps": np.asarray(record.heatmaps, np.float32),
-        "scores": np.array([s.score for s in samples], np.float32),
-        "confidences": np.array(confidences, np.float32),
-        "predicted": np.array(predicted, np.int64),
-        "targets": np.array(targets, np.int64),
-        "degenerate": np.array([s.degenerate for s in samples], np.bool_),
-        **({} if record.outputs is None else {"outputs": np.asarray(record.outputs, np.float32)}),
+    arrays: dict[str, npt.NDArray[Any]] = {
+        name: np.asarray(maps, np.float32) for name, maps in _heatmaps(record).items()
     }
+    every = [view.samples for view in record.views.values()] or [record.samples]
+    for view, samples in enumerate(every):
+        # Class indices are never negative, so that -1 can stand for none.
+        columns: dict[str, npt.NDArray[Any]] = {
+            "scores": np.array([s.score for s in samples], np.float32),
+            "confidences": np.array([math.nan if s.confidence is None else s.confidence for s in samples], np.float32),
+            "predicted": np.array([-1 if s.predicted is None else s.predicted for s in samples], np.int64),
+            "targets": np.array([-1 if s.target is None else s.target for s in samples], np.int64),
+            "degenerate": np.array([s.degenerate for s in samples], np.bool_),
+        }
+        arrays |= {name + _place(view): column for name, column in columns.items()}
+    if record.outputs is not None:
+        arrays["outputs"] = np.asarray(record.outputs, np.float32)
+    if record.values:
+        arrays["values"] = np.array(list(record.values.values()), np.float64)
+    return arrays
 
 
 def choose_directory(log_dir: str | Path, config: RunConfig, first_epoch: int) -> tuple[Path, int | None]:

@@ -1,0 +1,238 @@
+"""What all loggers share: when an epoch is logged, where it goes, and that a failure never ends the training."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from .. import __version__
+from ..batches import make_batch
+from ..overlay import Overlay
+from ..records import EpochRecord, RunConfig, ValidationBatch
+from ..trackers import Tracker
+from ..trackers.run import TrackedRun, versions
+
+logger = logging.getLogger("keras_cam_callbacks")
+
+
+class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Logs one record at the end of each epoch that is due; what the record holds is said by the subclass.
+
+    A subclass makes a source when training begins: an object that checks all settings when it is made, and that is then
+    asked at every epoch end. It is let go of when the fit ends, or once it has failed.
+
+    Args:
+        tracker: Where it goes, as in `HeatmapLogger`.
+        log_dir: Folder of all runs, as in `HeatmapLogger`.
+        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        prefix: First part of every logged name.
+        on_error: "warn" or "raise", as in `HeatmapLogger`.
+
+    Raises:
+        ValueError: If a setting is impossible.
+        TypeError: If a setting is of the wrong kind.
+    """
+
+    def __init__(self, *, tracker: Any, log_dir: str | Path, freq: int, prefix: str, on_error: str) -> None:
+        super().__init__()
+        if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
+            raise ValueError(f"`freq` must be a positive integer. Received: {freq!r}.")
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
+        self.tracker = tracker
+        self.log_dir = Path(log_dir)
+        self.freq = freq
+        self.prefix = prefix
+        self.on_error = on_error
+        self._forget_fits()
+
+    _subject = "The pictures"  # what fails, in messages
+
+    @abstractmethod
+    def _make_source(self, model: Any) -> Any:
+        """Returns what is asked at each epoch end, after a check of all settings."""
+
+    @abstractmethod
+    def _config(self, source: Any) -> RunConfig:
+        """Returns what is the same in all epochs."""
+
+    @abstractmethod
+    def _description(self, source: Any, config: RunConfig) -> str:
+        """Returns in words what is logged."""
+
+    @abstractmethod
+    def _record(self, source: Any, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
+        """Returns the epoch's numbers, and what makes the record, which costs nothing where no tracker wants it."""
+
+    def _forget_fits(self) -> None:
+        self._run = TrackedRun(self._attempt)
+        self._run.prepare(self.tracker)  # A wrong name is told at once.
+        self._source: Any = None  # None before the first fit, after each, and once it has failed
+        self._starts = True
+        self._first_epoch = 0
+        self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EpochLogger:
+        """Returns a logger for runs of its own. Data, model and the trackers that you made are shared with it."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied._forget_fits()
+        return copied
+
+    @property
+    def directory(self) -> Path | None:
+        """The folder of the run, from the first epoch on, if a tracker writes into it."""
+        return self._run.directory
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """The trackers in use, also those that `tracker` names."""
+        return self._run.trackers
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Traces the model and checks all settings, before the first batch is trained on."""
+        self._source, self._starts, self._due = None, True, None
+        if logs is not None:  # Keras hands one dict to all callbacks of a fit.
+            name = f"{self.prefix}_prefix"
+            if name in logs:
+                raise ValueError(
+                    f"Callbacks of one fit must have prefixes that differ. Received: {self.prefix!r} twice. "
+                    f"Name them apart, such as prefix='{self.prefix}_2'."
+                )
+            logs[name] = np.nan
+        self._run.prepare(self.tracker)
+        self._source = self._checked_source(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the trackers before a fit's first batch: only now it is known whether a run goes on or begins."""
+        if self._starts and self._source is not None:
+            self._start(epoch, self._source)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Logs the epoch if it is due."""
+        if self._starts and self._source is None:
+            self.on_train_begin()
+        self.on_epoch_begin(epoch)
+        step = self._run.count(epoch)
+        last = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
+        self._due = None
+        if epoch % self.freq == 0 or epoch == self._first_epoch or last:
+            self._log_guarded(epoch, step, logs)
+        else:
+            self._due = epoch, step
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Ends the fit for the trackers and lets go of the traced model; another fit may follow."""
+        if self._due is not None:  # Another callback has ended the fit between two logged epochs.
+            self._log_guarded(*self._due, None)
+            self._due = None
+        self._run.finish()
+        self._source = None
+        self._starts = True
+
+    def _checked_source(self, model: Any) -> Any:
+        if model is None:
+            raise ValueError("There must be a model to explain. Received: none. Call set_model(model), or fit.")
+        return self._make_source(model)
+
+    def _start(self, epoch: int, source: Any) -> None:
+        """Starts the run's trackers, and says what is logged where."""
+        config = self._config(source)
+        self._source = None  # If this fails, a training loop that goes on tries all of it again.
+        self._run.start(config, self.model, epoch)
+        self._source, self._starts, self._first_epoch = source, False, epoch
+        message = f"{type(self).__name__} {self._description(source, config)}; {self._run.description}"
+        logger.info(message)
+        if (self.params or {}).get("verbose"):
+            print(message)
+
+    def _log_guarded(self, epoch: int, step: int, logs: dict[str, Any] | None) -> None:
+        if self._source is not None:
+            switch_off = partial(setattr, self, "_source", None)
+            self._attempt(self._subject, switch_off, partial(self._log, epoch, step, logs, self._source))
+
+    def _log(self, epoch: int, step: int, logs: dict[str, Any] | None, source: Any) -> None:
+        """Adds one epoch's numbers to Keras' logs, and sends its record."""
+        scalars, record = self._record(source, epoch, step)
+        if logs is not None:
+            # EarlyStopping and ModelCheckpoint would keep the NaN of a first epoch's drift as the best for ever.
+            drifts = {name for name, value in scalars.items() if name.endswith("drift") and np.isnan(value)}
+            logs.update({f"{self.prefix}_{name}": np.inf if name in drifts else scalars[name] for name in scalars})
+        if self._run.is_tracked:
+            self._run.log(record())
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{self.prefix}: {text}", RuntimeWarning, stacklevel=2)
+
+    def _attempt(self, what: str, switch_off: Callable[[], object], action: Callable[[], object]) -> None:
+        """Does something that must not end the training; what fails warns once and is switched off."""
+        try:
+            action()
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            switch_off()
+            self._warn(
+                f"{what} failed and is switched off until the next fit; training goes on. "
+                f"{type(error).__name__}: {error}"
+            )
+
+
+def check_overlay(overlay: object) -> None:
+    """Raises TypeError for what is no Overlay."""
+    if overlay is not None and not isinstance(overlay, Overlay):
+        raise TypeError(f"`overlay` must be an Overlay, such as Overlay(layout='panel'). Received: {overlay!r}.")
+
+
+def run_config(logger: Any, batch: ValidationBatch, **settings: Any) -> RunConfig:
+    """Returns the config of a run on one batch, with what all loggers of images have."""
+    return RunConfig(
+        directory=Path(logger.log_dir),
+        prefix=logger.prefix,
+        model_name=str(logger.model.name),
+        class_names=None if logger.class_names is None else tuple(map(str, logger.class_names)),
+        sample_keys=batch.sample_keys,
+        fingerprints=batch.fingerprints,
+        labels=(None,) * len(batch) if batch.labels is None else tuple(batch.labels.tolist()),
+        display=batch.display,
+        value_range=batch.value_range,
+        overlay=dataclasses.asdict(logger.overlay),
+        versions={"keras_cam_callbacks": __version__, **versions()},
+        **settings,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class KeptBatch:
+    """The fixed batch of a callback, and the settings that it was read with.
+
+    Attributes:
+        batch: The batch.
+        read: Data and settings.
+    """
+
+    batch: ValidationBatch
+    read: tuple[Any, ...]
+
+
+def kept_batch(kept: KeptBatch | None, data: Any, model: Any, **settings: Any) -> KeptBatch:
+    """Returns the batch that is kept, or reads it anew where one of `make_batch`'s settings has changed."""
+    read = (data, *settings.values())
+    if kept is not None and all(map(_is_same, read, kept.read)):
+        return kept
+    return KeptBatch(make_batch(data, model, **settings), read)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Tells whether a setting is as it was: data, which may be used up by reading, by identity."""
+    return one is other or (isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other)

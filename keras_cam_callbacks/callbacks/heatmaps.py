@@ -1,0 +1,293 @@
+"""The loggers of heatmaps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..explainer import Explainer
+from ..explanation import Explanation, Explanations, pictures
+from ..methods import resolve_methods
+from ..methods.fusion import Fusion
+from ..metrics import area, degenerate, degenerate_cause, drift
+from ..overlay import Overlay, encode
+from ..records import EpochRecord, Floats, RunConfig, View
+from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
+
+
+class HeatmapLogger(EpochLogger):
+    """Computes heatmaps on one fixed validation batch at epoch ends and sends them to trackers.
+
+    Put it before callbacks that monitor its numbers: they are added to Keras' `logs` as `<prefix>_confidence` (mean
+    probability of the explained class), `<prefix>_area` (share of the map above half of its maximum),
+    `<prefix>_drift` (1 - Pearson correlation with the last logged epoch; where there is nothing to compare with, as in
+    the first, NaN in records and infinite in `logs`) and `<prefix>_degenerate` (number of maps that explain nothing).
+    With several methods or targets each has its own: `<prefix>_layercam_drift`, `<prefix>_true_area`,
+    `<prefix>_layercam_true_area`.
+    One instance serves several fits. They are one run as long as they explain the same model, layer, method, target
+    and samples; where you change one of these, or have built the model anew, another run begins. Several instances in
+    one fit need prefixes that differ.
+
+    Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last
+    `on_train_end()`.
+
+    Args:
+        validation_data: What is explained: `(x, y)`, `x`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or any iterable of batches. It is read once; x as the model takes it.
+        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
+            nested model, the layer itself, or None for the last feature map. The heatmaps of several layers in a list
+            are fused into one.
+        method: A name (see `METHODS`), a method such as `SmoothGrad(samples=50)`, or a function as for `explain`; or
+            several of these in a list, or in a dict by names of yours. They share one forward pass and one picture.
+        tracker: Where it goes: "auto", "disk", "tensorboard", "wandb", "memory", a Tracker, a list of these, or None
+            for the numbers in `logs` only. "auto" is the record on disk, and W&B if a run is active, else TensorBoard.
+        log_dir: Folder for the record on disk and TensorBoard's events; they are in its subfolder `<prefix>`, or
+            `<prefix>-2` and so on if that holds another run.
+        target: What is explained: "predicted", "true", a class index, one index for each sample, or a function of the
+            model's outputs that returns (samples,) class indices (whole numbers) or scores (floating point). Several:
+            "both" for predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names
+            of yours.
+        max_samples: How many samples are explained.
+        select: "first" takes the first samples, "balanced" takes classes in turn.
+        class_names: Names by class index, for captions.
+        sample_keys: Names of the samples; by default "sample_00", "sample_01", .... To compare runs, use the same ones.
+        fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
+        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        display: What people see where it differs from the model's input: images, or a function of the inputs.
+        overlay: How overlays are drawn.
+        prefix: First part of every logged name; by default the method's name, which a lambda hasn't got, or "heatmaps"
+            for several methods.
+        batch_size: Largest number of samples that run at once.
+        on_error: "warn": what fails after the first batch warns once and is switched off while training goes on.
+            "raise": it is raised.
+
+    Raises:
+        ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
+            first batch.
+        TypeError: If a setting is of the wrong kind.
+
+    Example:
+        >>> logger = HeatmapLogger(validation_data, method="layercam", log_dir="logs/run_1")
+        >>> model.fit(x, y, validation_data=validation_data, callbacks=[logger])
+    """
+
+    _subject = "The heatmaps"
+
+    def __init__(
+        self,
+        validation_data: Any,
+        layer_name: Any = None,
+        *,
+        method: Any = "gradcam",
+        tracker: Any = "auto",
+        log_dir: str | Path = "logs",
+        target: Any = "predicted",
+        max_samples: int = 16,
+        select: str = "first",
+        class_names: Sequence[str] | None = None,
+        sample_keys: Sequence[str] | None = None,
+        fuse: Fusion | None = None,
+        freq: int = 1,
+        display: Any = None,
+        overlay: Overlay | None = None,
+        prefix: str | None = None,
+        batch_size: int = 32,
+        on_error: str = "warn",
+    ) -> None:
+        check_overlay(overlay)
+        methods = resolve_methods(method)
+        name = methods[""].name if "" in methods else "heatmaps"
+        if not prefix and not name.isidentifier():
+            raise ValueError(
+                f"A method without a name needs a `prefix`. Received: method={name}, prefix={prefix!r}. "
+                'prefix="my_method" would log my_method_drift.'
+            )
+        super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix or name, on_error=on_error)
+        self.validation_data = validation_data
+        self.layer_name = layer_name
+        self.method = method
+        self.target = target
+        self.max_samples = max_samples
+        self.select = select
+        self.class_names = class_names
+        self.sample_keys = sample_keys
+        self.fuse = fuse
+        self.display = display
+        self.overlay = overlay or Overlay()
+        self.batch_size = batch_size
+        self._kept: KeptBatch | None = None
+
+    def _forget_fits(self) -> None:
+        super()._forget_fits()
+        self._warned_degenerate = False
+
+    def explain(self, model: Any = None) -> Explanation | Explanations:
+        """Explains the fixed batch now, without logging.
+
+        Args:
+            model: A model, trained or not; by default the one that is or was being trained.
+
+        Raises:
+            ValueError: If a setting does not fit the model.
+        """
+        if model is None or model is self.model:
+            views = (self._source or self._checked_source(self.model))()
+        else:
+            views = self._make_source(model)()
+        return views[""] if list(views) == [""] else Explanations(views)
+
+    def _make_source(self, model: Any) -> Explainer:
+        settings = {name: getattr(self, name) for name in ("max_samples", "select", "display", "sample_keys")}
+        self._kept = kept_batch(self._kept, self.validation_data, model, **settings)
+        names = ("method", "target", "fuse", "class_names", "batch_size")
+        settings = {name: getattr(self, name) for name in names}
+        return Explainer(model, self._kept.batch, self.layer_name, **settings)
+
+    def _description(self, source: Explainer, config: RunConfig) -> str:
+        return (
+            f"explains {source.description} by {config.method} of {source.capturer.explained}, "
+            f"{len(config.sample_keys)} images of range {config.value_range}"
+        )
+
+    def _config(self, source: Explainer) -> RunConfig:
+        assert self._kept is not None
+        return run_config(
+            self,
+            self._kept.batch,
+            method=source.method,
+            layer_name=source.layer_name,
+            target=source.target,
+            views=() if source.names == ("",) else source.names,
+        )
+
+    def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
+        """Explains and measures one epoch; the record draws it."""
+        views = source()
+        values: dict[str, Any] = {}
+        scalars: dict[str, float] = {}
+        for name, view in views.items():
+            dead = degenerate(view.heatmaps)
+            self._warn_degenerate(name, view.heatmaps, dead, epoch)
+            previous = self._run.last_heatmaps.get(name)
+            if previous is None or previous.shape != view.heatmaps.shape:
+                previous = np.full_like(view.heatmaps, np.nan)
+            found = {
+                "confidence": view.confidences,
+                "area": area(view.heatmaps),
+                "drift": drift(view.heatmaps, previous),
+            }
+            self._run.last_heatmaps[name] = view.heatmaps
+            lead = f"{name}_" if name else ""
+            values |= {lead + metric: of_samples for metric, of_samples in found.items()}
+            scalars |= {lead + metric: _mean(of_samples) for metric, of_samples in found.items()}
+            scalars[lead + "degenerate"] = float(dead.sum())
+        return scalars, partial(self._drawn, views, epoch, step, scalars, values)
+
+    def _drawn(
+        self,
+        views: dict[str, Explanation],
+        epoch: int,
+        step: int,
+        scalars: dict[str, float],
+        values: dict[str, Any],
+    ) -> EpochRecord:
+        overlays = pictures(views, self.overlay)
+        several = {name: View(view.heatmaps, view.samples()) for name, view in views.items() if name}
+        first = next(iter(views.values()))
+        return EpochRecord(
+            epoch=epoch,
+            step=step,
+            heatmaps=first.heatmaps,
+            overlays=overlays,
+            encoded=tuple(encode(picture, self.overlay.image_format) for picture in overlays),
+            image_format=self.overlay.image_format,
+            scalars=scalars,
+            samples=first.samples(),
+            outputs=first.outputs,
+            views=several,
+            values=values,
+        )
+
+    def _warn_degenerate(self, name: str, heatmaps: Floats, flags: Any, epoch: int) -> None:
+        if any(flags) and not self._warned_degenerate:
+            self._warned_degenerate = True
+            cause = degenerate_cause(heatmaps[list(flags).index(True)])
+            self._warn(
+                f"{sum(flags)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in epoch "
+                f"{epoch}; they are drawn as the bare image. {cause}"
+            )
+
+
+def _signature_without(name: str) -> inspect.Signature:
+    """Returns the signature of HeatmapLogger less one parameter, for help and completion."""
+    signature = inspect.signature(HeatmapLogger)
+    return signature.replace(parameters=[p for p in signature.parameters.values() if p.name != name])
+
+
+class GradCAMLogger(HeatmapLogger):
+    """Logs Grad-CAM heatmaps of a fixed validation batch at epoch ends. Works on any model with a feature map.
+
+    Args:
+        validation_data: What is explained, as in `HeatmapLogger`.
+        layer_name: The layer whose activations are explained; None for the last feature map.
+        **settings: All other settings of `HeatmapLogger` but `method`.
+
+    Raises:
+        ValueError: As `HeatmapLogger`.
+        TypeError: As `HeatmapLogger`.
+
+    Reference:
+        Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017,
+        arXiv 1610.02391.
+
+    Example:
+        >>> logger = GradCAMLogger(validation_data, class_names=["cat", "dog"])
+        >>> model.fit(x, y, validation_data=validation_data, callbacks=[logger])
+    """
+
+    __signature__ = _signature_without("method")
+
+    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Any) -> None:
+        super().__init__(validation_data, layer_name, method="gradcam", **settings)
+
+
+class CAMLogger(HeatmapLogger):
+    """Logs class activation maps of a fixed validation batch at epoch ends, for GAP + Dense and GAP heads.
+
+    CAM needs no gradients, but a model that ends in global average pooling and at most one dense layer, such as
+    `build_cam_model` makes. Training tells before the first batch where a model has no such head.
+
+    Args:
+        validation_data: What is explained, as in `HeatmapLogger`.
+        layer_name: The layer that feeds the pooling; None finds it.
+        **settings: All other settings of `HeatmapLogger` but `method`.
+
+    Raises:
+        ValueError: As `HeatmapLogger`.
+        TypeError: As `HeatmapLogger`.
+
+    Reference:
+        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv 1512.04150.
+
+    Example:
+        >>> model = build_cam_model(keras.applications.VGG16(include_top=False), classes=2)
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> model.fit(x, y, callbacks=[CAMLogger(validation_data)])
+    """
+
+    __signature__ = _signature_without("method")
+
+    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Any) -> None:
+        super().__init__(validation_data, layer_name, method="cam", **settings)
+
+
+def _mean(values: Any) -> float:
+    """Returns the mean of what is finite, NaN where nothing is."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    return float(finite.mean()) if len(finite) else float("nan")

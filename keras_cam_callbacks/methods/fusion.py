@@ -1,0 +1,61 @@
+"""One heatmap from those of several layers: early layers are sharp, deep layers know what is where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+
+from ..records import Floats
+
+Fusion = Literal["mean", "maximum"]
+
+
+def check_fusion(fuse: object, layers: int) -> None:
+    """Checks how heatmaps are to be fused.
+
+    Args:
+        fuse: What the user gave; None where nothing was.
+        layers: How many layers are explained.
+
+    Raises:
+        ValueError: If there is no such rule, or nothing to be fused.
+    """
+    if fuse is not None and (fuse not in get_args(Fusion) or layers < 2):
+        raise ValueError(
+            "`fuse` must be 'mean' or 'maximum', for a list of layers as `layer_name`. "
+            f"Received: fuse={fuse!r} and {layers} {'layer' if layers == 1 else 'layers'}. "
+            "layer_name=['block3', 'block5'], fuse='mean' works."
+        )
+
+
+def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean") -> Floats:
+    """Fuses the heatmaps of several layers.
+
+    M[i, j] = mean or maximum over the layers l of u(relu(M_l) / max relu(M_l))[i, j], u: enlarged bilinearly. So every
+    layer counts alike, whatever its scale.
+
+    Args:
+        heatmaps: For each layer (N, h, w) float32, raw; the sizes may differ.
+        fuse: "mean", or "maximum" as in the LayerCAM paper (which scales by tanh before).
+
+    Returns:
+        (N, h, w) float32 in [0, 1], at the size of the largest map. A map that is nowhere positive counts as zero, one
+        that is not finite makes the sample's fused map NaN.
+
+    Reference:
+        Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, IEEE TIP 2021.
+    """
+    height, width = max((maps.shape[1:] for maps in heatmaps), key=lambda shape: shape[0] * shape[1])
+    levels = []
+    for maps in heatmaps:
+        positive = np.maximum(maps, 0)
+        top = positive.max(axis=(1, 2), keepdims=True)
+        with np.errstate(invalid="ignore"):
+            scaled = positive / np.where(top > 0, top, 1)
+        scaled[~np.isfinite(maps).all(axis=(1, 2))] = np.nan
+        levels.append([cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR) for level in scaled])
+    together = np.asarray(levels, np.float32)
+    return np.asarray(together.mean(axis=0) if fuse == "mean" else together.max(axis=0), np.float32)
