@@ -32,6 +32,8 @@ class ValidationBatch:
         display: N images for people, uint8 RGB (H, W, 3); they may differ in size.
         value_range: How the display images were made: the recognised value range of the model's
             input ("[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std", "min-max"), or "given".
+        display_name: What the display images are called where others stand beside them.
+        beside: By name, in order, what people see beside the display images in a panel: N images each, as in `display`.
     """
 
     inputs: Any
@@ -40,6 +42,8 @@ class ValidationBatch:
     fingerprints: tuple[str, ...]
     display: tuple[Image, ...]
     value_range: str
+    display_name: str = "image"
+    beside: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample_keys)
