@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from .batches import make_batch
+from .captions import with_outputs
 from .capture import Capturer
 from .methods import resolve_method
 from .metrics import degenerate
@@ -63,8 +64,11 @@ class Explanation:
         Returns:
             N pictures, uint8 RGB (H, W, 3).
         """
-        captions = [sample.caption for sample in self.samples()]
-        return (overlay or Overlay()).draw(self.batch.display, self.heatmaps, captions)
+        overlay = overlay or Overlay()
+        outputs = self.outputs if overlay.caption == "outputs" else None
+        captions = with_outputs([sample.caption for sample in self.samples()], outputs)
+        batch = self.batch
+        return overlay.draw(batch.display, self.heatmaps, captions, beside=batch.beside, title=batch.display_name)
 
     def grid(self, overlay: Overlay | None = None, columns: int | None = None) -> Image:
         """Draws all overlays in one picture.
@@ -218,7 +222,8 @@ def explain(
             returns (samples,) class indices (whole numbers) or scores (floating point).
         class_names: Names by class index, for captions.
         max_samples: How many samples to explain, the first ones; None for all, which an endless dataset has not.
-        display: What people see where it differs from the model's input: images, or a function of the images.
+        display: What people see where it differs from the model's input: images, a function of the images, or a mapping
+            from names to these or None (the model's input): the columns of a panel, of which the last is drawn on.
         batch_size: Largest number of samples that run at once.
 
     Returns:
