@@ -20,6 +20,7 @@ _NARROWEST = 160  # px: a caption needs this much for three or four words
 _LINES = 2, 4, 8  # of a caption's bar: fewest, most for each line of the text, most in all
 _WEIGHT = 400  # of the TrueType font: regular
 _WHITE, _INK = (255,) * 3, (20,) * 3
+_JOINTS = "_("  # where the name of a method may be broken
 _OUTPUTS = 10  # how many of a model's outputs are printed
 
 
@@ -48,9 +49,13 @@ def title_lines(title: str, width: int, font: int, note: str = "") -> list[str]:
     """The title of a column in up to two lines of up to `width` px; a note such as "no heatmap" is never cut off."""
     title = clean(title)
     if not note:
-        return wrap(title, width, font, 2)
-    lines = wrap(f"{title}: {note}", width, font, 2)
-    return [*wrap(title, width, font, 1), note] if lines[-1].endswith("...") else lines
+        return wrap(title, width, font, 2, _JOINTS)
+    both = f"{title}: {note}" if title else note
+    short = [*wrap(title, width, font, 1), note]
+    for lines in (wrap(both, width, font, 1), short, wrap(both, width, font, 2, _JOINTS)):
+        if not any(line.endswith("...") for line in lines):
+            return lines
+    return short
 
 
 def with_outputs(captions: Sequence[str], outputs: npt.NDArray[Any] | None) -> list[str]:
@@ -91,8 +96,11 @@ def clean(text: str) -> str:
     return text.encode("ascii", "replace").decode() if _font() is None else text
 
 
-def wrap(text: str, width: int, font: int, most: int = _LINES[1]) -> list[str]:
-    """At most `most` lines of up to `width` px, broken at spaces where there are any; the rest is "..."."""
+def wrap(text: str, width: int, font: int, most: int = _LINES[1], joints: str = "") -> list[str]:
+    """At most `most` lines of up to `width` px; the rest is "...".
+
+    Lines are broken at spaces where there are any, or else before one of the characters `joints`.
+    """
     lines: list[str] = []
     while text:
         end = _fitting(text, width, font)
@@ -101,7 +109,8 @@ def wrap(text: str, width: int, font: int, most: int = _LINES[1]) -> list[str]:
         if len(lines) == most - 1:
             return [*lines, text[: _fitting(text, width, font, "...")].rstrip() + "..."]
         space = text.rfind(" ", 1, end + 1)
-        end = space if space > 0 else max(1, end)
+        joint = max((text.rfind(character, 1, end + 1) for character in joints), default=0)
+        end = space if space > 0 else joint if joint > 0 else max(1, end)
         lines.append(text[:end])
         text = text[end:].lstrip()
     return lines

@@ -37,13 +37,14 @@ class Column(NamedTuple):
     note: str = ""
 
 
-def with_titles(rows: Sequence[Sequence[Column]], sizes: Sequence[Image], room: int) -> list[Image]:
-    """Puts the columns of each sample side by side, with white gaps of 4 px and centred titles below.
+def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: int, gap: int = GAP) -> list[Image]:
+    """Puts the columns of each sample side by side, with white gaps and centred titles below.
 
     Args:
         rows: For each of N samples its columns, all of one height. One narrower than six letters are high gets margins.
-        sizes: N images whose shorter sides the letters are a fifteenth of, but at least 13 px.
+        fonts: N font sizes in px.
         room: For how many lines of a title there is room at least; there are up to two.
+        gap: Width of the gaps in px.
 
     Returns:
         N pictures, uint8 RGB.
@@ -51,7 +52,6 @@ def with_titles(rows: Sequence[Sequence[Column]], sizes: Sequence[Image], room: 
     Raises:
         TypeError: If a title is no text.
     """
-    fonts = [max(13, round(min(image.shape[:2]) / 15)) for image in sizes]
     pictures, titles = [], []
     for row, font in zip(rows, fonts, strict=True):
         for column in row:
@@ -61,15 +61,13 @@ def with_titles(rows: Sequence[Sequence[Column]], sizes: Sequence[Image], room: 
         pictures.append(wide)
         titles.append([title_lines(t, w.shape[1], font, note) for (_, t, note), w in zip(row, wide, strict=True)])
     room = max([room, *(len(lines) for row_titles in titles for lines in row_titles)])
-    return [_titled(*each, room) for each in zip(pictures, titles, fonts, strict=True)]
+    return [_titled(*each, room, gap) for each in zip(pictures, titles, fonts, strict=True)]
 
 
-def joined(pictures: Sequence[Image]) -> Image:
-    """Puts pictures of one height side by side, with white gaps of 4 px."""
-    if len(pictures) == 1:
-        return pictures[0]
-    gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
-    return np.hstack([part for picture in pictures for part in (gap, picture)][1:])
+def joined(pictures: Sequence[Image], gap: int = GAP) -> Image:
+    """Puts pictures of one height side by side, with white gaps of `gap` px."""
+    white = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
+    return np.hstack([part for picture in pictures for part in (white, picture)][1:])
 
 
 def filled(pictures: Sequence[Image], shown: Sequence[Image], name: str) -> list[Image]:
@@ -147,13 +145,13 @@ def _centred(picture: Image, width: int) -> Image:
     return np.pad(picture, ((0, 0), (margin // 2, margin - margin // 2), (0, 0)), constant_values=255)
 
 
-def _titled(pictures: Sequence[Image], titles: Sequence[Sequence[str]], font: int, rows: int) -> Image:
+def _titled(pictures: Sequence[Image], titles: Sequence[Sequence[str]], font: int, rows: int, gap: int) -> Image:
     """Pictures of one height side by side over a bar with room for `rows` lines of their titles."""
-    row = joined(pictures)
+    row = joined(pictures, gap)
     bar = np.full((bar_height(rows, font), row.shape[1], 3), 255, np.uint8)
     left = 0
     for picture, lines in zip(pictures, titles, strict=True):
         width = picture.shape[1]
         write(bar, lines, [left + (width - text_width(line, font)) // 2 for line in lines], 0, font)
-        left += width + GAP
+        left += width + gap
     return np.vstack([row, bar])

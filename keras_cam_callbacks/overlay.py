@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .captions import with_captions
-from .columns import Column, by_column, checked_image, displayed, filled, joined, with_titles
+from .columns import GAP, Column, by_column, checked_image, displayed, filled, joined, with_titles
 from .metrics import clipped, degenerate
 from .records import Floats, Image
 
@@ -151,15 +151,17 @@ class Overlay:
             )
         shown, columns = self._columns(images, beside, title)
         drawn = [self._drawn(*pair) for pair in zip(shown, self._levels(heatmaps, dead), strict=True)]
+        fonts = [_font_size(image.shape[1]) for image in shown]
         if self.layout != "panel":
-            return self._captioned([picture for (picture,) in drawn], captions, shown)
-        if not beside:
-            return self._captioned(
-                [joined([image, *pair]) for image, pair in zip(shown, drawn, strict=True)], captions, shown
-            )
-        for row, (heat, blend) in zip(columns, drawn, strict=True):
-            row += [Column(heat, "heatmap"), Column(blend, "overlay")]
-        return self._captioned(with_titles(columns, shown, 1), captions, shown)
+            pictures = [picture for (picture,) in drawn]
+        elif not beside:
+            pictures = [joined([image, *pair]) for image, pair in zip(shown, drawn, strict=True)]
+        else:
+            for row, (heat, blend) in zip(columns, drawn, strict=True):
+                row += [Column(heat, "heatmap"), Column(blend, "overlay")]
+            fonts = [_font_size(min(image.shape[:2])) for image in shown]
+            pictures = with_titles(columns, fonts, 1)
+        return self._captioned(pictures, captions, fonts)
 
     def draw_several(
         self,
@@ -213,7 +215,10 @@ class Overlay:
             for row, image, level, text in rows:
                 picture = joined(self._drawn(image, level))
                 row.append(Column(picture, text, "no heatmap" if level is None else ""))
-        return self._captioned(with_titles(columns, shown, 2), captions, shown)
+        fonts = [_font_size(min(image.shape[:2])) for image in shown]
+        # Heatmap and overlay of one name stand closer together than those of two.
+        pictures = with_titles(columns, fonts, 2, 3 * GAP if self.layout == "panel" else GAP)
+        return self._captioned(pictures, captions, fonts)
 
     def _columns(
         self, images: Sequence[Image], beside: Mapping[str, Sequence[Image]] | None, title: str
@@ -255,12 +260,9 @@ class Overlay:
         return [heat, drawn] if self.layout == "panel" else [drawn]
 
     def _captioned(
-        self, pictures: Sequence[Image], captions: Sequence[str] | None, shown: Sequence[Image]
+        self, pictures: Sequence[Image], captions: Sequence[str] | None, fonts: Sequence[int]
     ) -> tuple[Image, ...]:
-        if captions is None or not self.caption:
-            return tuple(pictures)
-        # A panel is wider than its image: its text is as large as under the image alone.
-        return with_captions(pictures, captions, [max(13, round(image.shape[1] / 15)) for image in shown])
+        return with_captions(pictures, captions, fonts) if captions is not None and self.caption else tuple(pictures)
 
 
 def colorize(tones: npt.NDArray[np.uint8], colormap: str = "turbo") -> Image:
@@ -356,6 +358,14 @@ def _is_real(value: object) -> TypeGuard[float]:
 
 def _is_side(value: object) -> bool:
     return isinstance(value, Integral) and _is_real(value) and int(value) > 0
+
+
+def _font_size(side: int) -> int:
+    """Height of letters in px that belongs to an image's side: of its width, or of the shorter one under titles.
+
+    However wide a panel is, its text is as large as under the image alone.
+    """
+    return max(13, round(side / 15))
 
 
 def _tops(heatmaps: Floats, dead: npt.NDArray[np.bool_], scale: str | float) -> Floats:

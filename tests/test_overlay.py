@@ -241,6 +241,7 @@ def test_captions_can_be_switched_off():
     (without,) = Overlay(caption=False).draw([GREY], heatmaps, ["cat"])
     np.testing.assert_array_equal(without, draw(STEP))
     (with_caption,) = Overlay().draw([GREY], heatmaps, ["cat"])
+    np.testing.assert_array_equal(Overlay(caption="outputs").draw([GREY], heatmaps, ["cat"])[0], with_caption)
     assert len(with_caption) > len(without)
     np.testing.assert_array_equal(with_caption[:160], without)
 
@@ -332,6 +333,8 @@ def test_jpeg_has_quality_90():
         ({"clip": (10, 101)}, "Received: clip="),
         ({"clip": 99}, "Received: clip=99"),
         ({"caption": "cat"}, r"go to draw\(\)\. Received: caption='cat'"),
+        ({"caption": "output"}, r"True, False or 'outputs'.* Received: caption='output'"),
+        ({"caption": 1}, "Received: caption=1"),
         ({"size": 0}, "Received: size=0"),
         ({"size": 99.5}, "Received: size=99.5"),
         ({"size": (3, 4, 5)}, r"Received: size=\(3, 4, 5\)"),
@@ -381,6 +384,7 @@ def test_settings_survive_json_and_are_frozen():
     assert Overlay(**json.loads(json.dumps(asdict(settings)))) == settings
     same = Overlay(alpha=0.25, scale=2.0, size=(30, 40), clip=(1.0, 99.0))
     assert settings == same
+    assert Overlay(**json.loads(json.dumps(asdict(Overlay(caption="outputs"))))).caption == "outputs"
     assert hash(settings) == hash(same)
     assert Overlay(**json.loads(json.dumps(asdict(Overlay(size=np.int64(99)))))).size == 99
     with pytest.raises(FrozenInstanceError):
