@@ -142,7 +142,10 @@ def displayed(image: Image, size: int | tuple[int, int] | None) -> Image:
 def _centred(picture: Image, width: int) -> Image:
     """The picture with white margins left and right up to `width` px."""
     margin = width - picture.shape[1]
-    return np.pad(picture, ((0, 0), (margin // 2, margin - margin // 2), (0, 0)), constant_values=255)
+    if not margin:
+        return picture
+    left, right = margin // 2, margin - margin // 2
+    return np.asarray(cv2.copyMakeBorder(picture, 0, 0, left, right, cv2.BORDER_CONSTANT, value=(255,) * 3))
 
 
 def _titled(pictures: Sequence[Image], titles: Sequence[Sequence[str]], font: int, rows: int, gap: int) -> Image:

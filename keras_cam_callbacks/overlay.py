@@ -150,7 +150,7 @@ class Overlay:
                 f"{'no' if captions is None else len(captions)} captions."
             )
         shown, columns = self._columns(images, beside, title)
-        drawn = [self._drawn(*pair) for pair in zip(shown, self._levels(heatmaps, dead), strict=True)]
+        drawn = (self._drawn(*pair) for pair in zip(shown, self._levels(heatmaps, dead), strict=True))
         fonts = [_font_size(image.shape[1]) for image in shown]
         if self.layout != "panel":
             pictures = [picture for (picture,) in drawn]
@@ -198,7 +198,7 @@ class Overlay:
         maps = {
             name: np.asarray(each, np.float32) for name, each in by_column("heatmaps", heatmaps, len(images)).items()
         }
-        named = by_column("titles", titles or {}, len(images))
+        named = by_column("titles", {} if titles is None else titles, len(images))
         if not maps or not named.keys() <= maps.keys():
             raise ValueError(
                 "`heatmaps` must hold at least one name, and `titles` no other ones. "
@@ -225,7 +225,7 @@ class Overlay:
     ) -> tuple[list[Image], list[list[Column]]]:
         """The images as they are shown, and for each the columns up to it."""
         shown = [displayed(checked_image(image, f"images[{i}]"), self.size) for i, image in enumerate(images)]
-        further = by_column("beside", beside or {}, len(images))
+        further = by_column("beside", {} if beside is None else beside, len(images))
         columns: list[list[Column]] = [[] for _ in shown]
         for name, pictures in further.items() if self.layout == "panel" else ():
             for row, picture in zip(columns, filled(pictures, shown, name), strict=True):

@@ -267,6 +267,7 @@ FAULTS = {
     ),
     "no list beside": ({"beside": {"photo": 3}}, ValueError, "Received: int"),
     "a list of columns": ({"beside": [[GREY]]}, TypeError, "`beside` must be a mapping .* Received: list"),
+    "an array beside": ({"beside": GREY[None]}, TypeError, "`beside` must be a mapping .* Received: ndarray"),
     "a number as name": ({"beside": {3: [GREY]}}, TypeError, r"names are text. Received: \[3\]. .* works"),
     "a blank name": ({"beside": {" ": [GREY]}}, TypeError, r"Received: \[' '\]"),
     "floats beside": ({"beside": {"a": [GREY / 255]}}, ValueError, r"`beside\['a'\]\[0\]` must be uint8 RGB"),
@@ -282,6 +283,7 @@ SEVERAL = FAULTS | {
         {"titles": {"gradcan": ["b"]}}, ValueError, r"no other ones. Received: .* \['a'\], titles of \['gradcan'\]"
     ),
     "too many titles": ({"titles": {"a": ["b", "c"]}}, ValueError, r"`titles\['a'\]` .* Received: 2"),
+    "no name of titles": ({"titles": np.array(["b"])}, TypeError, "`titles` must be a mapping .* Received: ndarray"),
     "one title": ({"titles": {"a": "b"}}, ValueError, r"`titles\['a'\]` .* Received: str"),
     "a number as title": ({"titles": {"a": [0.5]}}, TypeError, "A title must be a text. Received: 0.5"),
     "captions": ({"captions": ["a", "b"]}, ValueError, "Received: 1 images, 2 captions"),
