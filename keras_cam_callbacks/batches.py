@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .display import display_images, is_displayable
-from .records import Ints, ValidationBatch
+from .records import Image, Ints, ValidationBatch
 
 # How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
 _LOOK_AHEAD = 64
@@ -42,7 +42,9 @@ def make_batch(
         max_samples: How many samples to take; None for all.
         select: "first" takes the first ones; "balanced" takes classes in turn, the first samples of each.
         display: What people see where it differs from the model's input: one image for each sample, or a function
-            of the samples' images that returns them. uint8, or floats of a recognisable range.
+            of the samples' images that returns them. uint8, or floats of a recognisable range. Or several of these by
+            name, as {"original": photos, "model input": None}, where None stands for the model's input: overlays are
+            drawn on the last one, and the others stand beside it in a panel.
         sample_keys: Names for the samples; by default "sample_00", "sample_01", ....
 
     Returns:
@@ -50,7 +52,7 @@ def make_batch(
 
     Raises:
         ValueError: If there are no samples, or images, labels, display or keys do not fit.
-        TypeError: If `data` is of no kind that is known.
+        TypeError: If `data` is of no kind that is known, or a name in `display` is no text.
     """
     if isinstance(max_samples, bool) or not isinstance(max_samples, (int, np.integer, type(None))):
         raise ValueError(f"`max_samples` must be a positive integer. Received: {max_samples!r}.")
@@ -61,6 +63,7 @@ def make_batch(
         raise ValueError("An endless dataset needs `max_samples`. Received: max_samples=None.")
     if select not in ("first", "balanced"):
         raise ValueError(f"`select` must be 'first' or 'balanced'. Received: {select!r}.")
+    _check_display_names(display)
     with _random_state_kept():
         x, y = _read(data, model, most, balanced=select == "balanced")
     count = _count_samples(x, y)
@@ -80,13 +83,11 @@ def make_batch(
         inputs = inputs[..., None]  # As `fit` does.
     _check_inputs(inputs, model)
     images = largest_input(inputs)
-    pixels: Sequence[npt.NDArray[Any]]
-    if display is None:
-        shown, value_range = display_images(images)
-        pixels = shown
-    else:
-        shown, value_range = display_images(_aligned_display(display, images, rows, count))[0], "given"
-        pixels = display_images(images)[0] if is_displayable(images) else list(images)
+    seen = display_images(images) if display is None or is_displayable(images) else None
+    columns = _display_columns(display, seen, images, rows, count)
+    display_name, (shown, value_range) = columns.popitem()
+    # Of the pixels as people see them, so that a photograph is the same under any preprocessing of known range.
+    pixels = tuple(images) if seen is None else seen[0]
     keys = tuple(f"sample_{i:02d}" for i in range(len(rows))) if sample_keys is None else tuple(map(str, sample_keys))
     if len(keys) != len(rows) or len(set(keys)) != len(keys):
         raise ValueError(
@@ -97,10 +98,11 @@ def make_batch(
         inputs=inputs,
         labels=None if labels is None else labels[rows],
         sample_keys=keys,
-        # Of the pixels as people see them, so that a photograph is the same under any preprocessing of known range.
         fingerprints=tuple(fingerprint(image) for image in pixels),
         display=shown,
         value_range=value_range,
+        display_name=display_name,
+        beside={name: pictures for name, (pictures, _) in columns.items()},
     )
 
 
@@ -307,17 +309,59 @@ def _check_inputs(inputs: Any, model: Any) -> None:
             )
 
 
+def _check_display_names(display: Any) -> None:
+    """Checks that what is given by name has names."""
+    if not isinstance(display, Mapping):
+        return
+    if not all(isinstance(name, str) and name.strip() for name in display):
+        raise TypeError(
+            f"The names in `display` must be text. Received: {list(display)}. Use names such as 'original'."
+        )
+    if not display:
+        raise ValueError(
+            "`display` must hold at least one name. Received: {}. "
+            "None shows the model's input, as does {'model input': None}."
+        )
+
+
+def _display_columns(
+    display: Any,
+    seen: tuple[tuple[Image, ...], str] | None,
+    images: npt.NDArray[Any],
+    rows: npt.NDArray[np.intp],
+    count: int,
+) -> dict[str, tuple[tuple[Image, ...], str]]:
+    """Returns what people see, by name: images, and how they were made. `seen`: the model's input, if it is images."""
+    if display is None and seen is not None:
+        return {"image": seen}
+    if not isinstance(display, Mapping):
+        return {"image": (_aligned_display("display", display, images, rows, count), "given")}
+    columns = {}
+    for name, given in display.items():
+        label = f"display[{name!r}]"
+        if given is not None:
+            columns[name] = _aligned_display(label, given, images, rows, count), "given"
+        elif seen is not None:
+            columns[name] = seen
+        else:
+            raise ValueError(
+                f"`{label}` can be None only where the model's input is images. Received: input of shape "
+                f"{images.shape} of type {images.dtype}. Images, or a function of the input that returns some, work."
+            )
+    return columns
+
+
 def _aligned_display(
-    display: Any, images: npt.NDArray[Any], rows: npt.NDArray[np.intp], count: int
-) -> Sequence[npt.NDArray[Any]]:
+    label: str, display: Any, images: npt.NDArray[Any], rows: npt.NDArray[np.intp], count: int
+) -> tuple[Image, ...]:
     """Returns the user's display images of the selected samples."""
     given: Any = display(images) if callable(display) else display
     if not hasattr(given, "__len__") or len(given) not in (len(rows), count):
         raise ValueError(
-            f"`display` must give one image for each of the {len(rows)} explained samples"
+            f"`{label}` must give one image for each of the {len(rows)} explained samples"
             + (f", or for all {count} of the data. " if count != len(rows) else ". ")
             + f"Received: {len(given) if hasattr(given, '__len__') else type(given).__name__}."
         )
     if len(given) != len(rows):
         given = [given[i] for i in rows]
-    return [np.asarray(image) for image in given]
+    return display_images([np.asarray(image) for image in given])[0]

@@ -238,10 +238,10 @@ class Capturer:
             return found
 
         calls = self._find_calls(run.calls, scores, named)
+        self.taps = tuple(self._tap(call, run.calls) for call in calls)
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, class_index, [call.layer for call in calls])
-        self.taps = tuple(self._tap(call, run.calls) for call in calls)
         for i, tap in enumerate(self.taps):
             found[f"activations {i}"] = as_float(run.watched[i][1], tap)
         if "gradients" not in self._needs:

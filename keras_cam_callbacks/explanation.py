@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from .captions import with_outputs
 from .metrics import degenerate
 from .overlay import Overlay, grid
 from .records import Floats, Image, Ints, Sample, ValidationBatch
@@ -214,7 +215,9 @@ def _row(
     captions = [": ".join(filter(None, (heading, text))) for text in known]
     if list(views) == [""]:
         captions = [text + _correlated(correlations.get(""), i) for i, text in enumerate(captions)]
-        return overlay.draw(batch.display, first.heatmaps, captions)
+    captions = with_outputs(captions, first.outputs if overlay.caption == "outputs" else None)
+    if list(views) == [""]:
+        return overlay.draw(batch.display, first.heatmaps, captions, beside=batch.beside, title=batch.display_name)
     titles = {
         name: [
             (f"{name}: {view.title(i)}" if several else name) + _correlated(correlations.get(name), i)

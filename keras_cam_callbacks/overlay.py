@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import unicodedata
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from numbers import Integral, Real
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Literal, TypeGuard, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .captions import with_captions
+from .columns import GAP, Column, by_column, checked_image, displayed, filled, joined, with_titles
 from .metrics import clipped, degenerate
 from .records import Floats, Image
 
@@ -27,12 +27,9 @@ ImageFormat = Literal["jpg", "png"]
 COLORMAPS = tuple(sorted(name[9:].lower() for name in dir(cv2) if name.startswith("COLORMAP_")))
 """Names of the colormaps: OpenCV's, in lower case."""
 
-_SMALLEST = 160  # px: images below are enlarged, and captions need this much width for three or four words
 _LONGEST = 65500  # px: OpenCV encodes no larger JPEG
-_GAP = 4  # px between the pictures of a panel
 _GRID_GAP = 8  # px around the samples of a grid
-_LINES, _WEIGHT = (2, 4), 400  # fewest and most lines of a caption bar; weight of the TrueType font: regular
-_WHITE, _INK, _EMPTY = (255,) * 3, (20,) * 3, (225,) * 3
+_EMPTY = 225
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,8 @@ class Overlay:
         layout: "overlay"; "panel": image, heatmap and overlay side by side, the heatmap without threshold and
             plain grey where it is degenerate; "mask": the image times the scaled map, dark where the model
             does not look.
-        caption: Whether the captions that `draw` gets are drawn.
+        caption: Whether the captions that are given are drawn. "outputs" is as True, and makes
+            `Explanation.overlays` put the model's raw outputs into a line of their own below.
         size: Displayed size of each image: its longer side in px, or (height, width). None keeps an image's
             own size, but enlarges one with both sides below 160 px by the smallest whole factor that brings
             the longer side to 160 or more. Images are enlarged bicubically and shrunk by area.
@@ -72,7 +70,7 @@ class Overlay:
     scale: Literal["sample", "batch"] | float = "sample"
     clip: tuple[float, float] | None = None
     layout: Layout = "overlay"
-    caption: bool = True
+    caption: bool | Literal["outputs"] = True
     size: int | tuple[int, int] | None = None
     image_format: ImageFormat = "jpg"
 
@@ -85,12 +83,13 @@ class Overlay:
         sized = len(sides) == 2 and all(map(_is_side, sides))
         clip = (0, 100) if self.clip is None else self.clip
         rises = isinstance(clip, (tuple, list)) and len(clip) == 2 and all(map(_is_real, clip)) and clip[0] < clip[1]
+        captioned = isinstance(self.caption, bool) or (isinstance(self.caption, str) and self.caption == "outputs")
         for name, valid, must, works in (
             ("alpha", _is_real(self.alpha) and 0 <= self.alpha <= 1, "a number in [0, 1]", "0.5"),
             ("threshold", _is_real(self.threshold) and 0 <= self.threshold < 1, "a number in [0, 1)", "0.2"),
             ("scale", scaled, "'sample', 'batch' or a positive float32", "'batch'"),
             ("clip", rises and clip[0] >= 0 and clip[1] <= 100, "None or two rising percentiles", "(10, 90)"),
-            ("caption", isinstance(self.caption, bool), "True or False; the texts go to draw()", "True"),
+            ("caption", captioned, "True, False or 'outputs'; the texts go to draw()", "True"),
             ("size", self.size is None or sized, "None, a positive int (px) or (height, width)", "512"),
         ):
             if not valid:
@@ -107,26 +106,40 @@ class Overlay:
                 object.__setattr__(self, name, float(getattr(self, name)))
 
     def draw(
-        self, images: Sequence[Image], heatmaps: Floats, captions: Sequence[str] | None = None
+        self,
+        images: Sequence[Image],
+        heatmaps: Floats,
+        captions: Sequence[str] | None = None,
+        *,
+        beside: Mapping[str, Sequence[Image]] | None = None,
+        title: str = "image",
     ) -> tuple[Image, ...]:
         """Draws one picture for each sample.
 
-        Captions stand in a white bar under the picture, wrapped at spaces. The bar has room for two lines, or
-        for as many as the longest caption needs up to four; what is longer ends in "...". So images of one
-        size give pictures of one size. A picture narrower than 160 px gets white margins for its caption.
-        Control characters become spaces. OpenCV 5 has a Unicode font; what it lacks, emoji among others, is
-        "?". OpenCV 4 draws ASCII: accents are dropped, other characters are "?".
+        Captions stand in a white bar under the picture, wrapped at spaces and broken at newlines. The bar has room for
+        a line more than the longest caption has of its own, or for as many as that needs: up to four for each line of
+        its own, eight in all; what is longer ends in "...". So images of one size give pictures of one size. A picture
+        narrower than 160 px gets white margins for its caption. Other control characters become spaces. OpenCV 5 has a
+        Unicode font; what it lacks, emoji among others, is "?". OpenCV 4 draws ASCII: accents are dropped, other
+        characters are "?".
 
         Args:
             images: N images, uint8 RGB (H, W, 3); they may differ in size.
             heatmaps: (N, h, w) float32, raw: signed and unscaled.
             captions: N texts, or None for pictures without a bar.
+            beside: Further columns of a panel, left of the image in this order: N images of any sizes by title. They
+                are shown at the image's height, and columns of one title are of one width where the images are of one
+                size. With them every column has its title below, "heatmap" and "overlay" for the last two. None, an
+                empty mapping and other layouts have no such columns.
+            title: The image's title beside others.
 
         Returns:
             N pictures, uint8 RGB (H', W', 3), new arrays.
 
         Raises:
-            ValueError: If an image is not uint8 RGB, or the numbers of images, heatmaps and captions differ.
+            ValueError: If an image is not uint8 RGB, or the numbers of images, heatmaps, captions and images beside
+                them differ.
+            TypeError: If `beside` is no mapping by text.
         """
         heatmaps = np.asarray(heatmaps, np.float32)
         dead = degenerate(heatmaps)
@@ -136,26 +149,100 @@ class Overlay:
                 f"Received: {len(images)} images, {len(heatmaps)} heatmaps, "
                 f"{'no' if captions is None else len(captions)} captions."
             )
-        shown = [_displayed(_checked(image, f"images[{i}]"), self.size) for i, image in enumerate(images)]
-        heatmaps = heatmaps if self.clip is None else clipped(heatmaps, self.clip)
-        # Clipped before the division: a quotient can overflow.
-        pictures = [
-            self._picture(image, None if blank else np.clip(heatmap, 0, top) / top)
-            for image, heatmap, top, blank in zip(shown, heatmaps, _tops(heatmaps, dead, self.scale), dead, strict=True)
-        ]
-        if captions is None or not self.caption:
-            return tuple(pictures)
-        # A panel is three times as wide as its image: its text is as large as under the image alone.
-        fonts = [max(13, round(image.shape[1] / 15)) for image in shown]
-        texts = [
-            _wrap(_clean(caption), max(_SMALLEST, picture.shape[1]) - font, font)
-            for caption, picture, font in zip(captions, pictures, fonts, strict=True)
-        ]
-        rows = max([_LINES[0], *map(len, texts)])
-        return tuple(map(_with_caption, pictures, texts, fonts, [rows] * len(texts)))
+        shown, columns = self._columns(images, beside, title)
+        drawn = (self._drawn(*pair) for pair in zip(shown, self._levels(heatmaps, dead), strict=True))
+        fonts = [_font_size(image.shape[1]) for image in shown]
+        if self.layout != "panel":
+            pictures = [picture for (picture,) in drawn]
+        elif not beside:
+            pictures = [joined([image, *pair]) for image, pair in zip(shown, drawn, strict=True)]
+        else:
+            for row, (heat, blend) in zip(columns, drawn, strict=True):
+                row += [Column(heat, "heatmap"), Column(blend, "overlay")]
+            fonts = [_font_size(min(image.shape[:2])) for image in shown]
+            pictures = with_titles(columns, fonts, 1)
+        return self._captioned(pictures, captions, fonts)
 
-    def _picture(self, image: Image, level: Floats | None) -> Image:
-        """One picture without caption. `level`: (h, w) in [0, 1], or None where the map is degenerate."""
+    def draw_several(
+        self,
+        images: Sequence[Image],
+        heatmaps: Mapping[str, Floats],
+        captions: Sequence[str] | None = None,
+        *,
+        titles: Mapping[str, Sequence[str]] | None = None,
+        beside: Mapping[str, Sequence[Image]] | None = None,
+        title: str = "image",
+    ) -> tuple[Image, ...]:
+        """Draws several heatmaps of each sample side by side, such as those of several methods or classes.
+
+        A picture has the image, then for each name its overlay, its mask, or in a panel its heatmap and overlay. Each
+        column has its title below, in up to two lines, also with `caption=False`; where a map is degenerate, the title
+        says "no heatmap". scale="batch" counts for each name by itself. All else is as in `draw`.
+
+        Args:
+            images: N images, uint8 RGB (H, W, 3); they may differ in size.
+            heatmaps: (N, h, w) float32 by name, raw; h and w may differ from name to name.
+            captions: N texts, or None for pictures without a bar.
+            titles: N titles by name, such as "true: cat 0.10"; a name that is not there is its own title.
+            beside: Further columns of a panel, as in `draw`.
+            title: The image's title.
+
+        Returns:
+            N pictures, uint8 RGB (H', W', 3), new arrays.
+
+        Raises:
+            ValueError: If there are no heatmaps, `titles` holds another name, an image is not uint8 RGB, or the numbers
+                of images, heatmaps, captions, titles and images beside them differ.
+            TypeError: If `heatmaps`, `titles` or `beside` is no mapping by text, or a title is no text.
+        """
+        maps = {
+            name: np.asarray(each, np.float32) for name, each in by_column("heatmaps", heatmaps, len(images)).items()
+        }
+        named = by_column("titles", {} if titles is None else titles, len(images))
+        if not maps or not named.keys() <= maps.keys():
+            raise ValueError(
+                "`heatmaps` must hold at least one name, and `titles` no other ones. "
+                f"Received: heatmaps of {list(maps)}, titles of {list(named)}."
+            )
+        if captions is not None and len(captions) != len(images):
+            raise ValueError(
+                f"There must be one caption for each image. Received: {len(images)} images, {len(captions)} captions."
+            )
+        shown, columns = self._columns(images, beside, title)
+        for name, each in maps.items():
+            dead = degenerate(each)
+            rows = zip(columns, shown, self._levels(each, dead), named.get(name, [name] * len(shown)), strict=True)
+            for row, image, level, text in rows:
+                picture = joined(self._drawn(image, level))
+                row.append(Column(picture, text, "no heatmap" if level is None else ""))
+        fonts = [_font_size(min(image.shape[:2])) for image in shown]
+        # Heatmap and overlay of one name stand closer together than those of two.
+        pictures = with_titles(columns, fonts, 2, 3 * GAP if self.layout == "panel" else GAP)
+        return self._captioned(pictures, captions, fonts)
+
+    def _columns(
+        self, images: Sequence[Image], beside: Mapping[str, Sequence[Image]] | None, title: str
+    ) -> tuple[list[Image], list[list[Column]]]:
+        """The images as they are shown, and for each the columns up to it."""
+        shown = [displayed(checked_image(image, f"images[{i}]"), self.size) for i, image in enumerate(images)]
+        further = by_column("beside", {} if beside is None else beside, len(images))
+        columns: list[list[Column]] = [[] for _ in shown]
+        for name, pictures in further.items() if self.layout == "panel" else ():
+            for row, picture in zip(columns, filled(pictures, shown, name), strict=True):
+                row.append(Column(picture, name))
+        for row, image in zip(columns, shown, strict=True):
+            row.append(Column(image, title))
+        return shown, columns
+
+    def _levels(self, heatmaps: Floats, dead: npt.NDArray[np.bool_]) -> Iterator[Floats | None]:
+        """Yields each map scaled to [0, 1], or None where it is degenerate."""
+        heatmaps = heatmaps if self.clip is None else clipped(heatmaps, self.clip)
+        for heatmap, top, blank in zip(heatmaps, _tops(heatmaps, dead, self.scale), dead, strict=True):
+            # Clipped before the division: a quotient can overflow.
+            yield None if blank else np.clip(heatmap, 0, top) / top
+
+    def _drawn(self, image: Image, level: Floats | None) -> list[Image]:
+        """What is drawn from one map: one picture, or the last two of a panel. `level` is as from `_levels`."""
         height, width = image.shape[:2]
         if level is None:
             heat, drawn = np.full_like(image, _EMPTY), image.copy()
@@ -166,14 +253,16 @@ class Overlay:
             clear = cv2.compare(level, self.threshold, cv2.CMP_LT)
             if self.layout == "mask":
                 tones[clear > 0] = 0
-                return np.asarray(cv2.multiply(image, cv2.merge([tones] * 3), scale=1 / 255))
+                return [np.asarray(cv2.multiply(image, cv2.merge([tones] * 3), scale=1 / 255))]
             heat = colorize(tones, self.colormap)
             drawn = cv2.addWeighted(image, 1 - self.alpha, heat, self.alpha, 0)
             drawn = cv2.copyTo(image, clear, drawn)
-        if self.layout != "panel":
-            return drawn
-        gap = np.full((height, _GAP, 3), _WHITE, np.uint8)
-        return np.hstack([image, gap, heat, gap, drawn])
+        return [heat, drawn] if self.layout == "panel" else [drawn]
+
+    def _captioned(
+        self, pictures: Sequence[Image], captions: Sequence[str] | None, fonts: Sequence[int]
+    ) -> tuple[Image, ...]:
+        return with_captions(pictures, captions, fonts) if captions is not None and self.caption else tuple(pictures)
 
 
 def colorize(tones: npt.NDArray[np.uint8], colormap: str = "turbo") -> Image:
@@ -212,14 +301,14 @@ def grid(pictures: Sequence[Image], columns: int | None = None) -> Image:
             f"`columns` must be a positive whole number or None. Received: columns={columns!r}. "
             "None chooses a square grid."
         )
-    pictures = [_checked(picture, f"pictures[{i}]") for i, picture in enumerate(pictures)]
+    pictures = [checked_image(picture, f"pictures[{i}]") for i, picture in enumerate(pictures)]
     across = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
     down = math.ceil(len(pictures) / across)
     heights = [max(picture.shape[0] for picture in pictures[i * across :][:across]) for i in range(down)]
     widths = [max(picture.shape[1] for picture in pictures[i::across]) for i in range(across)]
     tops = np.cumsum([_GRID_GAP, *(height + _GRID_GAP for height in heights)])
     lefts = np.cumsum([_GRID_GAP, *(width + _GRID_GAP for width in widths)])
-    sheet = np.full((tops[-1], lefts[-1], 3), _WHITE, np.uint8)
+    sheet = np.full((tops[-1], lefts[-1], 3), 255, np.uint8)
     for i, picture in enumerate(pictures):
         row, column = divmod(i, across)
         height, width = picture.shape[:2]
@@ -243,7 +332,7 @@ def encode(picture: Image, image_format: str = "jpg") -> bytes:
         ValueError: If the picture is not uint8 RGB, is too large, or the format is unknown.
     """
     _check_choice("image_format", image_format, get_args(ImageFormat))
-    bgr = cv2.cvtColor(_checked(picture, "picture"), cv2.COLOR_RGB2BGR)
+    bgr = cv2.cvtColor(checked_image(picture, "picture"), cv2.COLOR_RGB2BGR)
     if max(picture.shape) > _LONGEST:
         raise ValueError(
             f"`picture` must have at most {_LONGEST} px a side. Received: shape {picture.shape}. "
@@ -271,29 +360,12 @@ def _is_side(value: object) -> bool:
     return isinstance(value, Integral) and _is_real(value) and int(value) > 0
 
 
-def _checked(image: Image, name: str) -> Image:
-    """The image, once it is sure to be uint8 RGB."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(
-            f"`{name}` must be uint8 RGB of shape (H, W, 3). Received: {image.dtype}, shape {image.shape}. "
-            "(image * 255).astype('uint8') converts floats in [0, 1], np.dstack([image] * 3) grey images."
-        )
-    return image
+def _font_size(side: int) -> int:
+    """Height of letters in px that belongs to an image's side: of its width, or of the shorter one under titles.
 
-
-def _displayed(image: Image, size: int | tuple[int, int] | None) -> Image:
-    """The image at the size it is shown at, as `Overlay.size` says."""
-    height, width = image.shape[:2]
-    if isinstance(size, tuple):
-        target = size[1], size[0]
-    else:
-        factor = math.ceil(_SMALLEST / max(height, width)) if size is None else size / max(height, width)
-        target = max(1, round(width * factor)), max(1, round(height * factor))
-    if target == (width, height):
-        return image
-    shrinks = target[0] < width and target[1] < height
-    return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
+    However wide a panel is, its text is as large as under the image alone.
+    """
+    return max(13, round(side / 15))
 
 
 def _tops(heatmaps: Floats, dead: npt.NDArray[np.bool_], scale: str | float) -> Floats:
@@ -313,87 +385,3 @@ def _palette(colormap: str) -> Image:
     number = getattr(cv2, f"COLORMAP_{colormap.upper()}")
     bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], number)
     return np.ascontiguousarray(bgr[..., ::-1])
-
-
-@cache
-def _font() -> Any:
-    """OpenCV 5's TrueType font, or None where OpenCV has only the ASCII strokes of version 4."""
-    return cv2.FontFace("sans") if hasattr(cv2, "FontFace") else None
-
-
-def _clean(caption: str) -> str:
-    """The caption in characters that OpenCV can draw, in one line, with single spaces.
-
-    Lone surrogates must go above all: putText ends the process on them.
-    """
-    if caption.isascii() and caption.isprintable():
-        return " ".join(caption.split())
-    folded = unicodedata.normalize("NFKD" if _font() is None else "NFC", caption)
-    kept = []
-    for character in folded:
-        category = unicodedata.category(character)
-        if category == "Cs":
-            kept.append("\ufffd")
-        elif category in ("Cc", "Zl", "Zp"):
-            kept.append(" ")
-        # Marks that NFC has found no letter for, and invisible joiners, would be drawn as "?" beside it.
-        elif category not in ("Mn", "Me", "Cf"):
-            kept.append(character)
-    text = " ".join("".join(kept).split())
-    return text.encode("ascii", "replace").decode() if _font() is None else text
-
-
-def _text_width(text: str, font: int) -> int:
-    """Width in px of a text at a font size of `font` px."""
-    if _font() is None:
-        (width, _), _ = cv2.getTextSize(text, *_strokes(font))
-    else:
-        _, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), _font(), font, _WEIGHT)
-    return int(width)
-
-
-def _strokes(font: int) -> tuple[int, float, int]:
-    """OpenCV 4's font, scale and thickness for letters about as large as the TrueType font's."""
-    return cv2.FONT_HERSHEY_SIMPLEX, font / 30, max(1, font // 16)
-
-
-def _wrap(text: str, width: int, font: int) -> list[str]:
-    """At most four lines of up to `width` px, broken at spaces where there are any; the rest is "..."."""
-    lines: list[str] = []
-    while text:
-        end = _fitting(text, width, font)
-        if end == len(text):
-            return [*lines, text]
-        if len(lines) == _LINES[1] - 1:
-            return [*lines, text[: _fitting(text, width, font, "...")].rstrip() + "..."]
-        space = text.rfind(" ", 1, end + 1)
-        end = space if space > 0 else max(1, end)
-        lines.append(text[:end])
-        text = text[end:].lstrip()
-    return lines
-
-
-def _fitting(text: str, width: int, font: int, ending: str = "") -> int:
-    """How many characters of the text fit into `width` px together with the ending."""
-    if len(text) < width and _text_width(text + ending, font) <= width:
-        return len(text)
-    # No character is narrower than a pixel, so longer texts need not be measured.
-    lengths = range(1, min(len(text), width))
-    return bisect_right(lengths, width, key=lambda n: _text_width(text[:n] + ending, font))
-
-
-def _with_caption(picture: Image, lines: Sequence[str], font: int, rows: int) -> Image:
-    """The picture over a white bar with room for `rows` lines of text."""
-    margin = max(0, _SMALLEST - picture.shape[1])
-    sides = margin // 2, margin - margin // 2
-    step = round(font * 1.3)
-    below = rows * step + font // 2
-    out: Image = cv2.copyMakeBorder(picture, 0, below, *sides, borderType=cv2.BORDER_CONSTANT, value=_WHITE)
-    for row, line in enumerate(lines):
-        start = font // 2, picture.shape[0] + font // 4 + row * step + font
-        if _font() is None:
-            face, scale, thickness = _strokes(font)
-            cv2.putText(out, line, start, face, scale, _INK, thickness, cv2.LINE_AA)
-        else:
-            cv2.putText(out, line, start, _INK, _font(), font, _WEIGHT)
-    return out

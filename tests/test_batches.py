@@ -218,6 +218,73 @@ def test_display_of_a_selection():
         make_batch((X, Y), display=lambda x: 3)
 
 
+def negative(images):
+    return 1 - images
+
+
+def test_display_by_name():
+    """The last one is what overlays are drawn on; the others stand beside it, in order."""
+    photos = [np.full((30 + i, 40, 3), i, np.uint8) for i in range(10)]
+    settings = {"max_samples": 4, "select": "balanced"}
+    plain = make_batch((X, Y), **settings)
+    batch = make_batch((X, Y), **settings, display={"original": photos, "model input": None, "negative": negative})
+    assert list(batch.beside) == ["original", "model input"]
+    assert (batch.display_name, batch.value_range) == ("negative", "given")
+    assert [image.shape[0] for image in batch.beside["original"]] == [30, 31, 34, 36]
+    np.testing.assert_array_equal(batch.beside["model input"], plain.display)
+    np.testing.assert_array_equal(batch.display, make_batch((X, Y), **settings, display=negative).display)
+    assert batch.fingerprints == plain.fingerprints
+    assert all(isinstance(pictures, tuple) for pictures in batch.beside.values())
+
+
+def test_display_by_name_may_end_in_the_input():
+    plain, batch = make_batch(X), make_batch(X, display={"negative": negative, "model input": None})
+    np.testing.assert_array_equal(batch.display, plain.display)
+    assert (batch.display_name, batch.value_range) == ("model input", plain.value_range)
+    assert batch.fingerprints == plain.fingerprints
+    np.testing.assert_array_equal(batch.beside["negative"], make_batch(X, display=negative).display)
+
+
+def test_display_of_one_has_none_beside():
+    for batch, name in (
+        (make_batch(X), "image"),
+        (make_batch(X, display=negative), "image"),
+        (make_batch(X, display={"negative": negative}), "negative"),
+    ):
+        assert (batch.display_name, dict(batch.beside)) == (name, {})
+
+
+def test_each_display_has_its_own_range():
+    columns = {"bytes": SHOWN, "unit": SHOWN / 255, "tf": SHOWN / 127.5 - 1, "model input": None}
+    batch = make_batch(X, display=columns)
+    for pictures in batch.beside.values():
+        assert np.abs(np.stack(pictures).astype(int) - SHOWN).max() <= 1
+
+
+DISPLAYS = {
+    "empty": ({}, ValueError, r"at least one name. Received: \{\}"),
+    "number": ({1: SHOWN}, TypeError, r"names in `display` must be text. Received: \[1\]"),
+    "blank": ({"": SHOWN}, TypeError, r"Received: \[''\]"),
+    "count": ({"photo": SHOWN[:3], "b": None}, ValueError, r"`display\['photo'\]` must give one .* 10 .* Received: 3"),
+    "no images": ({"photo": 3}, ValueError, r"`display\['photo'\]` must give one image .* Received: int"),
+    "of no use": ({"photo": lambda x: 3, "b": None}, ValueError, r"`display\['photo'\]` .* Received: int"),
+    "vectors": ({"photo": SHOWN[:, 0, 0, 0], "b": None}, ValueError, "must be an array of numbers"),
+}
+
+
+@pytest.mark.parametrize(("display", "kind", "message"), DISPLAYS.values(), ids=DISPLAYS)
+def test_faults_of_displays_by_name(display, kind, message):
+    with pytest.raises(kind, match=message):
+        make_batch(X, display=display)
+
+
+def test_names_are_checked_before_data_is_read():
+    asked = Sequence()
+    with pytest.raises(TypeError, match="must be text"):
+        make_batch(asked, display={1: SHOWN})
+    assert asked.asked == []
+
+
 def test_several_inputs():
     ages = np.arange(10.0)[:, None]
     image, age = keras.Input(SHAPE, name="image"), keras.Input((1,), name="age")
@@ -312,6 +379,11 @@ def test_display_stands_for_inputs_that_are_no_images():
     assert len(set(batch.fingerprints)) == 3
     with pytest.raises(ValueError, match="give `display=`"):
         make_batch(sounds, model)
+    named = make_batch(sounds, model, display={"spectrogram": spectrograms, "zoom": spectrograms[:, :5]})
+    assert named.fingerprints == batch.fingerprints
+    for display in ({"sound": None, "spectrogram": spectrograms}, {"spectrogram": spectrograms, "sound": None}):
+        with pytest.raises(ValueError, match=r"`display\['sound'\]` can be None only .* Received: .* \(3, 100\)"):
+            make_batch(sounds, model, display=display)
 
 
 def test_text_beside_images():

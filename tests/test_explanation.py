@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 from models import CLASSES, LOGITS, SHAPE, Split, functional
 
-from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, explain
+from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, Overlay, explain
 
 
 class Twice(keras.Model):
@@ -215,3 +215,56 @@ def test_a_model_that_has_not_run_yet_is_built():
 def test_what_is_no_model_is_told():
     with pytest.raises(TypeError, match=r"must be a Keras 3 model\. Received: 'vgg16' of type str"):
         explain("vgg16", np.zeros((1, 8, 8, 3), np.float32))
+
+
+# Pictures
+
+
+def negative(images):
+    return 1 - images
+
+
+COLUMNS = {"original": list(np.full((6, 50, 80, 3), 40, np.uint8)), "model input": None, "negative": negative}
+
+
+def test_named_displays_are_the_columns_of_a_panel():
+    model = functional().model
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    panel = Overlay(layout="panel", caption=False)
+    explanation = explain(model, (X, Y), display=COLUMNS)
+    drawn = explanation.overlays(panel)
+    beside = {"original": COLUMNS["original"], "model input": explain(model, (X, Y)).batch.display}
+    shown = explain(model, (X, Y), display=negative)
+    expected = panel.draw(shown.batch.display, shown.heatmaps, beside=beside, title="negative")
+    np.testing.assert_array_equal(drawn, expected)
+    # 12 x 16 px enlarged by 10: the original, 50 x 80, is 192 px wide.
+    assert {picture.shape for picture in drawn} == {(120 + 17 + 6, 192 + 4 * 160 + 16, 3)}
+    logger = GradCAMLogger((X, Y), display=COLUMNS, overlay=panel, tracker=MemoryTracker())
+    model.fit(X, Y, verbose=0, callbacks=[logger])
+    assert {picture.shape for picture in logger.tracker.records[0].overlays} == {drawn[0].shape}
+    # What is not a panel is as with the last one alone.
+    np.testing.assert_array_equal(explanation.overlays(), shown.overlays())
+
+
+def test_outputs_are_printed_below_the_captions():
+    explanation = explain(functional().model, (X, Y))
+    captions = [
+        f"{sample.caption}\noutputs {' '.join(f'{value:.2f}' for value in row)}"
+        for sample, row in zip(explanation.samples(), explanation.outputs, strict=True)
+    ]
+    drawn = explanation.overlays(Overlay(caption="outputs"))
+    np.testing.assert_array_equal(drawn, Overlay().draw(explanation.batch.display, explanation.heatmaps, captions))
+    assert drawn[0].shape[0] > explanation.overlays()[0].shape[0]
+
+
+def test_a_model_of_several_outputs_has_no_line_of_them():
+    explanation = explain(side_branch(), (X, BOTH), "used", target=main_output)
+    assert explanation.outputs is None
+    np.testing.assert_array_equal(explanation.overlays(Overlay(caption="outputs")), explanation.overlays())
+
+
+def test_newlines_in_class_names_break_no_line():
+    model = functional().model
+    names, read = ["a ", "b ", "c "], ["a\n", "b\n", "c\n"]
+    expected, drawn = (explain(model, (X, Y), class_names=each).overlays() for each in (names, read))
+    np.testing.assert_array_equal(drawn, expected)

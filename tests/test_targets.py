@@ -118,7 +118,7 @@ def test_resolved_targets():
 
 @pytest.mark.parametrize("target", ["prediction", "", "0"])
 def test_unknown_word(target):
-    with pytest.raises(ValueError, match=f"'predicted', 'true', a class index.* Received: '{target}'"):
+    with pytest.raises(ValueError, match=f"'predicted', 'true', 'both', .* a class index.* Received: '{target}'"):
         resolve_target(target, 3, None)
 
 
@@ -130,7 +130,7 @@ def test_target_of_no_kind(target):
 
 def test_classes_are_checked_where_they_are_the_users():
     def target(text, *index):
-        return Target(text, np.array(index))
+        return Target(text, np.array(index), rank=int(text == "predicted"))
 
     check_classes(target("[0, 2]", 0, 2), 3)
     check_classes(target("predicted", PREDICTED), None)

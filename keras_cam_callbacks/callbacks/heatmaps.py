@@ -58,7 +58,7 @@ class HeatmapLogger(EpochLogger):
         sample_keys: Names of the samples; by default "sample_00", "sample_01", .... To compare runs, use the same ones.
         fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
-        display: What people see where it differs from the model's input: images, or a function of the inputs.
+        display: What people see where it differs from the model's input: images, a function, or some of these by name.
         overlay: How overlays are drawn.
         prefix: First part of every logged name; by default the method's name, which a lambda hasn't got, or "heatmaps"
             for several methods.
