@@ -262,7 +262,8 @@ def explain(
         class_names: Names by class index, for captions.
         max_samples: How many samples to explain, the first ones; None for all, which an endless dataset has not.
         display: What people see where it differs from the model's input: images, a function of the images, or a
-            mapping from names to these or None (the model's input): the columns of a panel, of which the last is drawn on.
+            mapping from names to these or None (the model's input): the columns of a panel, of which the last is drawn
+            on.
         batch_size: Largest number of samples that run at once.
 
     Returns:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..callbacks import GradCAMLogger
-from ..explanation import explain
+from ..explainer import explain
 from ..metrics import degenerate
 from ..records import Floats, Ints
 from .data import COLOURS, Scenes, make_scenes, with_stickers

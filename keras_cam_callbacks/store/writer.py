@@ -208,7 +208,8 @@ class RunWriter:
 
 def _heatmaps(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:
     """Returns the heatmaps of all views; names of the user's are no names of files in an archive."""
-    every = [view.heatmaps for view in record.views.values()] or [record.heatmaps]
+    every: list[npt.NDArray[Any] | None] = [view.heatmaps for view in record.views.values()]
+    every = every or [record.heatmaps]
     return {f"heatmaps{_place(i)}": maps for i, maps in enumerate(every) if maps is not None}
 
 
