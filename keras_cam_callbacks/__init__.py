@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .augmentations import AUGMENTATIONS, Augmentation
     from .callbacks import CAMLogger, GradCAMLogger, HeatmapLogger
     from .explanation import Explanation, explain
     from .head import build_cam_model
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AUGMENTATIONS",
     "METHODS",
     "RISE",
     "AblationCAM",
+    "Augmentation",
     "CAMLogger",
     "DiskTracker",
     "EpochRecord",
@@ -63,6 +66,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    **dict.fromkeys(("AUGMENTATIONS", "Augmentation"), "augmentations"),
     **dict.fromkeys(("CAMLogger", "GradCAMLogger", "HeatmapLogger"), "callbacks"),
     **dict.fromkeys(("Explanation", "explain"), "explanation"),
     "build_cam_model": "head",
