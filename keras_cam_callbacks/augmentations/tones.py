@@ -183,15 +183,16 @@ def _black_and_white(images: Floats, value_range: Ends | None) -> tuple[Floats, 
 
 
 def _checked_range(value_range: Any) -> Ends | None:
-    """Black and white as float32 arrays, () or (C,), once it is sure that they are that."""
+    """Black and white as float32 arrays, (1,) or (C,), once it is sure that they are that."""
     if value_range is None:
         return None
     valid = isinstance(value_range, (tuple, list)) and len(value_range) == 2
     if valid:
-        ends = [np.asarray(end) for end in value_range]
-        valid = all(end.dtype.kind in "iuf" and end.ndim <= 1 and end.size and np.isfinite(end).all() for end in ends)
-        valid = valid and (ends[0].size == ends[1].size or 1 in (ends[0].size, ends[1].size))
-        valid = valid and bool((ends[0] < ends[1]).all())
+        given = (end.tolist() if isinstance(end, np.ndarray) else end for end in value_range)
+        black, white = (list(end) if isinstance(end, (tuple, list)) else [end] for end in given)
+        fits = len(black) == len(white) or 1 in (len(black), len(white))
+        valid = bool(black and white) and fits and all(map(is_real, black + white))
+        valid = valid and bool((np.array(black, np.float32) < np.array(white, np.float32)).all())
     must = "None or (black, white), rising, each one finite number or one for each channel"
     check("value_range", value_range, valid, must, "(0, 255)")
-    return ends[0].astype(np.float32), ends[1].astype(np.float32)
+    return np.array(black, np.float32), np.array(white, np.float32)
