@@ -145,6 +145,12 @@ def test_crop_by_hand():
         np.testing.assert_allclose(bring_back(augmentation, heatmaps, (8, 12)), expected, rtol=1e-6)
 
 
+def test_a_small_crop_comes_back_as_the_means_of_its_pixels():
+    heatmaps = np.random.default_rng(0).random((1, 8, 12), np.float32)
+    back = bring_back(crop_and_resize(0.25), heatmaps, (8, 12))[0, 3:5, 4:7]
+    np.testing.assert_allclose(back, heatmaps.reshape(2, 4, 3, 4).mean(axis=(1, 3)), rtol=1e-6)
+
+
 def test_crop_takes_whole_pixels():
     # 0.75 of 7 x 9 are 5 x 7 pixels, from row 1 and column 1; the least that is kept is a pixel.
     shown = ~np.isnan(bring_back(crop_and_resize(0.75), np.ones((1, 7, 9)), (7, 9))[0])
@@ -298,6 +304,23 @@ def test_any_value_range_gives_the_same_picture_in_it(name):
     known = apply(resolve_augmentations([name], (0, 1))[name], images)
     assert known.min() >= 0
     assert known.max() <= 1
+
+
+def test_rounding_stays_between_black_and_white():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        # Pixels that are black or white: there bilinear weights need only sum to a bit more than 1.
+        image = rng.integers(0, 2, (1, *rng.integers(5, 120, 2), 1)) * rng.uniform(0, 3) + rng.normal()
+        image = image.astype(np.float32)
+        for augmentation in (
+            rotation(rng.uniform(-180, 180)),
+            crop_and_resize(rng.uniform(0.1, 1)),
+            sun_flare(strength=1),
+            brightness_contrast(),
+        ):
+            augmented = apply(augmentation, image)
+            assert image.min() <= augmented.min()
+            assert augmented.max() <= image.max()
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -201,7 +201,7 @@ def test_results_of_users_functions_become_new_float32_arrays():
     assert not np.shares_memory(same, IMAGES)
     np.testing.assert_array_equal(same, IMAGES)
     assert apply(Augmentation(lambda images: images > 0.5), IMAGES).dtype == np.float32
-    kept = np.zeros(IMAGES.shape)
+    kept = np.zeros(IMAGES.shape, np.float32)
     assert not np.shares_memory(apply(Augmentation(lambda images: kept), IMAGES), kept)
     heatmaps = np.ones((1, 6, 8), np.float32)
     hidden = bring_back(Augmentation(darker, lambda maps: np.where(maps > 0, NAN, maps)), heatmaps, (6, 8))
@@ -236,6 +236,8 @@ def test_resizing_heatmaps_by_hand():
     np.testing.assert_allclose(resized(np.arange(16.0).reshape(1, 4, 4), (2, 2)), [[[2.5, 4.5], [10.5, 12.5]]])
     heatmaps = IMAGES[..., 0]
     np.testing.assert_array_equal(resized(heatmaps, (6, 8)), heatmaps)
+    means = heatmaps.reshape(2, 2, 3, 2, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(resized(heatmaps, (2, 2)), means, rtol=1e-6)
     assert resized(np.empty((0, 2, 2), np.float32), (6, 8)).shape == (0, 6, 8)
 
 

@@ -86,9 +86,8 @@ def _turned_back(heatmaps: Floats, degrees: float) -> Floats:
 
 def _turn(size: tuple[int, ...], degrees: float) -> npt.NDArray[np.float64]:
     """(2, 3): where a pixel (x, y) goes when the picture is turned counter-clockwise about its centre."""
-    angle = math.radians(degrees % 360)
-    # Quarter turns become exact: the cosine of 90 degrees is 6e-17 in floats.
-    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
     y, x = (size[0] - 1) / 2, (size[1] - 1) / 2
     return np.array([[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y]])
 
