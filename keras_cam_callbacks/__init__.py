@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .augmentations import AUGMENTATIONS, Augmentation
     from .callbacks import CAMLogger, GradCAMLogger, HeatmapLogger
     from .explainer import explain
     from .explanation import Explanation, Explanations
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AUGMENTATIONS",
     "METHODS",
     "RISE",
     "AblationCAM",
+    "Augmentation",
     "CAMLogger",
     "DiskTracker",
     "EpochRecord",
@@ -65,6 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    **dict.fromkeys(("AUGMENTATIONS", "Augmentation"), "augmentations"),
     **dict.fromkeys(("CAMLogger", "GradCAMLogger", "HeatmapLogger"), "callbacks"),
     "explain": "explainer",
     **dict.fromkeys(("Explanation", "Explanations"), "explanation"),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .records import Floats
 
-__all__ = ["area", "clipped", "degenerate", "degenerate_cause", "drift"]
+__all__ = ["area", "clipped", "correlation", "degenerate", "degenerate_cause", "drift"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -130,17 +130,41 @@ def drift(heatmaps: Floats, reference: Floats) -> Doubles:
     Raises:
         ValueError: If the shapes differ, have not three dimensions or hold no pixels.
     """
-    if np.shape(heatmaps) != np.shape(reference):
-        raise ValueError(
-            "`heatmaps` and `reference` must have the same shape. "
-            f"Received: heatmaps.shape={np.shape(heatmaps)}, reference.shape={np.shape(reference)}. "
-            "Compare maps of the same samples at the same layer."
-        )
+    _check_same_shape(heatmaps, reference, "reference")
     valid = ~(degenerate(heatmaps) | degenerate(reference))
     result = np.full(len(valid), np.nan)
     for i in np.flatnonzero(valid):
-        # Rounding can carry a correlation past 1 by an ulp or two.
-        result[i] = np.clip(1 - _standard(heatmaps[i]) @ _standard(reference[i]), 0, 2)
+        result[i] = 1 - _pearson(heatmaps[i], reference[i])
+    return result
+
+
+def correlation(heatmaps: Floats, references: Floats) -> Doubles:
+    """Measures how alike each heatmap and its reference are, where both are known, such as under an augmentation.
+
+    r = sum_p (a_p - mean a) (b_p - mean b) / sqrt(sum_p (a_p - mean a)^2 sum_p (b_p - mean b)^2), Pearson's
+    correlation of a = relu(heatmap) and b = relu(reference) over the pixels p at which neither is NaN. The scale of the
+    maps does not count, only where they are high and low: 1 is the same place, 0 an unrelated one.
+
+    Args:
+        heatmaps: (N, H, W) float32, raw; NaN marks the pixels of which a map says nothing (see
+            `augmentations.bring_back`).
+        references: (N, H, W) float32, raw, the same samples in the same order; NaN likewise.
+
+    Returns:
+        (N,) float64 in [-1, 1]; NaN where fewer than two pixels are shared, or either map is degenerate on these: no
+        positive value, constant or infinite (see `degenerate`).
+
+    Raises:
+        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+    """
+    _check_same_shape(heatmaps, references, "references")
+    pairs = list(zip(_flat(heatmaps), _flat(references), strict=True))
+    result = np.full(len(pairs), np.nan)
+    for i, (heatmap, reference) in enumerate(pairs):
+        shared = ~(np.isnan(heatmap) | np.isnan(reference))
+        both = np.stack([heatmap[shared], reference[shared]])[:, None]
+        if both.size and not degenerate(both).any():  # One pixel is constant.
+            result[i] = _pearson(both[0], both[1])
     return result
 
 
@@ -174,6 +198,21 @@ def _flat(heatmaps: Floats) -> Floats:
             f"Received: shape {heatmaps.shape}. Give one heatmap as heatmap[None]."
         )
     return heatmaps.reshape(len(heatmaps), heatmaps.shape[1] * heatmaps.shape[2])
+
+
+def _check_same_shape(heatmaps: Floats, others: Floats, name: str) -> None:
+    if np.shape(heatmaps) != np.shape(others):
+        raise ValueError(
+            f"`heatmaps` and `{name}` must have the same shape. "
+            f"Received: heatmaps.shape={np.shape(heatmaps)}, {name}.shape={np.shape(others)}. "
+            "Compare maps of the same samples at the same layer."
+        )
+
+
+def _pearson(heatmap: Floats, other: Floats) -> float:
+    """Pearson's correlation of the positive parts of two maps, neither of which is degenerate."""
+    # Rounding can carry it past 1 by an ulp or two.
+    return float(np.clip(_standard(heatmap) @ _standard(other), -1, 1))
 
 
 def _standard(heatmap: Floats) -> Doubles:

@@ -98,6 +98,45 @@ def in_mixed_precision(build):
         keras.config.set_dtype_policy("float32")
 
 
+class _ChannelsFirst:
+    """Has a layer take and put out channels first, as few CPUs can compute it: by transposing around it."""
+
+    def build(self, shape):
+        self._as_last(super().build, (shape[0], *shape[2:], shape[1]))
+        self.input_spec = None  # It says where channels_last has its channels.
+
+    def compute_output_shape(self, shape):
+        n, *inner = self._as_last(super().compute_output_shape, (shape[0], *shape[2:], shape[1]))
+        return (n, *inner) if len(inner) == 1 else (n, inner[2], *inner[:2])
+
+    def call(self, x):
+        found = self._as_last(super().call, keras.ops.transpose(x, (0, 2, 3, 1)))
+        return found if len(found.shape) == 2 else keras.ops.transpose(found, (0, 3, 1, 2))
+
+    def _as_last(self, function, argument):
+        vars(self)["data_format"] = "channels_last"
+        try:
+            return function(argument)
+        finally:
+            vars(self)["data_format"] = "channels_first"
+
+
+def channels_first(model):
+    """A chain of layers, each of which that has a layout of its own in channels first; with the same weights."""
+    x = inputs = keras.Input((SHAPE[2], *SHAPE[:2]))
+    for layer in model.layers[1:]:
+        kind = type(layer)
+        if hasattr(layer, "data_format"):
+            kind = type(kind.__name__, (_ChannelsFirst, kind), {})
+        copy = kind.from_config(layer.get_config())
+        if hasattr(layer, "data_format"):
+            copy.data_format = "channels_first"
+        x = copy(x)
+    copied = keras.Model(inputs, x)
+    copied.set_weights(model.get_weights())
+    return copied
+
+
 def sequential():
     parts, dense = trunk(), layers.Dense(CLASSES, activation="softmax", name="classes")
     model = keras.Sequential([keras.Input(SHAPE), *parts, layers.GlobalAveragePooling2D(), layers.Dropout(0.4), dense])

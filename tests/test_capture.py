@@ -127,23 +127,9 @@ def test_saved_and_loaded_model_gives_the_same_maps(tmp_path, suffix):
     fit_both(models.cut_at_conv2(loaded, parts, loaded.get_layer("classes"), "middle/inner/"), x, y)
 
 
-def channels_first():
-    """The functional model with each layer in channels_first, and the same weights."""
-    split = functional()
-    inputs = keras.Input((3, 12, 16))
-    x = inputs
-    for layer in split.model.layers[1:]:
-        config = layer.get_config()
-        x = type(layer).from_config(config | {"data_format": "channels_first"} if "data_format" in config else config)(
-            x
-        )
-    model = keras.Model(inputs, x)
-    model.set_weights(split.model.get_weights())
-    return split, model
-
-
 def test_channels_first_gives_the_maps_of_channels_last():
-    split, model = channels_first()
+    split = functional()
+    model = models.channels_first(split.model)
     x = models.images()
     explanation = explain(model, x.transpose(0, 3, 1, 2))
     assert explanation.layer_name == "conv2"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cam_callbacks.metrics import area, clipped, degenerate, degenerate_cause, drift
+from keras_cam_callbacks.metrics import area, clipped, correlation, degenerate, degenerate_cause, drift
 
 RAMP = [[0.0, 1.0], [2.0, 3.0]]
 NAN, INF = float("nan"), float("inf")
@@ -127,9 +127,69 @@ def test_drift_stays_in_its_range():
     np.testing.assert_allclose(mirrored, 2, atol=1e-6)
 
 
+def test_correlation_by_hand():
+    # Known in both are [1, 2, 4] and [1, 3, 2] of the first: r = 1 / sqrt(14 / 3 * 2). Of the second [0, 3] and [5, 1].
+    new = maps([[1.0, 2.0, NAN], [9.0, 4.0, NAN]], [[-2.0, 3.0, NAN], [NAN, NAN, 8.0]])
+    old = maps([[1.0, 3.0, 7.0], [NAN, 2.0, NAN]], [[5.0, 1.0, 0.0], [NAN, 4.0, NAN]])
+    np.testing.assert_allclose(correlation(new, old), [1 / np.sqrt(14 / 3 * 2), -1], rtol=1e-12)
+    assert correlation(new, old).dtype == np.float64
+
+
+def test_correlation_agrees_with_scipy():
+    rng = np.random.default_rng(3)
+    new, old = rng.normal(size=(2, 6, 7, 9)).astype(np.float32)
+    new[rng.random(new.shape) < 0.3] = NAN
+    old[rng.random(new.shape) < 0.2] = NAN
+    shared = ~(np.isnan(new) | np.isnan(old))
+    pairs = [[np.maximum(m[s], 0).astype(np.float64) for m in (a, b)] for a, b, s in zip(new, old, shared, strict=True)]
+    np.testing.assert_allclose(correlation(new, old), [stats.pearsonr(*pair).statistic for pair in pairs], rtol=1e-12)
+
+
+def test_correlation_is_one_less_drift_where_all_is_known():
+    rng = np.random.default_rng(4)
+    new, old = rng.normal(size=(2, 5, 7, 9)).astype(np.float32)
+    np.testing.assert_array_equal(1 - correlation(new, old), drift(new, old))
+    same, mirrored = correlation(new, new * 3), correlation(np.abs(new), np.abs(new).max() - np.abs(new))
+    np.testing.assert_allclose(same, 1, rtol=1e-12)
+    np.testing.assert_allclose(mirrored, -1, rtol=1e-6)
+    assert same.max() <= 1
+    assert mirrored.min() >= -1
+
+
+@pytest.mark.parametrize(
+    "row",
+    {
+        "nothing known": [NAN, NAN, NAN, NAN],
+        "nothing shared": [NAN, NAN, NAN, 1.0],
+        "one pixel shared": [1.0, NAN, NAN, 5.0],
+        "zero where shared": [0.0, 0.0, 0.0, 5.0],
+        "negative where shared": [-1.0, -2.0, 0.0, 5.0],
+        "constant where shared": [2.0, 2.0, 2.0, 5.0],
+        "infinite": [1.0, INF, 2.0, 5.0],
+        "minus infinite": [1.0, -INF, 2.0, 5.0],
+    }.values(),
+)
+def test_correlation_is_nan_where_there_is_nothing_to_compare(row):
+    one, other = maps([row], [[1.0, 2.0, 3.0, NAN]]), maps([[1.0, 2.0, 3.0, NAN]], [row])
+    before = one.copy()
+    assert np.isnan(correlation(one, other)).all()
+    np.testing.assert_array_equal(one, before)
+    # The neighbour in the batch is compared as ever.
+    ramp = maps(np.reshape([1.0, 2.0, 4.0, 8.0], (1, 4)))
+    np.testing.assert_allclose(correlation(np.append(one, ramp, axis=0), np.append(other, ramp, axis=0))[2], 1)
+
+
+def test_what_is_not_shared_has_no_part_in_the_correlation():
+    # An infinity that the other map does not show breaks nothing.
+    new = maps([[1.0, 2.0, INF]], [[1.0, 2.0, 1e30]])
+    old = maps([[3.0, 5.0, NAN]], [[3.0, 5.0, NAN]])
+    np.testing.assert_allclose(correlation(new, old), [1, 1], rtol=1e-12)
+
+
 def test_no_maps_give_no_numbers():
     none = np.empty((0, 7, 7), np.float32)
     assert degenerate(none).shape == area(none).shape == drift(none, none).shape == (0,)
+    assert correlation(none, none).shape == (0,)
 
 
 def test_wrong_shapes_are_named():
@@ -139,6 +199,10 @@ def test_wrong_shapes_are_named():
         area(np.empty((1, 0, 4), np.float32))
     with pytest.raises(ValueError, match=r"heatmaps.shape=\(1, 2, 2\), reference.shape=\(2, 2, 2\)"):
         drift(maps(RAMP), maps(RAMP, RAMP))
+    with pytest.raises(ValueError, match=r"heatmaps.shape=\(1, 2, 2\), references.shape=\(2, 2, 2\)"):
+        correlation(maps(RAMP), maps(RAMP, RAMP))
+    with pytest.raises(ValueError, match=r"Received: shape \(2, 2\)"):
+        correlation(maps(*RAMP), maps(*RAMP))
 
 
 def test_clipping_at_percentiles_by_hand():

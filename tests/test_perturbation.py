@@ -260,14 +260,7 @@ def test_ablationcam_runs_only_what_lies_behind_the_layer():
 def test_channels_first_and_whole_numbers():
     keras.utils.set_random_seed(7)
     split = functional()
-    inputs = keras.Input((3, 12, 16))
-    x = inputs
-    for layer in split.model.layers[1:]:
-        config = layer.get_config()
-        changed = {"data_format": "channels_first"} if "data_format" in config else {}
-        x = type(layer).from_config(config | changed)(x)
-    model = keras.Model(inputs, x)
-    model.set_weights(split.model.get_weights())
+    model = models.channels_first(split.model)
     for method in (ScoreCAM(), AblationCAM(), Occlusion(4, 3), RISE(masks=20)):
         expected = explain(split.model, images(), method=method).heatmaps
         close(explain(model, images().transpose(0, 3, 1, 2), method=method).heatmaps, expected)

@@ -96,14 +96,7 @@ def test_regression():
 
 def test_channels_first():
     split = functional()
-    inputs = keras.Input((3, 12, 16))
-    x = inputs
-    for layer in split.model.layers[1:]:
-        config = layer.get_config()
-        changed = {"data_format": "channels_first"} if "data_format" in config else {}
-        x = type(layer).from_config(config | changed)(x)
-    model = keras.Model(inputs, x)
-    model.set_weights(split.model.get_weights())
+    model = models.channels_first(split.model)
     for method in ("saliency", SmoothGrad(samples=3), "guided_gradcam", "max_activation"):
         expected = explain(split.model, images(), method=method)
         found = explain(model, images().transpose(0, 3, 1, 2), method=method)

@@ -1,0 +1,224 @@
+"""What an augmentation is: a function of images, and the way back for the heatmaps; and how it is used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..records import Floats
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A change of the images, and the way back for their heatmaps.
+
+    Attributes:
+        function: Takes images (N, H, W, C) float32 in the model's value range and returns changed ones of the same
+            shape; it must leave its input as it is, and should give the same result each time.
+        inverse: Takes heatmaps (N, H, W) float32 of the changed images, at the images' size, and returns them in the
+            frame of the original images, NaN where the changed image did not show that pixel. Inside `compose` its
+            input can hold NaN too. None where the pixels do not move.
+
+    Raises:
+        TypeError: If `function` is not callable, or `inverse` neither callable nor None.
+    """
+
+    function: Callable[[Floats], Any]
+    inverse: Callable[[Floats], Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, must in (
+            ("function", self.function, "a function of images (N, H, W, C)"),
+            ("inverse", self.inverse, "None or a function of heatmaps (N, H, W)"),
+        ):
+            if (value is None and name == "inverse") or (callable(value) and not isinstance(value, type)):
+                continue
+            raise TypeError(f"`{name}` must be {must}. Received: {value!r} of type {type(value).__name__}.")
+
+
+def compose(*augmentations: Augmentation | Callable[[Floats], Any]) -> Augmentation:
+    """Does several augmentations one after the other; the way back takes their inverses in reverse order.
+
+    Args:
+        augmentations: Each an `Augmentation`, or a function of images that moves no pixels.
+
+    Raises:
+        ValueError: If there is none.
+        TypeError: If one is of another kind.
+    """
+    if not augmentations:
+        raise ValueError("compose() needs at least one augmentation. Received: none. compose(flip(), cut_out()) works.")
+    parts = tuple(part if isinstance(part, Augmentation) else Augmentation(part) for part in augmentations)
+    moves = any(part.inverse for part in parts)
+    return Augmentation(partial(_one_by_one, parts=parts), partial(_one_by_one_back, parts=parts) if moves else None)
+
+
+def apply(augmentation: Augmentation, images: Floats, *, name: str = "") -> Floats:
+    """Changes the images, and checks what a user's function made of them.
+
+    Args:
+        augmentation: The augmentation.
+        images: (N, H, W, C) in the model's value range; they are left as they are.
+        name: The augmentation's name, for errors; without it, its function's.
+
+    Returns:
+        (N, H, W, C) float32, a new array.
+
+    Raises:
+        ValueError: If the images are no finite numbers of that shape; or the function raises an error, changes its
+            input, or returns another shape or numbers that are not finite.
+    """
+    images = np.ascontiguousarray(images, np.float32)
+    name = name or _name_of(augmentation)
+    if images.ndim != 4 or 0 in images.shape or not np.isfinite(images).all():
+        raise ValueError(
+            "Images must be finite numbers of shape (N, H, W, C). "
+            f"Received: shape {images.shape}{'' if 0 in images.shape else f', {_extent(images)}'} "
+            f"for augmentation {name!r}."
+        )
+    changed = _called(augmentation.function, images, f"The function of augmentation {name!r}")
+    if not np.isfinite(changed).all():
+        raise ValueError(
+            f"The function of augmentation {name!r} must return finite numbers. Received: {_extent(changed)}, "
+            f"from images with {_extent(images)}."
+        )
+    return changed
+
+
+def bring_back(augmentation: Augmentation, heatmaps: Floats, size: tuple[int, int], *, name: str = "") -> Floats:
+    """Brings heatmaps of augmented images back into the frame of the original images.
+
+    Args:
+        augmentation: The augmentation that the images went through.
+        heatmaps: (N, h, w) float32, raw: signed and unscaled, at any size.
+        size: (H, W) of the images.
+        name: The augmentation's name, for errors; without it, its function's.
+
+    Returns:
+        (N, H, W) float32, raw, a new array: see `resized`; NaN where the augmented image did not show a pixel.
+
+    Raises:
+        ValueError: If the shape is wrong; or the user's inverse raises an error, changes its input, or returns another
+            shape or infinite numbers.
+    """
+    return _brought_back(augmentation, resized(heatmaps, size), name or _name_of(augmentation))
+
+
+def resized(heatmaps: Floats, size: tuple[int, int]) -> Floats:
+    """Resizes raw heatmaps as overlays do: bilinearly, or by area where both sides shrink.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        size: (H, W), px.
+
+    Returns:
+        (N, H, W) float32, a new array; NaN throughout where a heatmap is not finite, for that map explains nothing.
+
+    Raises:
+        ValueError: If the heatmaps have not three dimensions or hold no pixels, or `size` is no height and width.
+    """
+    heatmaps = np.asarray(heatmaps, np.float32)
+    if heatmaps.ndim != 3 or 0 in heatmaps.shape[1:]:
+        raise ValueError(
+            "Heatmaps must have the shape (N, h, w) with h and w of at least 1. "
+            f"Received: shape {heatmaps.shape}. Give one heatmap as heatmap[None]."
+        )
+    sides = isinstance(size, (tuple, list)) and len(size) == 2 and all(is_whole(side) and side > 0 for side in size)
+    check("size", size, sides, "(height, width) in px", "(224, 224)")
+    smaller = size[0] < heatmaps.shape[1] and size[1] < heatmaps.shape[2]
+    result = np.full((len(heatmaps), *size), np.nan, np.float32)
+    for i in np.flatnonzero(np.isfinite(heatmaps).all(axis=(1, 2))):
+        how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        result[i] = cv2.resize(heatmaps[i], (int(size[1]), int(size[0])), interpolation=how)
+    return result
+
+
+def _one_by_one(images: Floats, parts: Sequence[Augmentation]) -> Floats:
+    for part in parts:
+        images = apply(part, images)
+    return images
+
+
+def _one_by_one_back(heatmaps: Floats, parts: Sequence[Augmentation]) -> Floats:
+    for part in reversed(parts):
+        heatmaps = _brought_back(part, heatmaps, _name_of(part))
+    return heatmaps
+
+
+def _brought_back(augmentation: Augmentation, heatmaps: Floats, name: str) -> Floats:
+    if augmentation.inverse is None:
+        return heatmaps
+    back = _called(augmentation.inverse, heatmaps, f"The inverse of augmentation {name!r}")
+    if np.isinf(back).any():
+        raise ValueError(
+            f"The inverse of augmentation {name!r} must return finite numbers, and NaN for pixels that were not shown. "
+            "Received: infinite ones."
+        )
+    return back
+
+
+def _called(function: Callable[[Floats], Any], array: Floats, who: str) -> Floats:
+    """What a user's function makes of a copy of the array, once it is sure to be numbers of the same shape."""
+    given = array.copy()
+    try:
+        result = np.asarray(function(given))
+    except Exception as error:
+        raise ValueError(
+            f"{who} must take an array of shape {array.shape}. "
+            f"Received: {function!r}, which raised {type(error).__name__}: {error}"
+        ) from error
+    if not np.array_equal(given, array, equal_nan=True):
+        raise ValueError(
+            f"{who} must leave its input as it is. Received: {function!r}, which changed it. "
+            "Let it begin with a copy: array = array.copy()."
+        )
+    if result.dtype.kind not in "biuf" or result.shape != array.shape:
+        raise ValueError(
+            f"{who} must return numbers of shape {array.shape}, as it was given. "
+            f"Received: {result.dtype} of shape {result.shape} from {function!r}."
+        )
+    with np.errstate(over="ignore"):  # What is too large for float32 becomes infinite, which is told then.
+        return np.array(result, np.float32)
+
+
+def _name_of(augmentation: Augmentation) -> str:
+    function = augmentation.function
+    function = function.func if isinstance(function, partial) else function
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def check(name: str, value: object, valid: bool, must: str, works: str) -> None:
+    """Raises a ValueError that says what an option must be, what came, and what works."""
+    if not valid:
+        raise ValueError(f"`{name}` must be {must}. Received: {name}={value!r}. {name}={works} works.")
+
+
+def check_position(position: Any) -> None:
+    """Raises a ValueError unless this is a place in an image."""
+    pair = isinstance(position, (tuple, list)) and len(position) == 2
+    valid = pair and all(is_real(share) and 0 <= share <= 1 for share in position)
+    check("position", position, valid, "two numbers in [0, 1], down and across", "(0.5, 0.5)")
+
+
+def is_real(value: Any) -> bool:
+    """Tells whether this is a finite number."""
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Tells whether this is a whole number."""
+    return not isinstance(value, bool) and isinstance(value, Integral)
+
+
+def _extent(array: Floats) -> str:
+    """The values of an array in words."""
+    finite = array[np.isfinite(array)]
+    extent = f"values from {finite.min():.4g} to {finite.max():.4g}" if finite.size else "no finite value"
+    return extent + (f", and {array.size - finite.size} not finite" if finite.size < array.size else "")
