@@ -18,12 +18,13 @@ _RGB_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def display_images(
-    images: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
+    images: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], found: str | None = None
 ) -> tuple[tuple[Image, ...], str]:
     """Turns images of any recognised range into uint8 RGB.
 
     Args:
         images: N images, (H, W) or (H, W, C) or (C, H, W), of any number type; as a list they may differ in size.
+        found: The range, where it is known; else it is recognised.
 
     Returns:
         N uint8 RGB images (H, W, 3), and the range: "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted" (less the mean
@@ -34,7 +35,7 @@ def display_images(
         ValueError: If they are no images.
     """
     pictures = [_channels_last(np.asarray(image)) for image in images]
-    found = value_range(pictures)
+    found = found or value_range(pictures)
     return tuple(_to_uint8(picture, found) for picture in pictures), found
 
 
@@ -63,6 +64,23 @@ def value_range(images: Sequence[npt.NDArray[Any]]) -> str:
         if least >= -124 and most <= 152 and most - least > 20:
             return "mean-subtracted"
     return "min-max"
+
+
+def limits(found: str) -> tuple[Any, Any] | None:
+    """Returns what is black and white in a recognised range, numbers or (C,) arrays; None for "min-max"."""
+    return {
+        "[0, 1]": (0.0, 1.0),
+        "[0, 255]": (0.0, 255.0),
+        "[-1, 1]": (-1.0, 1.0),
+        "mean-subtracted": (-_BGR_MEAN, 255 - _BGR_MEAN),
+        "mean/std": (-_RGB_MEAN / _RGB_DEVIATION, (1 - _RGB_MEAN) / _RGB_DEVIATION),
+    }.get(found)
+
+
+def is_channels_first(image: npt.NDArray[Any]) -> bool:
+    """Tells whether an image with three axes is (C, H, W) rather than (H, W, C)."""
+    first, last = image.shape[0] in (1, 3, 4), image.shape[-1] in (1, 3, 4)
+    return first and (not last or keras.config.image_data_format() == "channels_first")
 
 
 def _to_uint8(image: npt.NDArray[Any], found: str) -> Image:
@@ -96,7 +114,4 @@ def _channels_last(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         )
     if image.ndim == 2:
         return image[..., None]
-    first, last = image.shape[0] in (1, 3, 4), image.shape[-1] in (1, 3, 4)
-    if first and (not last or keras.config.image_data_format() == "channels_first"):
-        return np.moveaxis(image, 0, -1)
-    return image
+    return np.moveaxis(image, 0, -1) if is_channels_first(image) else image

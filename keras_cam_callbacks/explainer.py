@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 import keras
 import numpy as np
 
+from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .batches import make_batch
 from .capture import Capturer, Tap, needs_layer
 from .explanation import Explanation, Explanations
@@ -46,6 +47,7 @@ class Explainer:
     Attributes:
         capturer: The tap on the model.
         names: Names of the views; ("",) where there is one.
+        augmentations: Names of the augmentations.
         layer_name: The explained layers as text.
         method: The methods as text.
         target: The targets as text.
@@ -60,6 +62,7 @@ class Explainer:
         method: Any = "gradcam",
         target: Any = "predicted",
         fuse: Fusion | None = None,
+        augmentations: Any = None,
         class_names: Sequence[str] | None = None,
         batch_size: int = 32,
     ) -> None:
@@ -75,22 +78,28 @@ class Explainer:
         layer_names = _layer_names(layer_name)
         check_fusion(fuse, len(layer_names))
         self._fuse: Fusion = fuse or "mean"
-        self._batch = batch
         targets = resolve_targets(target, len(batch), batch.labels)
+        self._augmentations = resolved_for(augmentations, batch)
+        # The augmented images are further rows of the batch, so that all run in one traced function.
+        self._batches = {"": batch}
+        for name, augmentation in self._augmentations.items():
+            self._batches[name] = augmented_batch(batch, augmentation, name)
+        copies = len(self._batches)
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
         if not model.built:
             _build(model, keras.tree.map_structure(lambda a: a[:1], batch.inputs))
         self.capturer = Capturer(
             model,
-            batch.inputs,
+            joined_inputs(self._batches),
             layer_names,
-            targets=tuple(targets.values()),
+            targets=[replace(each, class_index=np.tile(each.class_index, copies)) for each in targets.values()],
             needs=[each.needs for each in methods.values()],
             batch_size=int(batch_size),
         )
         self._views = self._make_views(methods, targets)
         self.names = tuple(self._views)
+        self.augmentations = tuple(self._augmentations)
         self.layer_name = ", ".join(dict.fromkeys(v.layer_name for v in self._views.values() if v.layer_name))
         self.method = _texts(methods)
         self.target = _texts(targets)
@@ -122,18 +131,30 @@ class Explainer:
         scored = [
             {key: _joined([getattr(capture, key) for capture in captures]) for key in _OF_SCORES} for captures in kept
         ]
-        return {
-            name: Explanation(
-                heatmaps=np.concatenate(maps[name]),
-                layer_name=view.layer_name,
-                method=view.method.text,
-                batch=self._batch,
-                class_names=self._class_names,
-                attributions=np.concatenate(each[name]) if each[name] else None,
+        explained = {}
+        for name, view in self._views.items():
+            arrays = {
+                "heatmaps": np.concatenate(maps[name]),
+                "attributions": np.concatenate(each[name]) if each[name] else None,
                 **scored[view.target],
-            )
-            for name, view in self._views.items()
-        }
+            }
+            explanations = [
+                Explanation(
+                    **part,
+                    batch=batch,
+                    layer_name=view.layer_name,
+                    method=view.method.text,
+                    target=self.capturer.targets[view.target].text,
+                    class_names=self._class_names,
+                )
+                for part, batch in zip(_parts(arrays, len(self._batches)), self._batches.values(), strict=True)
+            ]
+            augmented = {
+                key: compared(explanations[0], copy, self._augmentations[key], key)
+                for key, copy in zip(self._augmentations, explanations[1:], strict=True)
+            }
+            explained[name] = replace(explanations[0], augmented=augmented)
+        return explained
 
     def _make_views(self, methods: Mapping[str, Method], targets: Mapping[str, Target]) -> dict[str, _View]:
         """Returns a view for each method and target, named by what there are several of."""
@@ -193,6 +214,7 @@ def explain(
     method: list[Any] | tuple[Any, ...] | Mapping[str, Any],
     target: Any = ...,
     fuse: Fusion | None = ...,
+    augmentations: Any = ...,
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
@@ -209,6 +231,7 @@ def explain(
     method: Any = ...,
     target: Several | Mapping[str, Any],
     fuse: Fusion | None = ...,
+    augmentations: Any = ...,
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
@@ -225,6 +248,7 @@ def explain(
     method: str | Callable[..., Any] = ...,
     target: Any = ...,
     fuse: Fusion | None = ...,
+    augmentations: Any = ...,
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
@@ -240,6 +264,7 @@ def explain(
     method: Any = "gradcam",
     target: Any = "predicted",
     fuse: Fusion | None = None,
+    augmentations: Any = None,
     class_names: Sequence[str] | None = None,
     max_samples: int | None = None,
     display: Any = None,
@@ -259,6 +284,8 @@ def explain(
             returns (samples,) class indices (whole numbers) or scores (floating point). Several at once: "both" for
             predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names of yours.
         fuse: How layers are fused: "mean", the default, or "maximum" of their scaled maps.
+        augmentations: Names of built-in augmentations in a list (see `AUGMENTATIONS`), or a dict of augmentations by
+            names of yours. Each costs one more explanation of the images; see `Explanation.augmented`.
         class_names: Names by class index, for captions.
         max_samples: How many samples to explain, the first ones; None for all, which an endless dataset has not.
         display: What people see where it differs from the model's input: images, a function of the images, or a
@@ -286,6 +313,7 @@ def explain(
         method=method,
         target=target,
         fuse=fuse,
+        augmentations=augmentations,
         class_names=class_names,
         batch_size=batch_size,
     )
@@ -312,6 +340,12 @@ def _texts(named: Mapping[str, Method | Target]) -> str:
         own = name and name not in (each.text, getattr(each, "name", ""))
         texts.append(f"{name}={each.text}" if own else each.text)
     return ", ".join(texts)
+
+
+def _parts(arrays: Mapping[str, Any], copies: int) -> list[dict[str, Any]]:
+    """Splits arrays of (copies * N, ...) rows, or None, by copies."""
+    split = {name: [None] * copies if a is None else np.split(a, copies) for name, a in arrays.items()}
+    return [{name: each[i] for name, each in split.items()} for i in range(copies)]
 
 
 def _joined(parts: list[Any]) -> Any:

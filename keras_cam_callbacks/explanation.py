@@ -28,6 +28,7 @@ class Explanation:
         layer_name: Path of the explained layer, "mean(block3, block5)" for fused ones; "" for a method that explains
             the image itself.
         method: Name of the method, with its settings where they are not the defaults.
+        target: The target as text.
         batch: The explained batch.
         class_names: Names by class index, or None.
         attributions: (N, H, W, C) float32, signed, for each channel of the images, channels last; None for methods that
@@ -43,6 +44,7 @@ class Explanation:
     confidences: Floats
     layer_name: str
     method: str
+    target: str
     batch: ValidationBatch
     class_names: tuple[str, ...] | None = None
     attributions: Floats | None = None
@@ -210,7 +212,7 @@ def _row(
     """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
     first = next(iter(views.values()))
     batch, correlations = first.batch, correlations or {}
-    several = len({id(view.scores) for view in views.values()}) > 1
+    several = len({view.target for view in views.values()}) > 1
     known = [first.prediction(i) if several else sample.caption for i, sample in enumerate(first.samples())]
     captions = [": ".join(filter(None, (heading, text))) for text in known]
     if list(views) == [""]:

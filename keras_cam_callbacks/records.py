@@ -169,6 +169,7 @@ class RunConfig:
         overlay: Settings of the overlays.
         versions: Versions of this package, Python, Keras, its backend, numpy and OpenCV.
         views: Names of the views, where there are several.
+        augmentations: Names of the augmentations.
     """
 
     directory: Path
@@ -186,3 +187,4 @@ class RunConfig:
     overlay: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     views: tuple[str, ...] = ()
+    augmentations: tuple[str, ...] = ()

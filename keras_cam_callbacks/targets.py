@@ -245,9 +245,13 @@ def explained_scores(
     elif predicted is not None:
         highest = predicted[:, None]
         if rank > 1:
-            order = ops.top_k(raw, rank)[1] if not unit else ops.stack([predicted, 1 - predicted], axis=1)
+            # More ranks than classes are refused once it is known that there is no other fault.
+            order = (
+                ops.stack([predicted, 1 - predicted], axis=1) if unit else ops.top_k(raw, min(rank, raw.shape[1]))[1]
+            )
             highest = ops.cast(order, "int32")
-        ranked = ops.take_along_axis(highest, ops.clip(-1 - class_index, 0, rank - 1)[:, None], axis=1)[:, 0]
+        place = ops.clip(-1 - class_index, 0, highest.shape[1] - 1)
+        ranked = ops.take_along_axis(highest, place[:, None], axis=1)[:, 0]
         classes = ops.where(class_index < 0, ranked, class_index)
     if not flat:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)

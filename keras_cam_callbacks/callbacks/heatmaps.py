@@ -57,6 +57,11 @@ class HeatmapLogger(EpochLogger):
         class_names: Names by class index, for captions.
         sample_keys: Names of the samples; by default "sample_00", "sample_01", .... To compare runs, use the same ones.
         fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
+        augmentations: Does attention hold where the images are changed? Names of built-in augmentations in a list (see
+            `AUGMENTATIONS`), or a dict of augmentations by names of yours. Pictures get a row for each, and the numbers
+            `<prefix>_<name>_correlation` (mean correlation with the map without augmentation, over the pixels that both
+            have) and `<prefix>_<name>_unchanged` (share of predictions that stay). Each costs one more explanation of
+            the batch.
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, a function, or some of these by name.
         overlay: How overlays are drawn.
@@ -92,6 +97,7 @@ class HeatmapLogger(EpochLogger):
         class_names: Sequence[str] | None = None,
         sample_keys: Sequence[str] | None = None,
         fuse: Fusion | None = None,
+        augmentations: Any = None,
         freq: int = 1,
         display: Any = None,
         overlay: Overlay | None = None,
@@ -117,6 +123,7 @@ class HeatmapLogger(EpochLogger):
         self.class_names = class_names
         self.sample_keys = sample_keys
         self.fuse = fuse
+        self.augmentations = augmentations
         self.display = display
         self.overlay = overlay or Overlay()
         self.batch_size = batch_size
@@ -144,7 +151,7 @@ class HeatmapLogger(EpochLogger):
     def _make_source(self, model: Any) -> Explainer:
         settings = {name: getattr(self, name) for name in ("max_samples", "select", "display", "sample_keys")}
         self._kept = kept_batch(self._kept, self.validation_data, model, **settings)
-        names = ("method", "target", "fuse", "class_names", "batch_size")
+        names = ("method", "target", "fuse", "augmentations", "class_names", "batch_size")
         settings = {name: getattr(self, name) for name in names}
         return Explainer(model, self._kept.batch, self.layer_name, **settings)
 
@@ -163,6 +170,7 @@ class HeatmapLogger(EpochLogger):
             layer_name=source.layer_name,
             target=source.target,
             views=() if source.names == ("",) else source.names,
+            augmentations=source.augmentations,
         )
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
@@ -181,6 +189,10 @@ class HeatmapLogger(EpochLogger):
                 "area": area(view.heatmaps),
                 "drift": drift(view.heatmaps, previous),
             }
+            for augmentation, augmented in view.augmented.items():
+                found[f"{augmentation}_correlation"] = augmented.correlation
+                if augmented.unchanged is not None:
+                    found[f"{augmentation}_unchanged"] = augmented.unchanged
             self._run.last_heatmaps[name] = view.heatmaps
             lead = f"{name}_" if name else ""
             values |= {lead + metric: of_samples for metric, of_samples in found.items()}

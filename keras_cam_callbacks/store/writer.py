@@ -83,6 +83,7 @@ def _manifest(config: RunConfig) -> dict[str, Any]:
         "overlay",
         "class_names",
         "views",
+        "augmentations",
     )
     samples = ("sample_keys", "fingerprints", "labels")
     return {
