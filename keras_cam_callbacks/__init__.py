@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .explanation import Explanation, explain
     from .head import build_cam_model
     from .methods import METHODS
+    from .methods.cams import RandomCAM
+    from .methods.fullgrad import FullGrad
     from .methods.perturbation import RISE, AblationCAM, Occlusion, ScoreCAM
     from .methods.saliency import (
         GuidedBackprop,
@@ -38,6 +40,7 @@ __all__ = [
     "DiskTracker",
     "EpochRecord",
     "Explanation",
+    "FullGrad",
     "GradCAMLogger",
     "GuidedBackprop",
     "GuidedGradCAM",
@@ -48,6 +51,7 @@ __all__ = [
     "MemoryTracker",
     "Occlusion",
     "Overlay",
+    "RandomCAM",
     "Run",
     "RunConfig",
     "Saliency",
@@ -67,6 +71,8 @@ _HOMES = {
     **dict.fromkeys(("Explanation", "explain"), "explanation"),
     "build_cam_model": "head",
     "METHODS": "methods",
+    "RandomCAM": "methods.cams",
+    "FullGrad": "methods.fullgrad",
     **dict.fromkeys(("RISE", "AblationCAM", "Occlusion", "ScoreCAM"), "methods.perturbation"),
     **dict.fromkeys(
         (

@@ -25,7 +25,7 @@ from .records import Capture, Floats, Ints
 from .targets import Target, check_classes, confidences, explained_scores, loss_expects, single_output
 
 # What a method can need that has nothing to do with a layer.
-_WITHOUT_LAYER = {"images", "scores", "score", "gradient", "guided_gradient"}
+_WITHOUT_LAYER = {"images", "scores", "score", "gradient", "guided_gradient", "full_gradient"}
 
 
 class Capturer:
@@ -204,14 +204,16 @@ class Capturer:
         if head is not None:
             assert self._units is not None
             found["kernel"] = class_weights(head, targets, found["activations"].shape[-1], self._units)
-        if "gradients" in self._needs:
-            gradients = run.gradients(scores)
-            if gradients is None:
-                raise ValueError(
-                    "The explained score must depend on the explained layer. "
-                    f"Received: layer {call.path!r}, from which no gradient reaches target {self.target.text!r}. "
-                    f"These would do: {listing(self._reachable(run.calls, scores))}."
-                )
+        wants = "gradients" in self._needs
+        gradients = run.gradients(scores) if wants else None
+        used = None if wants else self._engine.used_tensors(scores)
+        if gradients is None and (wants or (used is not None and used.isdisjoint(call.output_ids))):
+            raise ValueError(
+                "The explained score must depend on the explained layer. "
+                f"Received: layer {call.path!r}, from which no gradient reaches target {self.target.text!r}. "
+                f"These would do: {listing(self._reachable(run.calls, scores))}."
+            )
+        if gradients is not None:
             found["gradients"] = as_float(gradients)
         return found
 
