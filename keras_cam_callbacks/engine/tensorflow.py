@@ -205,29 +205,26 @@ def full_gradient(
     found: list[tuple[str, Any, Any, str]] = []
     called: list[Any] = []
     handed: set[int] = set()
-
-    def out_of_reach(path: str, reason: str) -> ValueError:
-        return ValueError(
-            "FullGrad needs the gradient wherever a layer adds its bias. "
-            f"Received: layer {path!r}, {reason}. 'saliency' and 'input_x_gradient' need the image's gradient only."
-        )
+    activations = {id(layer): layer.activation for _, layer in every if adds_bias(layer)}
+    missed: list[tuple[str, str]] = []
 
     with tf.GradientTape(watch_accessed_variables=False) as tape, ExitStack() as taps:
 
         def on_constant(path: str, layer: Any, tensor: Any) -> None:
-            if getattr(tensor, "graph", None) is not getattr(values, "graph", None):
-                raise out_of_reach(path, "which runs in a loop or in another graph of its own")
-            tape.watch(tensor)
-            found.append((path, layer, tensor, data_format([*called, layer], layer)))
+            if getattr(tensor, "graph", None) is getattr(values, "graph", None):
+                tape.watch(tensor)
+                found.append((path, layer, tensor, data_format([*called, layer], layer)))
+            else:
+                missed.append((path, "which runs in a loop or in another graph of its own"))
 
         def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
             if adds_constant(layer):
                 on_constant(path, layer, output)
             elif adds_bias(layer) and id(layer) not in handed:
                 # A class that overrides `call` need not hand anything to the activation.
-                if layer.activation not in (None, keras.activations.linear):
-                    raise out_of_reach(path, "whose own `call` does not use the layer's `activation`")
                 on_constant(path, layer, output)
+                if activations[id(layer)] not in (None, keras.activations.linear):
+                    missed.append((path, "whose own `call` does not use the layer's `activation`"))
             handed.discard(id(layer))
             called.append(layer)
 
@@ -244,12 +241,17 @@ def full_gradient(
         for path, layer in every:
             inside = [inner for _, inner in walk(layer)] if isinstance(layer, keras.layers.TimeDistributed) else []
             if any(adds_bias(inner) or adds_constant(inner) for inner in inside):
-                raise out_of_reach(path, "which runs layers in a loop")
+                missed.append((path, "which runs layers in a loop"))
             taps.enter_context(_tap(layer, functools.partial(on_call, path, layer)))
-            if adds_bias(layer) and layer.activation is not None:
+            if activations.get(id(layer)) is not None:
                 taps.enter_context(_exchanged(layer, "activation", activated(path, layer)))
         tape.watch([values, *others])
         scores = function(values)
+    for path, reason in missed:
+        raise ValueError(
+            "FullGrad needs the gradient wherever a layer adds its bias. "
+            f"Received: layer {path!r}, {reason}. 'saliency' and 'input_x_gradient' need the image's gradient only."
+        )
     sources = [values, *others, *(tensor for _, _, tensor, _ in found)]
     gradients = [
         None if g is None else tf.cast(g, tf.float32) / scale
