@@ -36,8 +36,8 @@ class FullGrad:
     a position, of dense layers on flat features and of 1 x 1 maps, are in the sum and not in the map. A layer that is
     called twice counts at each call.
 
-    It costs a forward and a backward pass, and the memory of what all layers with biases put out, once more than
-    a training step of as many images; `batch_size` bounds it.
+    It costs a forward and a backward pass, and about the memory of a training step of `batch_size` images, for the
+    parts of all layers are there at once.
 
     Attributes:
         scale: What psi scales to [0, 1]: "layer", all channels of a layer together, as the paper's code does, so that
