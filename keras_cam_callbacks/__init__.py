@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .explanation import Explanation, Explanations
     from .head import build_cam_model
     from .methods import METHODS
+    from .methods.cams import RandomCAM
+    from .methods.fullgrad import FullGrad
     from .methods.perturbation import RISE, AblationCAM, Occlusion, ScoreCAM
     from .methods.saliency import (
         GuidedBackprop,
@@ -43,6 +45,7 @@ __all__ = [
     "EpochRecord",
     "Explanation",
     "Explanations",
+    "FullGrad",
     "GradCAMLogger",
     "GuidedBackprop",
     "GuidedGradCAM",
@@ -53,6 +56,7 @@ __all__ = [
     "MemoryTracker",
     "Occlusion",
     "Overlay",
+    "RandomCAM",
     "Run",
     "RunConfig",
     "Saliency",
@@ -74,6 +78,8 @@ _HOMES = {
     **dict.fromkeys(("Explanation", "Explanations"), "explanation"),
     "build_cam_model": "head",
     "METHODS": "methods",
+    "RandomCAM": "methods.cams",
+    "FullGrad": "methods.fullgrad",
     **dict.fromkeys(("RISE", "AblationCAM", "Occlusion", "ScoreCAM"), "methods.perturbation"),
     **dict.fromkeys(
         (

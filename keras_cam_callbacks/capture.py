@@ -26,7 +26,7 @@ from .records import Capture, Floats, Ints
 from .targets import Target, check_classes, confidences, explained_scores, loss_expects, single_output
 
 # What a method can need that has nothing to do with a layer.
-_WITHOUT_LAYER = {"images", "scores", "score", "gradient", "guided_gradient"}
+_WITHOUT_LAYER = {"images", "scores", "score", "gradient", "guided_gradient", "full_gradient"}
 
 
 def needs_layer(needs: Iterable[str]) -> bool:
@@ -244,17 +244,20 @@ class Capturer:
             return self._step(inputs, class_index, [call.layer for call in calls])
         for i, tap in enumerate(self.taps):
             found[f"activations {i}"] = as_float(run.watched[i][1], tap)
-        if "gradients" not in self._needs:
-            return found
         for t, score in enumerate(scores):
-            for i, (tap, gradients) in enumerate(zip(self.taps, run.gradients(score), strict=True)):
-                if gradients is None:
+            wants = "gradients" in self._needs
+            # Where no gradient is needed, the way to the score is followed in the graph.
+            used = None if wants else self._engine.used_tensors(score)
+            every = run.gradients(score) if wants else [None] * len(calls)
+            for i, (call, gradients) in enumerate(zip(calls, every, strict=True)):
+                if gradients is not None:
+                    found[f"gradients {t} {i}"] = as_float(gradients, self.taps[i])
+                elif wants or (used is not None and used.isdisjoint(call.output_ids)):
                     raise ValueError(
                         "The explained score must depend on the explained layer. Received: layer "
-                        f"{tap.path!r}, from which no gradient reaches target {self.targets[t].text!r}. "
+                        f"{call.path!r}, from which no gradient reaches target {self.targets[t].text!r}. "
                         f"These would do: {listing(self._reachable(run.calls, score))}."
                     )
-                found[f"gradients {t} {i}"] = as_float(gradients, tap)
         return found
 
     def _captured_head(self, run: Any, output: Any, targets: Sequence[Any]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from . import engine
 from .batches import largest_input
+from .biases import parts
 from .capture import Capturer, Tap
 from .records import Floats, Ints
 from .targets import PREDICTED, explained_scores, single_output
@@ -21,7 +21,10 @@ from .targets import PREDICTED, explained_scores, single_output
 Copies = Iterable[tuple[Floats, int]]
 """Varied images (H, W, C) or activations (h, w, C), each with the row of the sample that it is a copy of."""
 
-FUNCTIONS = ("score", "layer_score", "gradient", "guided_gradient", "activation_gradient", "guided_activation_gradient")
+FUNCTIONS = (
+    *("score", "layer_score", "gradient", "guided_gradient", "activation_gradient", "guided_activation_gradient"),
+    "full_gradient",
+)
 """What methods can ask for. Each takes `Copies` and their number, and yields one result for each, in their order.
 
 - score: the explained score of an image, a number.
@@ -29,6 +32,10 @@ FUNCTIONS = ("score", "layer_score", "gradient", "guided_gradient", "activation_
 - gradient: d score / d image, (H, W, C).
 - activation_gradient: d (sum over the layer's positions of the maximum over its channels) / d image, (H, W, C).
 - guided_...: the same, where every ReLU hands back positive gradients only.
+- full_gradient: three things. d score / d image, (H, W, C); for every call of a layer that adds a constant to a feature
+  map, as a bias is, its part of the score, constant times d score / d sum, (h, w, K); and the sum of all other parts, a
+  number: constants without a position, and x d score / dx of other inputs. In a network of ReLUs the image times its
+  gradient and all parts sum to the score.
 """
 
 
@@ -90,11 +97,10 @@ class Probe:
                     print(f"\n{total} copies of images are run:")  # Keras' own bar may stand in the line.
             if bar is not None:
                 bar.update(done)
-            yield from found
+            yield from (_row(found, i) for i in range(len(lot)))
+            del found  # The next ones may be as large.
 
-    def _run(
-        self, function: Callable[..., Any], values: Floats, rows: Ints, targets: Ints | None
-    ) -> dict[str, npt.NDArray[Any]]:
+    def _run(self, function: Callable[..., Any], values: Floats, rows: Ints, targets: Ints | None) -> dict[str, Any]:
         count, size = len(rows), self._capturer.fixed or len(rows)
         if targets is None:
             targets = np.full(count, PREDICTED)
@@ -102,7 +108,14 @@ class Probe:
             padded = np.arange(size) % count
             values, rows, targets = values[padded], rows[padded], targets[padded]
         arguments = (values, rows.astype(np.int32)), targets.astype(np.int32)
-        return {key: found[:count] for key, found in function(*arguments).items()}
+        found: dict[str, Any] = function(*arguments)
+        if any(len(values) != size for values in keras.tree.flatten(found)):
+            raise ValueError(
+                "Every layer that adds a bias to a feature map must put out one for each sample. "
+                f"Received: model {self._capturer.model.name!r}, in which one puts out another number, as "
+                "where patches have become samples. Methods of a layer, such as 'gradcam', take it as it is."
+            )
+        return {name: _row(values, slice(count)) for name, values in found.items()}
 
     def _compiled(self, name: str) -> Callable[..., Any]:
         """Traces one function, and runs it where faults show only then."""
@@ -125,8 +138,8 @@ class Probe:
             traced=name.startswith("guided"),
         )
         eager = getattr(capturer.model, "run_eagerly", False)
-        whole = self._dtype.kind in "biu" and name == "gradient"
-        if eager or whole:
+        whole = self._dtype.kind in "biu" and name in ("gradient", "full_gradient")
+        if eager or whole or name == "full_gradient":
             clean = next(iter(capturer())).captures[self._target][0]
             targets = None if clean.targets is None else clean.targets[:1]
             found = self._run(function, example, np.zeros(1, np.int64), targets)
@@ -156,6 +169,8 @@ class Probe:
                 inputs[self._at] = self._to_input(images)
                 return self._highest(inputs) if "activation" in name else self._score(inputs, class_index)
 
+            if name == "full_gradient":
+                return self._full_gradient(function, values, inputs)
             scores, gradient, relus = self._engine.gradient(function, values, model, name.startswith("guided"))
         if name.startswith("guided") and relus < 1:
             raise ValueError(
@@ -167,6 +182,26 @@ class Probe:
         if gradient is None:
             raise ValueError(self._no_gradient())
         return {"result": gradient, "scores": scores}
+
+    def _full_gradient(self, function: Callable[[Any], Any], images: Any, inputs: list[Any]) -> dict[str, Any]:
+        """What is traced for "full_gradient"; `inputs` are the model's, with None in place of the images."""
+        ops = keras.ops
+        others = [x for x in inputs if x is not None and keras.backend.is_float_dtype(x.dtype)]
+        if any(x is not None and len(x.shape) > 2 for x in inputs):
+            raise ValueError(
+                "FullGrad needs a model with one image, in which its biases have their positions. "
+                f"Received: model {self._capturer.model.name!r} with inputs of shapes "
+                f"{[tuple(leaf.shape) for leaf in self._leaves]}. Other methods, such as 'saliency', take it."
+            )
+        scores, gradient, outer, places = self._engine.full_gradient(function, images, self._capturer.model, others)
+        if gradient is None:
+            raise ValueError(self._no_gradient())
+        count = ops.shape(images)[0]
+        found, rest = parts(places, count)
+        for other, slope in zip(others, outer, strict=True):
+            if slope is not None:
+                rest += ops.sum(ops.reshape(ops.cast(other, "float32") * slope, (count, -1)), axis=1)
+        return {"result": (gradient, found, rest), "scores": scores}
 
     def _no_gradient(self) -> str:
         return (
@@ -212,3 +247,8 @@ class Probe:
     @staticmethod
     def _to_layout(tensor: Any, layout: str) -> Any:
         return keras.ops.transpose(tensor, (0, 3, 1, 2)) if layout == "channels_first" else tensor
+
+
+def _row(found: Any, index: Any) -> Any:
+    """Takes a row, or rows, of an array or of each in a structure of arrays."""
+    return keras.tree.map_structure(lambda array: array[index], found)

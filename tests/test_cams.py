@@ -1,7 +1,8 @@
+import keras
 import numpy as np
 import pytest
 
-from keras_cam_callbacks import METHODS, explain
+from keras_cam_callbacks import METHODS, RandomCAM, explain
 from keras_cam_callbacks.methods import cams, resolve_method
 from keras_cam_callbacks.records import Capture
 
@@ -31,7 +32,7 @@ def test_reference_through_the_whole_pipe(net, reference, method, layer):
 
 
 def test_every_method_of_the_cam_family_has_a_reference_or_a_closed_form():
-    closed_form = {"cam"}  # tests/test_head.py
+    closed_form = {"cam", "randomcam"}  # tests/test_head.py, and below
     family = {name for name, method in METHODS.items() if method.function.__module__ == cams.__name__}
     assert family == {*REFERENCED, "gradcam_plus_plus"} | closed_form
 
@@ -118,6 +119,49 @@ def test_first_component_equals_a_singular_value_decomposition(shape):
         component = rows @ np.linalg.svd(rows)[2][0]
         component *= np.sign(component @ rows.sum(1))
         np.testing.assert_allclose(found.ravel(), component, atol=1e-5)
+
+
+def weights_of(method, channels):
+    """Each channel alone in a position of its own: the map is the mixture."""
+    return method(np.eye(channels, dtype=np.float32)[None, None])[0, 0]
+
+
+def test_random_mixture_is_uniform_and_the_same_for_all_images():
+    weights = weights_of(RandomCAM(), 2000)
+    assert weights.dtype == np.float32
+    # Sorted, uniform numbers in [-1, 1] lie on a straight line, to about 2 / sqrt(n).
+    assert np.abs(np.sort(weights) - np.linspace(-1, 1, 2000)).max() < 0.05
+    assert -1 <= weights.min() < -0.99 < 0.99 < weights.max() <= 1
+
+    values = np.random.default_rng(4).normal(size=(3, 4, 5, 6)).astype(np.float32)
+    mixture = weights_of(RandomCAM(), 6)
+    np.testing.assert_allclose(RandomCAM()(values), values @ mixture, atol=1e-5)
+    np.testing.assert_allclose(RandomCAM()(values[1:2])[0], RandomCAM()(values)[1], atol=1e-5)
+    assert np.abs(weights_of(RandomCAM(seed=1), 6) - mixture).max() > 0.1
+    # Neighbouring channels and seeds are independent.
+    other = weights_of(RandomCAM(seed=1), 2000)
+    assert abs(np.corrcoef(weights, other)[0, 1]) < 0.06
+    assert abs(np.corrcoef(weights[1:], weights[:-1])[0, 1]) < 0.06
+
+
+def test_random_mixture_knows_no_score_and_no_gradient(net, reference):
+    images = reference["images"]
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - the state that users' code has
+    maps = explain(net, images, "relu3", method="randomcam", target=0, batch_size=3).heatmaps
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    np.testing.assert_array_equal(explain(net, images, "relu3", method="randomcam", target=4).heatmaps, maps)
+    front = keras.Model(net.inputs[0], net.get_layer("relu3").output)
+    expected = front(images).numpy() @ weights_of(RandomCAM(), 24)
+    assert maps.shape == (4, 20, 28)
+    np.testing.assert_allclose(maps, expected, atol=1e-4 * np.abs(maps).max())
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True, None])
+def test_impossible_seed(seed):
+    with pytest.raises(ValueError, match=r"`seed` must be a whole number of at least 0. Received: seed="):
+        RandomCAM(seed)
+    assert resolve_method(RandomCAM(seed=3)).text == "randomcam(seed=3)"
+    assert METHODS["randomcam"].function == RandomCAM()
 
 
 def test_resolved_methods():

@@ -56,7 +56,7 @@ def test_choice_of_an_addition_that_is_no_layer():
     x = conv("a")(inputs)
     summed = x + conv("b")(x)
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(summed)))
-    assert explain(model, models.images(2)).layer_name == "add"
+    assert explain(model, models.images(2)).layer_name.rstrip("_0123456789") == "add"  # Keras numbers operations.
 
 
 def test_calls_in_the_order_in_which_they_end():
@@ -212,18 +212,49 @@ def test_what_only_has_the_shape_of_a_feature_map_is_not_chosen(build, path):
     assert chosen.rstrip("_0123456789") == path  # Keras numbers operations.
 
 
-def test_the_chosen_layer_is_on_the_way_to_the_score():
+def two_heads():
     """A second head, called later, has the last feature map of the model, but not of the explained class."""
     inputs = keras.Input(SHAPE)
     shared = conv("shared")(inputs)
     classes = layers.Dense(3, name="classes")(layers.GlobalAveragePooling2D()(conv("own")(shared)))
     mask = conv("mask")(conv("before_mask")(shared))
-    model = keras.Model(inputs, {"classes": classes, "mask": mask})
-    x = models.images()
-    explanation = explain(model, x, target=lambda outputs: outputs["classes"][:, 1])
-    assert explanation.layer_name == "own"
-    with pytest.raises(ValueError, match=r"no gradient reaches .*These would do: 'shared', 'own'"):
-        explain(model, x, "mask", target=lambda outputs: outputs["classes"][:, 1])
+    return keras.Model(inputs, {"classes": classes, "mask": mask})
+
+
+def of_classes(outputs):
+    return outputs["classes"][:, 1]
+
+
+def test_the_chosen_layer_is_on_the_way_to_the_score():
+    assert explain(two_heads(), models.images(), target=of_classes).layer_name == "own"
+
+
+NEEDS_NO_GRADIENT = ["eigencam", "randomcam", "scorecam", "ablationcam", "max_activation"]
+
+
+@pytest.mark.parametrize("method", ["gradcam", *NEEDS_NO_GRADIENT])
+def test_a_layer_off_the_way_to_the_score_is_refused(method):
+    model, x = two_heads(), models.images(2)
+    with pytest.raises(ValueError, match=r"'mask', from which no gradient reaches .*would do: 'shared', 'own'"):
+        explain(model, x, "mask", method=method, target=of_classes)
+    for layer in ("shared", "own"):
+        assert explain(model, x, layer, method=method, target=of_classes).layer_name == layer
+    # For the other head it is the other way round.
+    assert explain(model, x, "mask", method=method, target=lambda out: out["mask"][:, 0, 0, 0]).layer_name == "mask"
+    with pytest.raises(ValueError, match=r"'own', from which no gradient reaches .*'before_mask', 'mask'"):
+        explain(model, x, "own", method=method, target=lambda out: out["mask"][:, 0, 0, 0])
+
+
+@pytest.mark.parametrize("method", NEEDS_NO_GRADIENT)
+def test_a_layer_whose_output_is_cast_or_passed_on_is_on_the_way(method):
+    def build():
+        inputs = keras.Input(SHAPE)
+        x = layers.Dropout(0.5, name="dropped")(conv("conv")(inputs))
+        return keras.Model(inputs, layers.Dense(3, dtype="float32")(layers.GlobalAveragePooling2D()(x)))
+
+    model = models.in_mixed_precision(build)
+    for layer in ("conv", "dropped"):
+        assert explain(model, models.images(2), layer, method=method).layer_name == layer
 
 
 class Queried(keras.Model):

@@ -7,7 +7,7 @@ that calls are seen in their order; afterwards the wrappers are gone, and so is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..layers import LayerCall, walk
+from ..biases import Place, adds_bias, adds_constant
+from ..layers import LayerCall, data_format, walk
 
 # Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32.
 _FLOAT16_SCALE = 1024.0
@@ -96,14 +97,9 @@ def tapped_run(model: Any, inputs: Any, wanted: Callable[[LayerCall], bool], las
 
 @contextmanager
 def _tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
-    """Wraps the layer's `call` for a while; what `on_call` returns, if anything, takes the place of the output.
-
-    Goes past `__setattr__`, with which Keras would track the wrapper.
-    """
-    found = layer.call
+    """Wraps the layer's `call` for a while; what `on_call` returns, if anything, takes the place of the output."""
     # A `call` that is a tf.function runs in a graph of its own, in which its layers could not be seen.
-    original = getattr(found, "python_function", found)
-    own = "call" in vars(layer)
+    original = getattr(layer.call, "python_function", layer.call)
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -111,14 +107,22 @@ def _tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
         given = on_call((args, kwargs), output)
         return output if given is None else given
 
-    vars(layer)["call"] = call
+    with _exchanged(layer, "call", call):
+        yield
+
+
+@contextmanager
+def _exchanged(layer: Any, name: str, value: Any) -> Iterator[None]:
+    """Puts a value in the place of a layer's own for a while, past `__setattr__`, with which Keras would track it."""
+    own, found = name in vars(layer), getattr(layer, name)
+    vars(layer)[name] = value
     try:
         yield
     finally:
         if own:
-            vars(layer)["call"] = found
+            vars(layer)[name] = found
         else:
-            del vars(layer)["call"]
+            del vars(layer)[name]
 
 
 @contextmanager
@@ -183,6 +187,87 @@ def gradient(
             scores = function(values)
         found = tape.gradient(scores, values, output_gradients=tf.fill(tf.shape(scores), scale))
     return scores, None if found is None else tf.cast(found, tf.float32) / scale, count
+
+
+def full_gradient(
+    function: Callable[[Any], Any], values: Any, model: Any, others: Sequence[Any] = ()
+) -> tuple[Any, Any | None, list[Any | None], list[Place]]:
+    """Differentiates a function that runs the model, also where its layers add constants.
+
+    Args:
+        function: From values (M, ...) to scores (M,), each of which depends on its own row alone.
+        values: A float tensor.
+        model: The model that the function runs.
+        others: Further float tensors (M, ...) that the scores depend on.
+
+    Returns:
+        The scores; d scores / d values and d scores / d each of the others in float32, None where they do not depend
+        on it; and every place on the way to the scores where a constant is added. A layer that is called twice has two.
+
+    Raises:
+        ValueError: If a place is out of reach.
+    """
+    every = list(walk(model))
+    halves = any(getattr(layer, "compute_dtype", None) == "float16" for _, layer in every)
+    scale = _FLOAT16_SCALE if halves else 1.0
+    found: list[tuple[str, Any, Any, str]] = []
+    called: list[Any] = []
+    handed: set[int] = set()
+    activations = {id(layer): layer.activation for _, layer in every if adds_bias(layer)}
+    missed: list[tuple[str, str]] = []
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape, ExitStack() as taps:
+
+        def on_constant(path: str, layer: Any, tensor: Any) -> None:
+            if getattr(tensor, "graph", None) is getattr(values, "graph", None):
+                tape.watch(tensor)
+                found.append((path, layer, tensor, data_format([*called, layer], layer)))
+            else:
+                missed.append((path, "which runs in a loop or in another graph of its own"))
+
+        def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
+            if adds_constant(layer):
+                on_constant(path, layer, output)
+            elif adds_bias(layer) and id(layer) not in handed:
+                # A class that overrides `call` need not hand anything to the activation.
+                on_constant(path, layer, output)
+                if activations[id(layer)] not in (None, keras.activations.linear):
+                    missed.append((path, "whose own `call` does not use the layer's `activation`"))
+            handed.discard(id(layer))
+            called.append(layer)
+
+        def activated(path: str, layer: Any) -> Any:
+            original = layer.activation
+
+            def activation(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+                handed.add(id(layer))
+                on_constant(path, layer, tensor)
+                return original(tensor, *args, **kwargs)
+
+            return activation
+
+        for path, layer in every:
+            inside = [inner for _, inner in walk(layer)] if isinstance(layer, keras.layers.TimeDistributed) else []
+            if any(adds_bias(inner) or adds_constant(inner) for inner in inside):
+                missed.append((path, "which runs layers in a loop"))
+            taps.enter_context(_tap(layer, functools.partial(on_call, path, layer)))
+            if activations.get(id(layer)) is not None:
+                taps.enter_context(_exchanged(layer, "activation", activated(path, layer)))
+        tape.watch([values, *others])
+        scores = function(values)
+    for path, reason in missed:
+        raise ValueError(
+            "FullGrad needs the gradient wherever a layer adds its bias. "
+            f"Received: layer {path!r}, {reason}. 'saliency' and 'input_x_gradient' need the image's gradient only."
+        )
+    sources = [values, *others, *(tensor for _, _, tensor, _ in found)]
+    gradients = [
+        None if g is None else tf.cast(g, tf.float32) / scale
+        for g in tape.gradient(scores, sources, output_gradients=tf.fill(tf.shape(scores), scale))
+    ]
+    outer, inner = gradients[1 : 1 + len(others)], gradients[1 + len(others) :]
+    places = [Place(*place, g) for place, g in zip(found, inner, strict=True) if g is not None]
+    return scores, gradients[0], outer, places
 
 
 @tf.RegisterGradient(_GUIDED["Relu"])  # type: ignore[untyped-decorator]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..records import Capture, Floats
-from . import cams, perturbation, saliency
+from . import cams, fullgrad, perturbation, saliency
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ _GRADIENT_METHODS = (
     cams.eigen_gradcam,
 )
 _WITH_OPTIONS = (
+    cams.RandomCAM(),
     saliency.Saliency(),
     saliency.InputXGradient(),
     saliency.SmoothGrad(),
@@ -99,6 +100,7 @@ _WITH_OPTIONS = (
     saliency.GuidedBackprop(),
     saliency.GuidedGradCAM(),
     saliency.MaxActivation(),
+    fullgrad.FullGrad(),
     perturbation.ScoreCAM(),
     perturbation.AblationCAM(),
     perturbation.Occlusion(),

@@ -10,6 +10,9 @@ the result is (N, h, w) float32. Sums over i, j run over the h x w positions, su
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -182,6 +185,43 @@ def eigencam(activations: Floats) -> Floats:
         arXiv 2008.00299.
     """
     return _first_component(activations)
+
+
+@dataclass(frozen=True)
+class RandomCAM:
+    """A background for the other maps: the activations in a random mixture, chosen without the model's score.
+
+    M[i, j] = sum_k u[k] A[i, j, k], u[k] uniform in [-1, 1]. It shows where the layer is active. A method whose maps
+    are no different from it tells that too, and not why the model decides as it does. Explain the same batch and layer
+    by both, and with several seeds: if the maps look alike, or the metrics of the run (drift, share of the box) are
+    within what the seeds give among themselves, the method's have said nothing about the class.
+
+    Attributes:
+        seed: Seed of u. All images and epochs have the same u, so that the maps drift by the activations alone.
+
+    Raises:
+        ValueError: If the seed is no whole number of at least 0.
+
+    Reference:
+        Known from the library pytorch-grad-cam (RandomCAM), which draws another u for each image and call; it has no
+        paper.
+    """
+
+    seed: int = 0
+    name: ClassVar[str] = "randomcam"
+    needs: ClassVar[tuple[str, ...]] = ("activations",)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise ValueError(
+                f"`seed` must be a whole number of at least 0. Received: seed={self.seed!r}. seed=0 works."
+            )
+
+    def __call__(self, activations: Floats) -> Floats:
+        """Returns (N, h, w) float32, raw, from activations (N, h, w, C)."""
+        count, channels = len(activations), activations.shape[-1]
+        weights = np.random.default_rng(self.seed).uniform(-1, 1, (1, channels)).astype(np.float32)
+        return cam(activations, np.broadcast_to(weights, (count, channels)))
 
 
 def eigen_gradcam(activations: Floats, gradients: Floats) -> Floats:
