@@ -41,8 +41,8 @@ def test_equals_the_reference(net, reference, name):
     assert explanation.attributions.shape == expected.shape == (4, 48, 64, 3)
     for one, other in zip(explanation.attributions, expected, strict=True):
         wrong = np.abs(one - other) > 1e-4 * np.abs(other).max()
-        # On the way from a baseline a ReLU may be at zero in one of the steps: how the processor rounds then switches it,
-        # and with it the pixels that it sees.
+        # On the way from a baseline a ReLU may be at zero in one of the steps: how the processor rounds then switches
+        # it, and with it the pixels that it sees.
         assert wrong.mean() <= (0.005 if name.startswith("integrated") else 0)
         assert np.abs(one - other).max() <= (1e-3 if name.startswith("integrated") else 1e-4) * np.abs(other).max()
     np.testing.assert_allclose(explanation.heatmaps, np.abs(explanation.attributions).sum(-1), rtol=1e-5)
