@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from .head import Head, class_weights, find_head
 from .layers import (
     Candidates,
     LayerCall,
+    Tap,
     candidates,
     choose_layer,
     data_format,
@@ -22,7 +23,7 @@ from .layers import (
     is_feature_map,
     listing,
 )
-from .records import Capture, Floats, Ints
+from .records import Capture, Chunk, Floats, Ints
 from .targets import Target, check_classes, confidences, explained_scores, loss_expects, single_output
 
 # What a method can need that has nothing to do with a layer.
@@ -32,39 +33,6 @@ _WITHOUT_LAYER = {"images", "scores", "score", "gradient", "guided_gradient", "f
 def needs_layer(needs: Iterable[str]) -> bool:
     """Tells whether a method that needs these explains a layer."""
     return not _WITHOUT_LAYER.issuperset(needs)
-
-
-@dataclass(frozen=True, eq=False)
-class Tap:
-    """A layer whose activations are captured.
-
-    Attributes:
-        path: The layer's path.
-        layer: The layer.
-        shape: (None, h, w, C), as the activations are captured, channels last.
-        layout: "channels_last" or "channels_first", as the layer puts them out.
-    """
-
-    path: str
-    layer: Any
-    shape: tuple[int | None, ...]
-    layout: str
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """What one run of the model has captured of some samples.
-
-    Attributes:
-        captures: For each target, and in it for each of `Capturer.taps`, what was captured; without taps, one capture
-            that has no activations.
-        heads: For each target what CAM needs; empty where it was not asked for.
-        samples: How many samples there are.
-    """
-
-    captures: tuple[tuple[Capture, ...], ...]
-    heads: tuple[Capture, ...]
-    samples: int
 
 
 class Capturer:

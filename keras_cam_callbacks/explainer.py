@@ -11,8 +11,9 @@ import numpy as np
 
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .batches import make_batch
-from .capture import Capturer, Tap, needs_layer
+from .capture import Capturer, needs_layer
 from .explanation import Explanation, Explanations
+from .layers import Tap
 from .methods import Method, resolve_methods
 from .methods.fusion import Fusion, check_fusion, fused
 from .probe import FUNCTIONS, LAYER_FUNCTIONS, Probe

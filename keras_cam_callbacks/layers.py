@@ -48,6 +48,23 @@ class LayerCall:
     output_ids: tuple[Any, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """A layer whose activations are captured.
+
+    Attributes:
+        path: The layer's path.
+        layer: The layer.
+        shape: (None, h, w, C), as the activations are captured, channels last.
+        layout: "channels_last" or "channels_first", as the layer puts them out.
+    """
+
+    path: str
+    layer: Any
+    shape: tuple[int | None, ...]
+    layout: str
+
+
 def sublayers(layer: Any) -> list[Any]:
     """Returns what is directly inside a model or composite layer, in the order in which it holds them.
 

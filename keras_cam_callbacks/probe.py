@@ -14,7 +14,8 @@ import numpy as np
 from . import engine
 from .batches import largest_input
 from .biases import parts
-from .capture import Capturer, Tap
+from .capture import Capturer
+from .layers import Tap
 from .records import Floats, Ints
 from .targets import PREDICTED, explained_scores, single_output
 

@@ -76,6 +76,22 @@ class Capture:
     images: Floats | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What one run of the model has captured of some samples.
+
+    Attributes:
+        captures: For each target, and in it for each of `Capturer.taps`, what was captured; without taps, one capture
+            that has no activations.
+        heads: For each target what CAM needs; empty where it was not asked for.
+        samples: How many samples there are.
+    """
+
+    captures: tuple[tuple[Capture, ...], ...]
+    heads: tuple[Capture, ...]
+    samples: int
+
+
 @dataclass(frozen=True)
 class Sample:
     """One sample in one epoch.
