@@ -194,7 +194,9 @@ def pictures(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Image,
     first = next(iter(views.values()))
     if not first.augmented:
         return _row(views, overlay)
-    shown = replace(first.batch, beside={"original": first.batch.display}, display_name="not augmented")
+    shown = first.batch
+    if not shown.beside:  # As many columns as the rows below have.
+        shown = replace(shown, beside={"original": shown.display}, display_name="not augmented")
     rows = [_row({name: replace(view, batch=shown) for name, view in views.items()}, overlay, "not augmented")]
     for augmentation in first.augmented:
         augmented = {name: view.augmented[augmentation].explanation for name, view in views.items()}
