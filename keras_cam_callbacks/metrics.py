@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .records import Floats
 
-__all__ = ["area", "clipped", "degenerate", "degenerate_cause", "drift"]
+__all__ = ["area", "clipped", "degenerate", "degenerate_cause", "drift", "spearman"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -144,6 +144,26 @@ def drift(heatmaps: Floats, reference: Floats) -> Doubles:
     return result
 
 
+def spearman(heatmaps: Floats, reference: Floats) -> Doubles:
+    """Measures how far two heatmaps put the pixels in the same order: Spearman's rank correlation.
+
+    It is Pearson's correlation over the ranks of the pixels of relu(heatmap) and relu(reference), where equal values
+    share the mean of their ranks. Neither the scale of a map counts nor how far its peak stands out.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        reference: (N, h, w) float32, raw, the same samples in the same order.
+
+    Returns:
+        (N,) float64 in [-1, 1]: 1 for the same order, near 0 for unrelated maps, -1 for the reverse order; NaN where
+        either map is degenerate.
+
+    Raises:
+        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+    """
+    return 1 - drift(_ranks(heatmaps), _ranks(reference))
+
+
 def clipped(heatmaps: Floats, percentiles: tuple[float, float]) -> Floats:
     """Clips the positive part of each map at two of its percentiles, and counts it from the lower one.
 
@@ -174,6 +194,15 @@ def _flat(heatmaps: Floats) -> Floats:
             f"Received: shape {heatmaps.shape}. Give one heatmap as heatmap[None]."
         )
     return heatmaps.reshape(len(heatmaps), heatmaps.shape[1] * heatmaps.shape[2])
+
+
+def _ranks(heatmaps: Floats) -> Doubles:
+    """(N, h, w) each map's ranks from 1 up, with ties at their mean; zero everywhere where a map is degenerate."""
+    ranks = np.zeros(np.shape(heatmaps))
+    for i in np.flatnonzero(~degenerate(heatmaps)):
+        _, group, sizes = np.unique(np.maximum(heatmaps[i], 0), return_inverse=True, return_counts=True)
+        ranks[i] = (np.cumsum(sizes) - (sizes - 1) / 2)[group.reshape(ranks[i].shape)]
+    return ranks
 
 
 def _standard(heatmap: Floats) -> Doubles:
