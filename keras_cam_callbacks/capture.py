@@ -79,7 +79,7 @@ class Capturer:
         self._engine = engine.load()
         self._path: str = ""
         self.layer: Any = None
-        self._has_layer = not _WITHOUT_LAYER.issuperset(needs)
+        self._has_layer = needs_layer(needs)
         if layer_name is not None:
             if not self._has_layer:
                 raise ValueError(
@@ -305,6 +305,11 @@ def _image_layout(calls: Sequence[LayerCall], inputs: Any) -> str:
     few = (1, 3, 4)
     first = images.shape[1] in few and images.shape[3] not in few
     return "channels_first" if first else said or str(keras.config.image_data_format())
+
+
+def needs_layer(needs: tuple[str, ...]) -> bool:
+    """Tells whether a method that needs this explains a layer, or the image itself."""
+    return not _WITHOUT_LAYER.issuperset(needs)
 
 
 def layer_calls(model: Any, inputs: Any) -> list[LayerCall]:

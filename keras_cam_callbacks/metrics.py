@@ -196,9 +196,9 @@ def _flat(heatmaps: Floats) -> Floats:
     return heatmaps.reshape(len(heatmaps), heatmaps.shape[1] * heatmaps.shape[2])
 
 
-def _ranks(heatmaps: Floats) -> Doubles:
+def _ranks(heatmaps: Floats) -> Floats:
     """(N, h, w) each map's ranks from 1 up, with ties at their mean; zero everywhere where a map is degenerate."""
-    ranks = np.zeros(np.shape(heatmaps))
+    ranks = np.zeros(np.shape(heatmaps), np.float32)
     for i in np.flatnonzero(~degenerate(heatmaps)):
         _, group, sizes = np.unique(np.maximum(heatmaps[i], 0), return_inverse=True, return_counts=True)
         ranks[i] = (np.cumsum(sizes) - (sizes - 1) / 2)[group.reshape(ranks[i].shape)]
