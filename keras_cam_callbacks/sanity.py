@@ -100,12 +100,16 @@ class SanityCheck:
     def picture(
         self, overlay: Overlay | None = None, *, columns: int = 5, samples: int | Sequence[int] | None = None
     ) -> Image:
-        """Draws how the heatmaps change: a row for each sample and method, from the original to all weights randomised.
+        """Draws how the heatmaps change, a row for each sample and method.
+
+        A row begins with the image and whether the method passed; then comes the heatmap of the untouched model, and
+        those with more and more of the weights randomised, each with its correlation for this sample.
 
         Args:
-            overlay: How to draw; by default `Overlay()`. Each map is scaled by itself.
-            columns: How many of the steps are drawn, at least 2: the original, some evenly between, and the last.
-            samples: How many samples, the first ones, or their rows; by default 3 for one method, 1 for several.
+            overlay: How to draw; by default `Overlay()`.
+            columns: How many heatmaps stand in a row, at least 2: the original, some evenly between, and the last.
+            samples: How many samples, the first ones, or a list of their rows; by default at most 3 for one method, 1
+                for several.
 
         Returns:
             uint8 RGB (H, W, 3).
@@ -119,14 +123,19 @@ class SanityCheck:
         pictures: list[Image] = []
         for sample in self._rows(samples):
             for method, original in self.originals.items():
-                captions = [f"{method}, {original.samples()[sample].caption}"]
-                for step in steps[1:]:
+                maps = self.heatmaps[method][steps, sample]
+                captions = [f"{method} {self._verdict(method).partition(',')[0]}; {original.samples()[sample].caption}"]
+                for step, dead in zip(steps, degenerate(maps), strict=True):
                     value = self.correlations[method][step, sample]
-                    what = "all randomised" if step == len(self.layers) - 1 else f"down to {self.layers[step]}"
-                    captions.append(f"{what}: " + ("no correlation" if np.isnan(value) else f"{value:.2f}"))
-                images = [original.batch.display[sample]] * len(steps)
-                pictures += overlay.draw(images, self.heatmaps[method][steps, sample], captions)
-        return grid(pictures, len(steps))
+                    end = step == len(self.layers) - 1
+                    what = "all weights randomised" if end else f"randomised down to {self.layers[step]}"
+                    text = "no heatmap" if dead else "no original" if np.isnan(value) else f"correlation {value:.2f}"
+                    captions.append(f"{what}: {text}" if step else "original" + (", no heatmap" if dead else ""))
+                # A map of zeros leaves the image bare.
+                maps = np.concatenate([np.zeros_like(maps[:1]), maps])
+                images = [original.batch.display[sample]] * len(maps)
+                pictures += overlay.draw(images, maps, captions)
+        return grid(pictures, len(steps) + 1)
 
     def _rows(self, samples: int | Sequence[int] | None) -> list[int]:
         """Returns the rows of the samples to draw."""
@@ -143,10 +152,12 @@ class SanityCheck:
 
     def _verdict(self, method: str) -> str:
         mean = _mean(self.correlations[method][-1])
+        if degenerate(self.originals[method].heatmaps).all():
+            return "not known, for all original heatmaps are degenerate"
         if np.isnan(mean):
             return (
-                "not known, for no heatmaps were left to compare once all weights were randomised; "
-                "more samples or another seed may tell"
+                "not known, for no heatmaps were left to compare once all weights were randomised; more samples or "
+                "another seed may tell"
             )
         if mean < MOST:
             return f"passed, for {mean:.2f} is below {MOST}"
