@@ -95,8 +95,8 @@ def fresh_values(layer: Any, variable: Any, rng: np.random.Generator) -> npt.NDA
         # A copy: the user's own may hold the state of a seed generator.
         initializer = type(initializer).from_config({**config, "seed": seed})
     if initializer is not None and (vector or "seed" in config):
-        return np.asarray(keras.ops.convert_to_numpy(initializer(variable.shape, dtype=variable.dtype)))
-    present = np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+        return np.asarray(initializer(variable.shape, dtype=variable.dtype))
+    present = np.asarray(variable).astype(np.float64)
     return (
         rng.permutation(present)
         if vector and present.ndim
@@ -107,7 +107,7 @@ def fresh_values(layer: Any, variable: Any, rng: np.random.Generator) -> npt.NDA
 @contextmanager
 def kept(variables: Iterable[Any]) -> Iterator[None]:
     """Gives variables their values back, bit for bit, whatever happens inside; meanwhile a copy of them is held."""
-    values = [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in variables]
+    values = [(variable, np.asarray(variable).copy()) for variable in variables]
     try:
         yield
     finally:
