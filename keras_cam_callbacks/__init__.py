@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from .overlay import Overlay
     from .records import EpochRecord, RunConfig, Sample
+    from .sanity import SanityCheck, sanity_check
     from .store import Run, read_run
     from .trackers import DiskTracker, MemoryTracker, TensorBoardTracker, Tracker, WandbTracker
 
@@ -61,6 +62,7 @@ __all__ = [
     "RunConfig",
     "Saliency",
     "Sample",
+    "SanityCheck",
     "ScoreCAM",
     "SmoothGrad",
     "TensorBoardTracker",
@@ -69,6 +71,7 @@ __all__ = [
     "build_cam_model",
     "explain",
     "read_run",
+    "sanity_check",
 ]
 
 _HOMES = {
@@ -95,6 +98,7 @@ _HOMES = {
     ),
     "Overlay": "overlay",
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
+    **dict.fromkeys(("SanityCheck", "sanity_check"), "sanity"),
     **dict.fromkeys(("Run", "read_run"), "store"),
     **dict.fromkeys(("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"),
 }

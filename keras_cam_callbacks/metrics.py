@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .records import Floats
 
-__all__ = ["area", "clipped", "correlation", "degenerate", "degenerate_cause", "drift"]
+__all__ = ["area", "clipped", "correlation", "degenerate", "degenerate_cause", "drift", "spearman"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -168,6 +168,26 @@ def correlation(heatmaps: Floats, references: Floats) -> Doubles:
     return result
 
 
+def spearman(heatmaps: Floats, reference: Floats) -> Doubles:
+    """Measures how far two heatmaps put the pixels in the same order: Spearman's rank correlation.
+
+    It is Pearson's correlation over the ranks of the pixels of relu(heatmap) and relu(reference), where equal values
+    share the mean of their ranks. Neither the scale of a map counts nor how far its peak stands out.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        reference: (N, h, w) float32, raw, the same samples in the same order.
+
+    Returns:
+        (N,) float64 in [-1, 1]: 1 for the same order, near 0 for unrelated maps, -1 for the reverse order; NaN where
+        either map is degenerate.
+
+    Raises:
+        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+    """
+    return 1 - drift(_ranks(heatmaps), _ranks(reference))
+
+
 def clipped(heatmaps: Floats, percentiles: tuple[float, float]) -> Floats:
     """Clips the positive part of each map at two of its percentiles, and counts it from the lower one.
 
@@ -213,6 +233,15 @@ def _pearson(heatmap: Floats, other: Floats) -> float:
     """Pearson's correlation of the positive parts of two maps, neither of which is degenerate."""
     # Rounding can carry it past 1 by an ulp or two.
     return float(np.clip(_standard(heatmap) @ _standard(other), -1, 1))
+
+
+def _ranks(heatmaps: Floats) -> Floats:
+    """(N, h, w) each map's ranks from 1 up, with ties at their mean; zero everywhere where a map is degenerate."""
+    ranks = np.zeros(np.shape(heatmaps), np.float32)
+    for i in np.flatnonzero(~degenerate(heatmaps)):
+        _, group, sizes = np.unique(np.maximum(heatmaps[i], 0), return_inverse=True, return_counts=True)
+        ranks[i] = (np.cumsum(sizes) - (sizes - 1) / 2)[group.reshape(ranks[i].shape)]
+    return ranks
 
 
 def _standard(heatmap: Floats) -> Doubles:

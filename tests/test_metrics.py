@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cam_callbacks.metrics import area, clipped, correlation, degenerate, degenerate_cause, drift
+from keras_cam_callbacks.metrics import area, clipped, correlation, degenerate, degenerate_cause, drift, spearman
 
 RAMP = [[0.0, 1.0], [2.0, 3.0]]
 NAN, INF = float("nan"), float("inf")
@@ -184,6 +184,30 @@ def test_what_is_not_shared_has_no_part_in_the_correlation():
     new = maps([[1.0, 2.0, INF]], [[1.0, 2.0, 1e30]])
     old = maps([[3.0, 5.0, NAN]], [[3.0, 5.0, NAN]])
     np.testing.assert_allclose(correlation(new, old), [1, 1], rtol=1e-12)
+
+
+def test_spearman_by_hand():
+    # Ranks 1.5, 1.5, 3, 4 of relu(-1, 0, 2, 9) against 1, 2, 3, 4: r = 4.5 / sqrt(4.5 * 5).
+    found = spearman(maps([[-1.0, 0.0], [2.0, 9.0]], RAMP, RAMP), maps(RAMP, RAMP, [[3.0, 2.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(found, [np.sqrt(0.9), 1, -1], atol=1e-12)
+
+
+def test_spearman_agrees_with_scipy():
+    rng = np.random.default_rng(3)
+    many = rng.normal(size=(2, 4, 6, 9)).astype(np.float32)
+    few = rng.integers(-2, 4, size=(2, 4, 6, 9)).astype(np.float32)  # ties, also above zero
+    for new, old in (many, few, (many[0], many[0] ** 3)):
+        relu = [np.maximum(side, 0).reshape(4, -1) for side in (new, old)]
+        expected = [stats.spearmanr(a, b).statistic for a, b in zip(*relu, strict=True)]
+        np.testing.assert_allclose(spearman(new, old), expected, atol=1e-12)
+
+
+def test_spearman_is_nan_where_either_map_is_degenerate():
+    zero, nan = np.zeros((2, 2)), np.full((2, 2), NAN)
+    result = spearman(maps(RAMP, zero, RAMP, nan, zero), maps(zero, RAMP, RAMP, RAMP, zero))
+    np.testing.assert_allclose(result, [NAN, NAN, 1, NAN, NAN], atol=1e-12)
+    with pytest.raises(ValueError, match="must have the same shape"):
+        spearman(maps(RAMP), maps(RAMP, RAMP))
 
 
 def test_no_maps_give_no_numbers():
