@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SmoothGrad,
     )
     from .overlay import Overlay
+    from .plots import plot_methods, show
     from .records import EpochRecord, RunConfig, Sample
     from .store import Run, read_run
     from .trackers import DiskTracker, MemoryTracker, TensorBoardTracker, Tracker, WandbTracker
@@ -64,7 +65,9 @@ __all__ = [
     "WandbTracker",
     "build_cam_model",
     "explain",
+    "plot_methods",
     "read_run",
+    "show",
 ]
 
 _HOMES = {
@@ -88,6 +91,7 @@ _HOMES = {
         "methods.saliency",
     ),
     "Overlay": "overlay",
+    **dict.fromkeys(("plot_methods", "show"), "plots"),
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
     **dict.fromkeys(("Run", "read_run"), "store"),
     **dict.fromkeys(("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"),
