@@ -29,10 +29,10 @@ __all__ = ["plot_methods", "show"]
 
 _PANEL = 2.2  # inches, width of a panel
 _ACROSS = 6  # panels in a row, unless the user wants others
-_TITLE, _LINE, _KEY = 0.32, 0.18, 0.75  # inches: room for a title, for a further line of text, for the colours' key
-_CHARACTERS = 29  # of a line below or above a panel, at the size of the text
+_TITLE, _LINE, _KEY = 0.36, 0.2, 0.8  # inches: room for a title, for a further line of text, for the colours' key
+_CHARACTERS = 26  # of a line below or above a panel, at the size of the text
 # Sizes are ours, for the room that is left depends on them; and class names are no formulas.
-_TEXT: dict[str, Any] = {"fontsize": 9.5, "parse_math": False, "usetex": False}
+_TEXT: dict[str, Any] = {"fontsize": 11, "parse_math": False, "usetex": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +198,7 @@ def _all_that_fit(
         if layer_name is not None and not any(needs_layer(METHODS[name].needs) for name in fitting):
             raise error
         explainer = Explainer(model, batch, layer_name, method=fitting, **settings)
-    left_out["They run the model on hundreds of changed images; `methods` can name them."] = slow
+    left_out["They run the model on hundreds of changed images; name them in `methods` to see them."] = slow
     return explainer, left_out
 
 
@@ -220,13 +220,15 @@ def _figure(
     wide = math.ceil(size / deep) if columns is None else min(columns, size)
     # Augmentations of one sample are read downwards, so samples don't stand side by side then.
     beside = 1 if len(drawn) > 1 or deep > 1 else max(1, min((columns or _ACROSS) // size, len(blocks)))
+    if columns is None:
+        beside = math.ceil(len(blocks) / math.ceil(len(blocks) / beside))  # Rows of one length.
 
     lines = max(len(_wrapped(panel.title)) for block in blocks for panel in block)
     below = max(len(_wrapped(panel.caption)) for block in blocks for panel in block)
     aspect = max(panel.picture.shape[0] / panel.picture.shape[1] for block in blocks for panel in block)
-    high = _PANEL * aspect + _TITLE + _LINE * (lines - 1 + below + (below > 0))
+    high = _PANEL * aspect + _TITLE + _LINE * (lines - 1 + below)
     down, across = deep * math.ceil(len(blocks) / beside), wide * beside
-    notes = [line for note in notes for line in textwrap.wrap(note, max(40, across * _CHARACTERS))]
+    notes = [line for note in notes for line in textwrap.wrap(note, max(2, across) * _CHARACTERS)]
     foot = _KEY + _LINE * len(notes)
 
     figure = figure_class(figsize=(max(2, across) * _PANEL, down * high + foot), layout="constrained")
