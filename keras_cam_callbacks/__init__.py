@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SmoothGrad,
     )
     from .overlay import Overlay
+    from .plots import plot_methods, show
     from .records import EpochRecord, RunConfig, Sample
     from .sanity import SanityCheck, sanity_check
     from .store import Run, read_run
@@ -70,8 +71,10 @@ __all__ = [
     "WandbTracker",
     "build_cam_model",
     "explain",
+    "plot_methods",
     "read_run",
     "sanity_check",
+    "show",
 ]
 
 _HOMES = {
@@ -97,6 +100,7 @@ _HOMES = {
         "methods.saliency",
     ),
     "Overlay": "overlay",
+    **dict.fromkeys(("plot_methods", "show"), "plots"),
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
     **dict.fromkeys(("SanityCheck", "sanity_check"), "sanity"),
     **dict.fromkeys(("Run", "read_run"), "store"),

@@ -191,44 +191,82 @@ def pictures(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Image,
     Returns:
         N pictures, uint8 RGB (H, W, 3).
     """
+    drawn = [_row(overlay, *row) for row in rows(views)]
+    if len(drawn) == 1:
+        return drawn[0]
+    return tuple(grid(of_sample, columns=1) for of_sample in zip(*drawn, strict=True))
+
+
+Correlations = Mapping[str, npt.NDArray[np.float64]]
+
+
+def rows(views: Mapping[str, Explanation]) -> list[tuple[dict[str, Explanation], str, Correlations]]:
+    """Returns what is shown in one row each: the views, then for each augmentation those of the augmented images.
+
+    Args:
+        views: Explanations of one batch by name; a single one may have the name "".
+
+    Returns:
+        For each row its views, a heading, "" where there are no augmentations, and for each view the correlations (N,)
+        with the one that is not augmented.
+    """
     first = next(iter(views.values()))
     if not first.augmented:
-        return _row(views, overlay)
+        return [(dict(views), "", {})]
     shown = first.batch
     if not shown.beside:  # As many columns as the rows below have.
         shown = replace(shown, beside={"original": shown.display}, display_name="not augmented")
-    rows = [_row({name: replace(view, batch=shown) for name, view in views.items()}, overlay, "not augmented")]
+    found: list[tuple[dict[str, Explanation], str, Correlations]] = [
+        ({name: replace(view, batch=shown, augmented={}) for name, view in views.items()}, "not augmented", {})
+    ]
     for augmentation in first.augmented:
-        augmented = {name: view.augmented[augmentation].explanation for name, view in views.items()}
-        found = {name: view.augmented[augmentation].correlation for name, view in views.items()}
-        rows.append(_row(augmented, overlay, augmentation, found))
-    return tuple(grid(of_sample, columns=1) for of_sample in zip(*rows, strict=True))
+        of_views = {name: view.augmented[augmentation] for name, view in views.items()}
+        explanations = {name: augmented.explanation for name, augmented in of_views.items()}
+        found.append((explanations, augmentation, {name: each.correlation for name, each in of_views.items()}))
+    return found
 
 
-def _row(
-    views: Mapping[str, Explanation],
-    overlay: Overlay,
-    heading: str = "",
-    correlations: Mapping[str, npt.NDArray[np.float64]] | None = None,
-) -> tuple[Image, ...]:
-    """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
-    first = next(iter(views.values()))
-    batch, correlations = first.batch, correlations or {}
+def texts(
+    views: Mapping[str, Explanation], overlay: Overlay, heading: str = "", correlations: Correlations | None = None
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Returns what is written under a row of `rows`.
+
+    Args:
+        views: The views.
+        overlay: Says whether captions have the model's outputs.
+        heading: What captions begin with.
+        correlations: What titles end with; the captions where a single view has the name "".
+
+    Returns:
+        N captions; and N titles for each view, "" for a single one's.
+    """
+    first, correlations = next(iter(views.values())), correlations or {}
     several = len({view.target for view in views.values()}) > 1
     known = [first.prediction(i) if several else sample.caption for i, sample in enumerate(first.samples())]
     captions = [": ".join(filter(None, (heading, text))) for text in known]
-    if list(views) == [""]:
+    single = list(views) == [""]
+    if single:
         captions = [text + _correlated(correlations.get(""), i) for i, text in enumerate(captions)]
     captions = with_outputs(captions, first.outputs if overlay.caption == "outputs" else None)
-    if list(views) == [""]:
-        return overlay.draw(batch.display, first.heatmaps, captions, beside=batch.beside, title=batch.display_name)
     titles = {
         name: [
-            (f"{name}: {view.title(i)}" if several else name) + _correlated(correlations.get(name), i)
-            for i in range(len(batch))
+            (f"{name}: {view.title(i)}" if several else name) + _correlated(correlations.get(name), i) * (not single)
+            for i in range(len(first.batch))
         ]
         for name, view in views.items()
     }
+    return captions, titles
+
+
+def _row(
+    overlay: Overlay, views: Mapping[str, Explanation], heading: str, correlations: Correlations
+) -> tuple[Image, ...]:
+    """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
+    first = next(iter(views.values()))
+    batch = first.batch
+    captions, titles = texts(views, overlay, heading, correlations)
+    if list(views) == [""]:
+        return overlay.draw(batch.display, first.heatmaps, captions, beside=batch.beside, title=batch.display_name)
     maps = {name: view.heatmaps for name, view in views.items()}
     return overlay.draw_several(
         batch.display, maps, captions, titles=titles, beside=batch.beside, title=batch.display_name
