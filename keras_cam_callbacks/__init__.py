@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .callbacks import CAMLogger, GradCAMLogger, HeatmapLogger
+    from .callbacks import ActivationLogger, CAMLogger, FilterLogger, GradCAMLogger, HeatmapLogger
     from .explainer import explain
     from .explanation import Explanation, Explanations
+    from .features import ActivationGrids, FilterPatterns, activation_grids, filter_patterns
     from .head import build_cam_model
     from .methods import METHODS
     from .methods.perturbation import RISE, AblationCAM, Occlusion, ScoreCAM
@@ -35,11 +36,15 @@ __all__ = [
     "METHODS",
     "RISE",
     "AblationCAM",
+    "ActivationGrids",
+    "ActivationLogger",
     "CAMLogger",
     "DiskTracker",
     "EpochRecord",
     "Explanation",
     "Explanations",
+    "FilterLogger",
+    "FilterPatterns",
     "GradCAMLogger",
     "GuidedBackprop",
     "GuidedGradCAM",
@@ -59,15 +64,21 @@ __all__ = [
     "TensorBoardTracker",
     "Tracker",
     "WandbTracker",
+    "activation_grids",
     "build_cam_model",
     "explain",
+    "filter_patterns",
     "read_run",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("CAMLogger", "GradCAMLogger", "HeatmapLogger"), "callbacks"),
+    **dict.fromkeys(
+        ("ActivationLogger", "CAMLogger", "FilterLogger", "GradCAMLogger", "HeatmapLogger"),
+        "callbacks",
+    ),
     "explain": "explainer",
     **dict.fromkeys(("Explanation", "Explanations"), "explanation"),
+    **dict.fromkeys(("ActivationGrids", "FilterPatterns", "activation_grids", "filter_patterns"), "features"),
     "build_cam_model": "head",
     "METHODS": "methods",
     **dict.fromkeys(("RISE", "AblationCAM", "Occlusion", "ScoreCAM"), "methods.perturbation"),
