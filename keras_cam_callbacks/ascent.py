@@ -229,7 +229,8 @@ class Ascent:
 
     def _means(self, tensor: Any, filters: Any) -> Any:
         ops = keras.ops
-        return ops.sum(ops.mean(as_float(tensor, self._tap), axis=(1, 2)) * ops.one_hot(filters, self.channels), axis=1)
+        means = ops.mean(as_float(tensor, self._tap), axis=(1, 2))
+        return ops.take_along_axis(means, filters[:, None], axis=1)[:, 0]
 
     def _climbed(self, images: Any, filters: Any, early: Any) -> Any:
         """Returns what a step climbs, (M,) float32: a ReLU lets no gradient through where a filter rests."""

@@ -111,7 +111,7 @@ def dead_channels(low: Floats, high: Floats) -> Bools:
 
 
 def make_sheet(channels: int, height: int, width: int, size: int) -> Sheet:
-    """Chooses the fullest grid, then the squarest, of those whose cells are at least 3/4 of the largest possible.
+    """Chooses the fullest grid, then the squarest, of those whose cells are at least 0.7 of the largest possible.
 
     Cells are the maps enlarged by a whole factor up to 128 px, or shrunk as far as the bound demands, to 4 px at least:
     only then the grid grows beyond it. No channel is left out.
@@ -123,6 +123,7 @@ def make_sheet(channels: int, height: int, width: int, size: int) -> Sheet:
         size: Longest side of the grid in px, its numbers included.
     """
     top, left = _margins(channels)
+    gap = 2 if channels <= 128 else 1
     longest = max(height, width)
     most = max(1, _LARGEST // longest)
 
@@ -130,7 +131,7 @@ def make_sheet(channels: int, height: int, width: int, size: int) -> Sheet:
         """The factor at which the maps fit."""
         rows = math.ceil(channels / columns)
         across, down = (size - left) / columns, (size - top) / rows
-        factor = min((across - _gap(across)) / width, (down - _gap(down)) / height)
+        factor = min((across - gap) / width, (down - gap) / height)
         return min(most, math.floor(factor)) if factor >= 1 else max(factor, _SMALLEST / longest)
 
     def squareness(columns: int) -> float:
@@ -141,12 +142,12 @@ def make_sheet(channels: int, height: int, width: int, size: int) -> Sheet:
     def empty(columns: int) -> int:
         return -channels % columns
 
-    enough = 0.75 * max(map(scale, range(1, channels + 1)))
+    enough = 0.7 * max(map(scale, range(1, channels + 1)))
     large = [columns for columns in range(1, channels + 1) if scale(columns) >= enough]
     columns = max(large, key=lambda c: (-empty(c), squareness(c), c))
     factor = scale(columns)
     cell = max(1, int(height * factor)), max(1, int(width * factor))
-    return Sheet(columns, math.ceil(channels / columns), *cell, _gap(max(cell)))
+    return Sheet(columns, math.ceil(channels / columns), *cell, gap)
 
 
 def tones(activations: Floats, sheet: Sheet) -> Tones:
@@ -321,10 +322,6 @@ def _margins(channels: int) -> tuple[int, int]:
     if channels == 1:
         return 0, 0
     return bar_height(1, _FONT), text_width(str(channels), _FONT) + 12
-
-
-def _gap(cell: float) -> int:
-    return 1 if cell < 24 else 2
 
 
 def _stride(room: int, step: int) -> int:
