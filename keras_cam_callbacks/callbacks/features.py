@@ -193,7 +193,7 @@ class FilterLogger(EpochLogger):
         seed: Of the noise and the shifts.
         jitter: At each step the image is shifted by up to so many px, around its edges, and back after it; 0 for none.
         blur: Deviation in px of the Gaussian that smooths each gradient; 0 for none, as in the book.
-        size: (height, width) of the patterns, by default (128, 128), for a model that takes images of any size; (height,
+        size: (height, width) of the patterns, by default (128, 128), for a model that takes any; (height,
             width, channels) for one that doesn't say what it takes, such as a subclassed one that has not run yet.
         value_range: Lowest and highest value of the model's input, (0, 255) or (-1, 1) where it takes these.
         tracker: Where it goes, as in `HeatmapLogger`.
