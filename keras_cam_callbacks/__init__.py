@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .augmentations import AUGMENTATIONS, Augmentation
-    from .callbacks import CAMLogger, GradCAMLogger, HeatmapLogger
+    from .callbacks import ActivationLogger, CAMLogger, FilterLogger, GradCAMLogger, HeatmapLogger
     from .explainer import explain
     from .explanation import Explanation, Explanations
+    from .features import ActivationGrids, FilterPatterns, activation_grids, filter_patterns
     from .head import build_cam_model
     from .methods import METHODS
     from .methods.cams import RandomCAM
@@ -41,12 +42,16 @@ __all__ = [
     "METHODS",
     "RISE",
     "AblationCAM",
+    "ActivationGrids",
+    "ActivationLogger",
     "Augmentation",
     "CAMLogger",
     "DiskTracker",
     "EpochRecord",
     "Explanation",
     "Explanations",
+    "FilterLogger",
+    "FilterPatterns",
     "FullGrad",
     "GradCAMLogger",
     "GuidedBackprop",
@@ -69,8 +74,10 @@ __all__ = [
     "TensorBoardTracker",
     "Tracker",
     "WandbTracker",
+    "activation_grids",
     "build_cam_model",
     "explain",
+    "filter_patterns",
     "plot_methods",
     "read_run",
     "sanity_check",
@@ -79,9 +86,13 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("AUGMENTATIONS", "Augmentation"), "augmentations"),
-    **dict.fromkeys(("CAMLogger", "GradCAMLogger", "HeatmapLogger"), "callbacks"),
+    **dict.fromkeys(
+        ("ActivationLogger", "CAMLogger", "FilterLogger", "GradCAMLogger", "HeatmapLogger"),
+        "callbacks",
+    ),
     "explain": "explainer",
     **dict.fromkeys(("Explanation", "Explanations"), "explanation"),
+    **dict.fromkeys(("ActivationGrids", "FilterPatterns", "activation_grids", "filter_patterns"), "features"),
     "build_cam_model": "head",
     "METHODS": "methods",
     "RandomCAM": "methods.cams",

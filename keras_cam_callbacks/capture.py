@@ -90,7 +90,7 @@ class Capturer:
                 "This method explains the image itself and knows no layer. "
                 f"Received: layer_name={getattr(layer_names[0], 'name', layer_names[0])!r}. Leave it out."
             )
-        self._named = [_found_layer(model, name, inputs) for name in layer_names]
+        self._named = [found_layer(model, name, inputs) for name in layer_names]
         if len({id(layer) for _, layer in self._named}) < len(self._named):
             raise ValueError(
                 "Fused layers must differ from each other. "
@@ -98,7 +98,7 @@ class Capturer:
             )
         self._samples = len(self.targets[0].class_index)
         self._class_index = np.stack([target.class_index for target in self.targets], axis=1).astype(np.int32)
-        self.fixed = _fixed_batch(model)
+        self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
         self.expects = loss_expects(model)
         self._activated = False
@@ -197,7 +197,7 @@ class Capturer:
             target.rule is not None and classes is None for target, classes in zip(self.targets, targets, strict=True)
         )
         if "images" in self._needs:
-            self.image_layout = _image_layout(run.calls, self.inputs)
+            self.image_layout = image_layout(run.calls, self.inputs)
         if self._units is not None:
             found["outputs"] = ops.cast(ops.reshape(output, (-1, self._units)), "float32")
         if "kernel" in self._needs:
@@ -338,7 +338,7 @@ def as_float(tensor: Any, tap: Tap) -> Any:
     return keras.ops.transpose(tensor, (0, 2, 3, 1)) if tap.layout == "channels_first" else tensor
 
 
-def _image_layout(calls: Sequence[LayerCall], inputs: Any) -> str:
+def image_layout(calls: Sequence[LayerCall], inputs: Any) -> str:
     """Tells whether the model takes its images "channels_last" or "channels_first".
 
     The first layer that knows says so; but a first axis of 1, 3 or 4 where the last one is no such number can't be the
@@ -373,13 +373,13 @@ def layer_calls(model: Any, inputs: Any) -> list[LayerCall]:
             calls[:] = run.calls
         return {}
 
-    run = loaded.compile_pass(look, model, (inputs,), _fixed_batch(model))
+    run = loaded.compile_pass(look, model, (inputs,), fixed_batch(model))
     if not calls:
         run(keras.tree.map_structure(lambda a: a[:1], inputs))
     return calls
 
 
-def _found_layer(model: Any, layer_name: Any, inputs: Any) -> tuple[str, Any]:
+def found_layer(model: Any, layer_name: Any, inputs: Any) -> tuple[str, Any]:
     """Finds a named layer; where there is none, the error lists the layers that would do."""
     try:
         return find_layer(model, layer_name)
@@ -388,7 +388,7 @@ def _found_layer(model: Any, layer_name: Any, inputs: Any) -> tuple[str, Any]:
         raise ValueError(f"{error} These layers would do: {listing(paths)}.") from None
 
 
-def _fixed_batch(model: Any) -> int | None:
+def fixed_batch(model: Any) -> int | None:
     """Returns the number of samples that the model takes, where it takes no other."""
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     return inputs[0].shape[0] if inputs else None

@@ -89,7 +89,7 @@ class Explainer:
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
         if not model.built:
-            _build(model, keras.tree.map_structure(lambda a: a[:1], batch.inputs))
+            make_variables(model, keras.tree.map_structure(lambda a: a[:1], batch.inputs))
         self.capturer = Capturer(
             model,
             joined_inputs(self._batches),
@@ -353,7 +353,7 @@ def _joined(parts: list[Any]) -> Any:
     return None if parts[0] is None else np.concatenate(parts)
 
 
-def _build(model: Any, sample: Any) -> None:
+def make_variables(model: Any, sample: Any) -> None:
     """Makes the variables of a model that has not run yet."""
     try:
         # What the call itself would change, such as the states of seeds, stays in the scope.

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -194,19 +194,21 @@ def check_overlay(overlay: object) -> None:
         raise TypeError(f"`overlay` must be an Overlay, such as Overlay(layout='panel'). Received: {overlay!r}.")
 
 
-def run_config(logger: Any, batch: ValidationBatch, **settings: Any) -> RunConfig:
-    """Returns the config of a run on one batch, with what all loggers of images have."""
+def run_config(
+    logger: Any, batch: ValidationBatch, class_names: Sequence[str] | None, drawing: Any, **settings: Any
+) -> RunConfig:
+    """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
     return RunConfig(
         directory=Path(logger.log_dir),
         prefix=logger.prefix,
         model_name=str(logger.model.name),
-        class_names=None if logger.class_names is None else tuple(map(str, logger.class_names)),
+        class_names=None if class_names is None else tuple(map(str, class_names)),
         sample_keys=batch.sample_keys,
         fingerprints=batch.fingerprints,
         labels=(None,) * len(batch) if batch.labels is None else tuple(batch.labels.tolist()),
         display=batch.display,
         value_range=batch.value_range,
-        overlay=dataclasses.asdict(logger.overlay),
+        overlay=dataclasses.asdict(drawing),
         versions={"keras_cam_callbacks": __version__, **versions()},
         **settings,
     )

@@ -166,6 +166,8 @@ class HeatmapLogger(EpochLogger):
         return run_config(
             self,
             self._kept.batch,
+            self.class_names,
+            self.overlay,
             method=source.method,
             layer_name=source.layer_name,
             target=source.target,

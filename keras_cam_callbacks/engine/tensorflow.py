@@ -309,6 +309,13 @@ def find_logits(output: Any) -> tuple[Any | None, bool]:
     return None, False
 
 
+def before_relu(tensor: Any) -> Any | None:
+    """Returns what goes into the ReLU that a tensor of the traced graph comes from; None where it comes from none."""
+    while tensor.op.type in ("Identity", "Cast"):
+        tensor = tensor.op.inputs[0]
+    return tensor.op.inputs[0] if tensor.op.type in _GUIDED else None
+
+
 def used_tensors(scores: Any) -> set[Any] | None:
     """Returns the ids of all tensors of the traced graph that the scores depend on; None for an eager run."""
     if isinstance(scores, tf.__internal__.EagerTensor):
