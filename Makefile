@@ -50,6 +50,11 @@ $(VENV)/.demo: $(VENV)/.system setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.system setup.cfg pyproject.toml
+# Tests open the report in a real browser.
+$(VENV)/.browser: $(VENV)/.system
+	command -v chromium >/dev/null || ! command -v apt-get >/dev/null || { $(APT) chromium; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.system $(VENV)/.browser setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.demo

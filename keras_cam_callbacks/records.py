@@ -19,6 +19,20 @@ Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
+class Region:
+    """Where the object is in one image.
+
+    Attributes:
+        boxes: (B, 4) float64 in [0, 1]: left, top, right, bottom, as shares of the image's width and height.
+        mask: (H, W) bool, True on the object, at the image's size; None where only boxes are known. The object is where
+            the mask is True or any box is.
+    """
+
+    boxes: npt.NDArray[np.float64]
+    mask: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class ValidationBatch:
     """The fixed batch that is explained at every epoch end.
 
@@ -34,6 +48,8 @@ class ValidationBatch:
             input ("[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std", "min-max"), or "given".
         display_name: What the display images are called where others stand beside them.
         beside: By name, in order, what people see beside the display images in a panel: N images each, as in `display`.
+        regions: Where the object is in each of the N images, None where that is not known; empty where it is known of
+            none.
     """
 
     inputs: Any
@@ -44,6 +60,7 @@ class ValidationBatch:
     value_range: str
     display_name: str = "image"
     beside: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
+    regions: tuple[Region | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sample_keys)
@@ -186,6 +203,7 @@ class RunConfig:
         versions: Versions of this package, Python, Keras, its backend, numpy and OpenCV.
         views: Names of the views, where there are several.
         augmentations: Names of the augmentations.
+        regions: As in `ValidationBatch`.
     """
 
     directory: Path
@@ -204,3 +222,4 @@ class RunConfig:
     versions: Mapping[str, str] = field(default_factory=dict)
     views: tuple[str, ...] = ()
     augmentations: tuple[str, ...] = ()
+    regions: tuple[Region | None, ...] = ()

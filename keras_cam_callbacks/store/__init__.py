@@ -4,6 +4,7 @@ A run is one folder::
 
     manifest.json                 what is the same for all epochs; maps each sample key to a file name
     images/<file>.png             the display images
+    regions/<file>.png            where the object is, for samples of which a mask was given
     heatmaps/<step>.npz           raw heatmaps, scores, classes, outputs: plain arrays
     overlays/<step>/<file>.jpg    the overlays
     metrics.jsonl                 one line an epoch

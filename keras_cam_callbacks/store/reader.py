@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Floats, Image
+from keras_cam_callbacks.records import Floats, Image, Region
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -115,7 +115,7 @@ class Run:
     Attributes:
         directory: Its folder.
         manifest: What is the same for all epochs: versions, model_name, layer, method, target, prefix,
-            class_names, sample_keys, files, fingerprints, labels, value_range, overlay.
+            class_names, sample_keys, files, fingerprints, labels, value_range, overlay, regions.
         epochs: The epochs in the order of their steps.
     """
 
@@ -138,6 +138,22 @@ class Run:
     def image_files(self) -> tuple[Path, ...]:
         """The N files of the display images; `read_image` opens them."""
         return tuple(self.directory / "images" / f"{self.manifest['files'][key]}.png" for key in self.sample_keys)
+
+    def regions(self) -> tuple[Region | None, ...]:
+        """Reads where the object is in each of the N images, None where that was not given.
+
+        Raises:
+            ValueError: If a mask is no picture.
+            OSError: If a mask's file is gone.
+        """
+        return tuple(map(self._region, self.manifest.get("regions") or [None] * len(self.sample_keys)))
+
+    def _region(self, stored: Mapping[str, Any] | None) -> Region | None:
+        if stored is None:
+            return None
+        file = stored["mask"]
+        mask = None if file is None else read_image(_inside(os.path.realpath(self.directory), file))[..., 0] > 127
+        return Region(np.array(stored["boxes"], np.float64).reshape(-1, 4), mask)
 
 
 def read_image(path: Path) -> Image:
@@ -262,6 +278,15 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     for key in manifest["sample_keys"]:
         if re.search(r"[/\\:]|^\.", manifest["files"][key]):
             raise ValueError(f"{manifest['files'][key]!r} is no file name")
+    regions = manifest.get("regions") or ()  # None in records without, and in those of earlier versions.
+    if regions:
+        if len(regions) != len(manifest["sample_keys"]):
+            raise ValueError(f"{len(regions)} regions, {len(manifest['sample_keys'])} samples")
+        for region in regions:
+            if region is not None:
+                boxes = np.array(region["boxes"], np.float64).reshape(-1, 4)
+                if not np.isfinite(boxes).all() or not isinstance(region["mask"], str | None):
+                    raise ValueError(f"{region!r} is no region")
     missing = {*IDENTITY, "class_names"} - manifest.keys()
     if missing:
         raise ValueError(f"missing: {', '.join(sorted(missing))}")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import EpochRecord, RunConfig
+from keras_cam_callbacks.records import EpochRecord, Region, RunConfig
 
 from .reader import IDENTITY, LOG, MANIFEST, SCHEMA_VERSION, Run, find_runs, read_manifest, read_run, same_run
 
@@ -86,12 +86,21 @@ def _manifest(config: RunConfig) -> dict[str, Any]:
         "augmentations",
     )
     samples = ("sample_keys", "fingerprints", "labels")
+    files = _stems(config.sample_keys)
+    regions = zip(config.sample_keys, config.regions, strict=True) if config.regions else ()
     return {
         "schema_version": SCHEMA_VERSION,
         "layer": config.layer_name,
         **{name: _plain(getattr(config, name)) for name in settings + samples},
-        "files": _stems(config.sample_keys),
+        "files": files,
+        "regions": [_region(region, f"regions/{files[key]}.png") for key, region in regions],
     }
+
+
+def _region(region: Region | None, file: str) -> dict[str, Any] | None:
+    if region is None:
+        return None
+    return {"boxes": region.boxes.tolist(), "mask": None if region.mask is None else file}
 
 
 def _put_file(path: Path, data: bytes) -> None:
@@ -146,6 +155,13 @@ class RunWriter:
         if not (self._directory / "images").exists():
             from keras_cam_callbacks.overlay import encode
 
+            masks = {
+                f"{self._files[key]}.png": encode(np.dstack([region.mask.astype(np.uint8) * 255] * 3), "png")
+                for key, region in zip(self._keys, config.regions, strict=bool(config.regions))
+                if region is not None and region.mask is not None
+            }
+            if masks:
+                _put_folder(self._directory / "regions", masks)
             images = zip(self._keys, config.display, strict=True)
             files = {f"{self._files[key]}.png": encode(image, "png") for key, image in images}
             _put_folder(self._directory / "images", files)
