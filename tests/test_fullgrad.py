@@ -537,7 +537,7 @@ def test_model_is_left_as_found():
 
 def test_inside_fit_it_follows_the_weights():
     model = stirred(functional().model)
-    model.compile(keras.optimizers.SGD(0.5), models.SPARSE)
+    model.compile(keras.optimizers.SGD(0.5), models.SPARSE, jit_compile=False)
     memory, x = MemoryTracker(), images()
     logger = HeatmapLogger(
         (x, models.labels()), method=FullGrad(scale="channel"), target="true", tracker=memory, on_error="raise"

@@ -294,7 +294,9 @@ class Weights(keras.callbacks.Callback):
 def test_inside_fit_the_maps_of_a_linear_model_are_its_weights(tmp_path, capsys):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6, 8, 1)), layers.Flatten(), layers.Dense(2)])
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+    )
     x, y = np.random.default_rng(0).random((8, 6, 8, 1), np.float32), np.arange(8) % 2
     memory, weights = MemoryTracker(), Weights()
     logger = HeatmapLogger(
@@ -324,7 +326,9 @@ def test_the_completeness_gap_is_logged_in_fit(tmp_path):
     inputs = keras.Input((6, 8, 1))
     outputs = layers.Dense(2, use_bias=False)(layers.Flatten()(inputs) ** 3)
     model = keras.Model(inputs, outputs)
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+    )
     x = np.random.default_rng(0).random((4, 6, 8, 1), np.float32)
     rough, fine = IntegratedGradients(steps=2, rule="trapezoid"), IntegratedGradients(steps=2)
     logger = HeatmapLogger(

@@ -191,7 +191,7 @@ def with_everything():
         ]
     )
     model.get_layer("adapted").adapt(X)
-    model.compile(keras.optimizers.Adam(0.01), models.SPARSE)
+    model.compile(keras.optimizers.Adam(0.01), models.SPARSE, jit_compile=False)
     model.fit(X, Y, epochs=1, verbose=0)
     for variable in model.weights:
         if variable.name in ("bias", "beta"):
