@@ -54,7 +54,7 @@ class Method:
         functions = functions or {}
         needed = [functions[name] if name in functions else getattr(capture, name) for name in self.needs]
         found = self.function(*needed)
-        told = {}
+        told: Mapping[str, Any] = {}
         if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
             found, told = found
         maps: Floats = np.asarray(found, np.float32)

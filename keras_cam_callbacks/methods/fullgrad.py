@@ -27,7 +27,7 @@ class FullGrad:
     for each of its channels k. psi takes absolute values, scales them, and enlarges them bilinearly (OpenCV's, with
     pixels as squares; the paper's code aligns the corners). It needs no layer: all layers take part.
 
-    It is complete: in a network of linear layers, pooling and ReLUs the terms before psi sum to the score. The gap, as a
+    It is complete: in a network of linear layers, pooling and ReLUs the terms before psi sum to the score. The gap, a
     share of the largest score, is among the numbers of each sample and of each epoch as "completeness_gap". With swish,
     sigmoids or layer normalization inside, or ReLU6 where it is saturated, there is no completeness: constants are then
     left out that are no layer's bias.
