@@ -27,6 +27,9 @@ def quickstart(printed, folder):
 def methods(printed, folder):
     rows = re.findall(r"^(\S+) +(0\.\d\d)  █*$", printed, re.MULTILINE)
     assert len(rows) == 22
+    gaps = re.findall(r"^(\w+): largest completeness gap (\d+\.\d)%", printed, re.MULTILINE)
+    assert [name for name, _ in gaps] == ["integrated_gradients", "fullgrad"]
+    assert float(gaps[1][1]) == 0
     assert [float(value) for _, value in rows] == sorted((float(value) for _, value in rows), reverse=True)
 
 
