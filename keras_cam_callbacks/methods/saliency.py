@@ -145,7 +145,9 @@ class SmoothGrad:
             for _ in range(self.samples):
                 noise = random.standard_normal(images.shape[1:], dtype=np.float32)
                 for row, image in enumerate(images):
-                    yield image + deviations[row] * noise, row
+                    copy = noise * deviations[row]
+                    copy += image
+                    yield copy, row
 
         total = np.zeros(images.shape, np.float32)
         for k, found in enumerate(gradient(copies(), self.samples * len(images))):
