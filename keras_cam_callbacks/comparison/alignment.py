@@ -10,7 +10,7 @@ from typing import Any
 
 from ..store import Run, read_run
 
-__all__ = ["align_samples", "class_names", "differences", "named", "open_runs", "steps", "texts"]
+__all__ = ["align_samples", "class_names", "differences", "named", "open_runs", "printable", "steps", "texts"]
 
 _LISTED = 8  # samples that an error names
 _OF_SAMPLES = ("sample_keys", "fingerprints", "labels", "files", "regions", "schema_version")
@@ -67,7 +67,7 @@ def named(runs: Sequence[Run], names: Sequence[str] | None) -> tuple[str, ...]:
         TypeError: If a name is no text.
     """
     if names is None:
-        return _distinct([_printable(name) for name in _ends([run.directory for run in runs])])
+        return _distinct([printable(name) for name in _ends([run.directory for run in runs])])
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise TypeError(f'`names` must be a list of texts. Received: {names!r}. names=["a", "b"] works.')
     if len(names) != len(runs) or len(set(names)) != len(names) or not all(map(str.strip, names)):
@@ -75,7 +75,7 @@ def named(runs: Sequence[Run], names: Sequence[str] | None) -> tuple[str, ...]:
             f"`names` must hold a name of its own for each of the {len(runs)} runs. Received: {list(names)}. "
             "Without `names` they are named after their folders."
         )
-    return _distinct([_printable(name) for name in names])
+    return _distinct([printable(name) for name in names])
 
 
 def _ends(folders: Sequence[Path]) -> list[str]:
@@ -88,7 +88,8 @@ def _ends(folders: Sequence[Path]) -> list[str]:
     return ["/".join(end) for end in ends]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Returns the text with U+FFFD for each character that can't be printed, line breaks among them."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
@@ -104,7 +105,7 @@ def texts(value: Any) -> tuple[str, ...] | None:
     """Returns a list of texts from a manifest; None where it is none."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         return None
-    return tuple(map(_printable, value))
+    return tuple(map(printable, value))
 
 
 def align_samples(

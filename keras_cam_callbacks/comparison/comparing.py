@@ -6,15 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..records import Floats, Ints
 from ..store import Run, StoredEpoch
-from . import alignment
-from .reading import Reader, agreements
+from . import alignment, tables, words
+from .reading import Reader, agreements, peaks_of
+from .spans import lasting, mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..overlay import Overlay
 
 __all__ = ["Comparison", "compare"]
 
@@ -39,6 +45,8 @@ class Comparison:
         epochs: The E steps that any run has, rising.
         predicted: (R, E, N) int64, the predicted class; -1 where there is none or the run lacks the epoch.
         confidences: (R, E, N) float32 in [0, 1], the probability of the explained class; NaN likewise.
+        peaks: (R, E, N, 2) float32 in [0, 1], where each heatmap is highest: x and y as shares of the image's width and
+            height; NaN where it is degenerate or missing.
         values: (R, E, N) float64 by name, the numbers of each sample; NaN where missing.
         scalars: (R, E) float64 by name, the numbers of each epoch; NaN where missing. Of several views, the numbers
             are those of the compared one, without its name.
@@ -60,6 +68,7 @@ class Comparison:
     epochs: tuple[int, ...]
     predicted: Ints
     confidences: Floats
+    peaks: Floats
     values: Mapping[str, Doubles]
     scalars: Mapping[str, Doubles]
     pairs: tuple[tuple[int, int], ...]
@@ -112,7 +121,7 @@ class Comparison:
         agree again in the end have not parted; runs that never agreed parted in the first epoch that they share.
 
         Args:
-            threshold: In (-1, 1]. Two maps with a correlation of 0.5 have half of what is high in common, roughly.
+            threshold: In (-1, 1].
             pair: Which of `pairs` alone; None for the mean over all.
 
         Returns:
@@ -144,11 +153,130 @@ class Comparison:
     def _parted(self, together: Doubles, threshold: float) -> Ints:
         known = ~np.isnan(together)
         with np.errstate(invalid="ignore"):
-            apart = known & (together < threshold)
-        places = np.arange(len(self.epochs))[:, None]
-        last = np.where(known & ~apart, places, -1).max(axis=0)  # in which they agreed
-        later = known & (places > last)
-        return np.where(later.any(axis=0), np.array(self.epochs, np.int64)[later.argmax(axis=0)], np.int64(-1))
+            rows = lasting(together < threshold, known)
+        return np.where(rows >= 0, np.array(self.epochs, np.int64)[rows], np.int64(-1))
+
+    def held(self) -> npt.NDArray[np.bool_]:
+        """Tells which epochs each run has, (R, E) bool."""
+        steps = [{stored.step for stored in run.epochs} for run in self.runs]
+        return np.array([[epoch in of_run for epoch in self.epochs] for of_run in steps])
+
+    def correct(self) -> Doubles:
+        """Tells which predictions are right: (R, E, N) float64, 1 right, 0 wrong, NaN where either class is unknown."""
+        labels = np.array([-1 if label is None else label for label in self.labels], np.int64)
+        unknown = (self.predicted < 0) | np.array([label is None for label in self.labels])
+        return np.where(unknown, np.nan, self.predicted == labels)
+
+    def class_name(self, index: int | None) -> str | None:
+        """Returns the name of a class: its index as text where it has no name, None for None."""
+        if index is None or index < 0:
+            return None
+        return self.class_names[index] if index < len(self.class_names or ()) else str(index)  # type: ignore[index]
+
+    def most_different(self, count: int | None = None) -> tuple[int, ...]:
+        """Finds the samples in which the runs differ most, by `disagreement`.
+
+        Of one run alone, those that it gets wrong most often. Where two differ as much, the first comes first.
+
+        Args:
+            count: How many; None for all.
+
+        Returns:
+            Their places in `sample_keys`, the most different one first.
+        """
+        key = self.disagreement() if self.pairs else -mean(self.correct(), (0, 1))
+        return tuple(np.argsort(np.where(np.isnan(key), np.inf, -key), kind="stable")[:count].tolist())
+
+    def table(self, grain: str = "sample") -> list[dict[str, Any]]:
+        """Returns all numbers as rows of plain values, for a data frame or a file; None where one is missing.
+
+        Args:
+            grain: "sample" gives a row for each run, epoch and sample: run, epoch, sample, label, predicted, both by
+                name, correct, confidence, agreement (its mean with the other runs; of more than two runs also the one
+                with each), and all `values`. "epoch" gives a row for each run and epoch: samples, accuracy, and the
+                means over the compared samples; where a number is not known of each sample, it is the run's own.
+
+        Returns:
+            The rows, all with the same names, in the order of runs, epochs and samples. A run has no rows for epochs
+            that it lacks.
+
+        Raises:
+            ValueError: If there is no such grain.
+        """
+        return list(tables.rows(self, grain))
+
+    def to_csv(self, path: str | Path, grain: str = "sample") -> None:
+        """Writes `table` as CSV (UTF-8). A file that is there is replaced, once all is written.
+
+        Names that a spreadsheet would take for a formula, such as a class called "=1+1", get a "'" in front.
+
+        Args:
+            path: The file.
+            grain: As for `table`.
+
+        Raises:
+            ValueError: If there is no such grain.
+            OSError: If the file can't be written; what was there before then still is.
+        """
+        tables.write_csv(self, path, grain)
+
+    def to_json(self, path: str | Path, grain: str = "sample") -> None:
+        """Writes `table` as JSON, a list of objects, null where a number is missing; otherwise as `to_csv`."""
+        tables.write_json(self, path, grain)
+
+    def figure(
+        self,
+        *,
+        samples: int | Sequence[str] = 4,
+        epochs: Sequence[int] | None = None,
+        metric: str | None = None,
+        overlay: Overlay | None = None,
+    ) -> Figure:
+        """Draws the samples that differ most, side by side for all runs, and how far the runs agree over the epochs.
+
+        Rows are samples, with each run's overlays in some epochs and the predictions under them. Below are curves over
+        the epochs: the agreement of the runs (of two, with the middle half of the samples), and a number of each run.
+        As the last value of a notebook's cell the figure is displayed; elsewhere, `figure().savefig("runs.png")`.
+
+        Args:
+            samples: How many of `most_different`, or some of `sample_keys`.
+            epochs: Some of `epochs`; by default the first and the last one that all runs have, the one from which they
+                part, and some between.
+            metric: What is drawn beside the agreement: the name of a number, or "accuracy"; by default
+                "energy_in_region" where that is known, else "accuracy", else "confidence".
+            overlay: How heatmaps are drawn; by default in colours that rise in lightness.
+
+        Returns:
+            A `matplotlib.figure.Figure`, none of pyplot's.
+
+        Raises:
+            ImportError: If matplotlib is missing.
+            ValueError: If there is no such sample, epoch or number, a file is damaged, or `overlay` draws panels.
+            TypeError: If `overlay` is no Overlay.
+            OSError: If a file is gone.
+        """
+        from .pictures import draw
+
+        return draw(self, samples, epochs, metric, overlay)
+
+    def summary(self, threshold: float = 0.5) -> str:
+        """Says in words what the runs look at, from which epoch on, and what they differ in.
+
+        "Looks at the object" is said where the mean `energy_ratio` of a run's last epoch is at least 1.5 times what
+        chance would give, "beside the object" where it is at most 1 / 1.5 times that; "since epoch 3" means in every
+        logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples have their
+        peak in that ninth of the image. What was not measured is not said.
+
+        Args:
+            threshold: Of the mean agreement below which runs look at different places; see `parted`.
+
+        Returns:
+            Sentences, one a line.
+
+        Raises:
+            ValueError: If `threshold` is not in (-1, 1].
+        """
+        return "\n".join(words.sentences(self, threshold))
 
 
 def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = None, view: str = "") -> Comparison:
@@ -191,6 +319,7 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
     stored = [{epoch.step: epoch for epoch in run.epochs} for run in opened]
     predicted = np.full(shape, -1, np.int64)
     confidences = np.full(shape, np.nan, np.float32)
+    peaks = np.full((*shape, 2), np.nan, np.float32)
     values: dict[str, Doubles] = {}
     scalars: dict[str, Doubles] = {}
     agreement = np.full((len(pairs), *shape[1:]), np.nan)
@@ -201,6 +330,7 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
                 read = reader.read(stored[r][step])
                 maps[r] = read.heatmaps
                 predicted[r, e], confidences[r, e] = read.predicted, read.confidences
+                peaks[r, e] = peaks_of(read.heatmaps)
                 _put(values, read.values, (r, e), shape)
                 _put(scalars, read.scalars, (r, e), shape[:2])
         agreement[:, e] = agreements(maps, pairs)
@@ -214,6 +344,7 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
         epochs=epochs,
         predicted=predicted,
         confidences=confidences,
+        peaks=peaks,
         values=values,
         scalars=scalars,
         pairs=pairs,
@@ -221,14 +352,6 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
         differences=alignment.differences(opened, keys),
         left_out=left_out,
     )
-
-
-def mean(values: Doubles, axis: int | tuple[int, ...]) -> Doubles:
-    """Returns the mean of what is not NaN along an axis, NaN where all is."""
-    known = ~np.isnan(values)
-    counts = known.sum(axis=axis)
-    sums = np.where(known, values, 0).sum(axis=axis)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _check_view(runs: Sequence[Run], names: Sequence[str], view: str) -> None:

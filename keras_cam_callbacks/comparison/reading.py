@@ -14,7 +14,7 @@ from ..metrics import degenerate
 from ..records import Floats, Ints
 from ..store import Run, StoredEpoch
 
-__all__ = ["Reader", "SampleEpoch", "agreements"]
+__all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -182,6 +182,23 @@ def agreements(maps: Sequence[Floats | None], pairs: Sequence[tuple[int, int]]) 
             products = standards[one, height, width] * standards[other, height, width]
             found[pair, chunk] = np.clip(products.sum(axis=1), -1, 1)  # Rounding can carry it past 1.
     return found
+
+
+def peaks_of(maps: Floats) -> Floats:
+    """Finds where heatmaps are highest.
+
+    Args:
+        maps: (N, h, w) float32, raw.
+
+    Returns:
+        (N, 2) float32 in [0, 1], the middle of each map's highest pixel: x and y as shares of width and height; NaN
+        where a map is degenerate.
+    """
+    height, width = maps.shape[1:]
+    y, x = np.divmod(maps.reshape(len(maps), -1).argmax(axis=1), width)
+    peaks = np.stack([(x + 0.5) / width, (y + 0.5) / height], axis=1).astype(np.float32)
+    peaks[degenerate(maps)] = np.nan
+    return peaks
 
 
 def _standards(maps: Floats, height: int, width: int) -> Doubles:
