@@ -168,7 +168,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         programs = configparser.ConfigParser()
         programs.read_string(archive.read(entries).decode("utf-8"))
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
-    assert names == modules | {f"{package}/py.typed"}
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / package / "comparison").glob("report*.*")}
+    assert {Path(name).suffix for name in page} == {".css", ".jinja", ".js", ".py"}
+    assert names == modules | page | {f"{package}/py.typed"}
     assert dict(programs["console_scripts"]) == {"keras-cam": f"{package}.cli:main"}
     code = f"import sys; sys.path.insert(0, {str(wheel)!r}); import {package}; print({package}.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -104,7 +104,9 @@ def test_opens_with_all_that_people_need_first(page, comparison):
     assert shown_keys(page) == [comparison.sample_keys[i] for i in comparison.most_different()]
     assert page.locator("#count").inner_text() == "6 of 6 samples"
     assert page.locator("#bar .step").inner_text() == str(LAST)
-    assert page.locator(".findings li").all_inner_texts() == comparison.summary().split("\n")
+    first, *others = comparison.summary().split("\n")
+    assert page.locator(".findings summary").inner_text() == f"In short: {first}"
+    assert page.locator(".findings li").all_inner_texts() == others
     heads = page.locator(".grid thead th").all_inner_texts()
     assert [head.split("\n")[-1].strip("●■ ") for head in heads] == ["image", "honest", "shortcut"]
     assert "method" in page.locator("tr.differs").inner_text()

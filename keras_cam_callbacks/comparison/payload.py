@@ -40,7 +40,8 @@ def thinned(epochs: Sequence[int], most: int | None) -> list[int]:
     """Returns the places of at most `most` epochs, evenly spaced, with the first and the last one; all for None."""
     if most is None or len(epochs) <= most:
         return list(range(len(epochs)))
-    return np.unique(np.linspace(0, len(epochs) - 1, most).round().astype(int)).tolist()
+    places: list[int] = np.unique(np.linspace(0, len(epochs) - 1, most).round().astype(int)).tolist()
+    return places
 
 
 def make_payload(comparison: Comparison, shown: Sequence[int], image_side: int, image_quality: int) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def _heatmaps(
     tops = np.zeros((len(comparison.names), len(shown), len(comparison.sample_keys)), np.float32)
     runs = []
     for run, manifest in enumerate(each.manifest for each in comparison.runs):
-        levels = []
+        levels: list[npt.NDArray[np.uint8]] = []
         size = kept = (1, 1)
         for e, place in enumerate(shown):
             maps = comparison.heatmaps(run, comparison.epochs[place]) if held[run, place] else None

@@ -4,7 +4,7 @@
 // Okabe and Ito's colours, those first that stand out from the page; dashes and markers say the same without colour.
 const COLOURS = {
   light: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"],
-  dark: ["#56B4E9", "#E69F00", "#00B487", "#CC79A7", "#F0E442", "#D55E00", "#FFFFFF"],
+  dark: ["#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#FFFFFF"],
 };
 const DASHES = ["solid", "8px,4px", "2px,3px", "10px,3px,2px,3px", "14px,4px", "5px,5px"];
 const MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down"];
@@ -85,7 +85,7 @@ function tracesOf(chart) {
     x: chart.epochs,
     y: y.map((value) => (Number.isFinite(value) ? value : null)),
     connectgaps: true,
-    line: { color: colourOf(place), dash: DASHES[place % DASHES.length], width: 2.5 },
+    line: { color: colourOf(place), dash: DASHES[place % DASHES.length], width: chart.epochs.length > 60 ? 1.5 : 2.5 },
     marker: { symbol: MARKERS[place % MARKERS.length], size: 8, maxdisplayed: 16 },
     hovertemplate: "%{y:.3~g}",
   }));

@@ -182,7 +182,7 @@ async function paint(canvas, run, epoch, sample, side, look) {
     for (let i = 0, at = 0; i < level.length; i++, at += 4) {
       const tone = Math.round(level[i] * 255) * 3;
       for (let c = 0; c < 3; c++)
-        drawn.data[at + c] = Math.round(image[at + c] * (1 - alpha) + colours[tone + c] * alpha);
+        drawn.data[at + c] = image[at + c] * (1 - alpha) + colours[tone + c] * alpha; // It rounds.
     }
   } else if (look.view === "heatmap" || epoch < 0) {
     drawn.data.fill(225);
