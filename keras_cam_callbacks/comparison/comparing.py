@@ -29,7 +29,7 @@ Doubles = npt.NDArray[np.float64]
 _MOST_NAMES = 1000  # numbers of a sample that are kept; no logger writes nearly as many
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Stored runs, aligned by sample and epoch. `compare` makes it.
 
@@ -75,6 +75,10 @@ class Comparison:
     agreement: Doubles
     differences: Mapping[str, tuple[Any, ...]]
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        epochs = f"epochs {self.epochs[0]} to {self.epochs[-1]}"
+        return f"Comparison({', '.join(self.names)}; {len(self.sample_keys)} samples, {epochs})"
 
     def stored(self, run: int, epoch: int) -> StoredEpoch | None:
         """Returns the stored epoch of a run.
@@ -263,9 +267,9 @@ class Comparison:
         """Says in words what the runs look at, from which epoch on, and what they differ in.
 
         A run "looks at the object" where the mean `energy_ratio` of its last epoch is at least 1.5 times what chance
-        would give, and "does not" where it is at most that; in between it "hardly prefers" it. "Since epoch 3" means in
-        every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples have their
-        peak in that ninth of the image. What was not measured is not said.
+        would give, and "does not" where it is at most that; in between it "hardly prefers" it. "From epoch 3 on" means
+        in every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples
+        have their peak in that ninth of the image. What was not measured is not said.
 
         Args:
             threshold: Of the mean agreement below which runs look at different places; see `parted`.

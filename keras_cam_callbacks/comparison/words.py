@@ -84,7 +84,7 @@ def _since(comparison: Comparison, holds: Flags, known: Flags) -> str:
     first, last = np.flatnonzero(known)[[0, -1]].tolist()
     if row in (-1, last):
         return ""
-    return " from its first epoch on" if row == first else f" since epoch {comparison.epochs[row]}"
+    return " from its first epoch on" if row == first else f" from epoch {comparison.epochs[row]} on"
 
 
 def _peak(comparison: Comparison, run: int, last: int) -> str:
@@ -172,7 +172,7 @@ def _settings(comparison: Comparison) -> list[str]:
     if len(comparison.names) < 2:
         return []
     if not comparison.differences:
-        return ["All settings in their records are the same."]
+        return ["Their records differ in no setting; how they were trained is not in them."]
     each = [f"{name} ({_values(values)})" for name, values in comparison.differences.items()]
     lines = [f"Their records differ in {', '.join(each)}."]
     explained = [name for name in _EXPLAINED if name in comparison.differences]
