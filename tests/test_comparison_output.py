@@ -218,7 +218,7 @@ def test_the_summary_of_three_runs_names_pairs(tmp_path):
     at, corner = [[peak_at(4, 4)]] * 3, [[peak_at(0, 0)]] * 3
     runs = [write_run(tmp_path / name, maps) for name, maps in (("a", at), ("b", at), ("c", [at[0], *corner[:2]]))]
     lines = compare(runs).summary().splitlines()
-    assert lines[4].startswith("They look at different places from epoch 1 on")
+    assert lines[4].startswith("On average they look at different places from epoch 1 on")
     assert lines[5].startswith("Furthest apart: a and c look at different places from epoch 1 on: mean agreement 1.00")
     assert lines[6] == "Closest: a and b look at the same place in the end: mean agreement 1.00 in epoch 2."
 
@@ -250,9 +250,18 @@ def test_the_figure_shows_samples_runs_and_epochs(pair):
     image = read_image(found.runs[0].image_files[3])
     np.testing.assert_array_equal(pictures[-3], overlay.draw([image], found.heatmaps(1, 3)[3:])[0])
     shown = texts(figure)
-    for text in ("honest", "shortcut", "epoch 0", "epoch 3", "sample_03", "sample_00", "dog (0.50)", "cat (0.50)"):
+    for text in (
+        "honest",
+        "shortcut",
+        "epoch 0",
+        "epoch 3",
+        "sample_03",
+        "sample_00",
+        "dog\nright (0.50)",
+        "cat\nright (0.50)",
+    ):
         assert text in shown
-    assert shown.count("WRONG: dog (0.50)") == 1  # sample_00 of the shortcut run, epoch 3
+    assert shown.count("dog\nWRONG (0.50)") == 1  # sample_00 of the shortcut run, epoch 3
     assert "apart from epoch 2 on" in shown
     assert "attention on the object" in shown
     assert "agreement (1: same place)" in shown
@@ -306,7 +315,7 @@ def test_the_figure_draws_any_name(tmp_path):
     figure = compare(runs, names=["$x^{$", "_" + "z" * 400]).figure()
     figure.draw_without_rendering()
     assert any(text.startswith("_zzz") and text.endswith("…") for text in texts(figure))
-    assert "$\\frac{ (0.50)" in texts(figure)
+    assert "$\\frac{\nright (0.50)" in texts(figure)
 
 
 @pytest.mark.parametrize(

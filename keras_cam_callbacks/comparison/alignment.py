@@ -80,7 +80,7 @@ def named(runs: Sequence[Run], names: Sequence[str] | None) -> tuple[str, ...]:
 
 def _ends(folders: Sequence[Path]) -> list[str]:
     paths = [Path(os.path.abspath(folder)).parts for folder in folders]
-    depth = next(depth for depth in count(1) if len({path[-depth:] for path in paths}) == len(paths) or depth > 999)
+    depth = next(depth for depth in count(1) if len({path[-depth:] for path in paths}) == len(paths))
     if len(paths) == 1:
         depth = 2  # The last part alone is most often the prefix.
     ends = [path[-depth:] for path in paths]

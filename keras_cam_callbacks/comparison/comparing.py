@@ -175,7 +175,8 @@ class Comparison:
         """Returns the name of a class: its index as text where it has no name, None for None."""
         if index is None or index < 0:
             return None
-        return self.class_names[index] if index < len(self.class_names or ()) else str(index)  # type: ignore[index]
+        names = self.class_names or ()
+        return names[index] if index < len(names) else str(index)
 
     def most_different(self, count: int | None = None) -> tuple[int, ...]:
         """Finds the samples in which the runs differ most, by `disagreement`.
