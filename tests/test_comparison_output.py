@@ -361,3 +361,13 @@ def test_the_benchmark_measures_what_it_says(capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--runs", "0"])
     assert "must be at least 1" in capsys.readouterr().err
+
+
+def test_the_report_is_written(pair, tmp_path):
+    found = compare(pair)
+    written = found.report(tmp_path / "report.html", max_epochs=2, title="Where they look")
+    assert written.path.stat().st_size == written.size
+    assert written.epochs == (0, 3)
+    assert "<title>Where they look" in written.path.read_text("utf-8")
+    with pytest.raises(ValueError, match="HTML file"):
+        found.report(tmp_path / "report.txt")
