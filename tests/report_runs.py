@@ -59,7 +59,7 @@ def energy(run: int, step: int, sample: int) -> float:
 
 
 def write_run(
-    directory: Path, run: int, steps=range(4), count: int = 6, *, dead=(), regions: bool = True, size=(5, 7), **changes
+    directory: Path, run: int, steps=range(4), count: int = 6, *, dead=(), regions=True, size=(5, 7), **changes
 ) -> Path:
     """Writes a run; `dead` holds (step, sample) of maps that are zero."""
     keys = tuple(f"photo {sample}" for sample in range(count))
@@ -70,7 +70,7 @@ def write_run(
         "class_names": ("cat", "dog", "owl"),
         "display": tuple(map(image, range(count))),
         "fingerprints": tuple(f"{sample:016x}" for sample in range(count)),
-        "regions": (box,) * count if regions else (),
+        "regions": ((box,) * count if regions is True else regions) or (),
     } | changes
     writer = RunWriter(make_config(directory, **config))
     for step in steps:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import subprocess
@@ -28,8 +30,9 @@ from report_runs import (
 )
 
 from keras_cam_callbacks.comparison import compare
-from keras_cam_callbacks.comparison.payload import thinned
+from keras_cam_callbacks.comparison.payload import make_payload, thinned
 from keras_cam_callbacks.comparison.report import write_report
+from keras_cam_callbacks.records import Region
 
 LAST = 5
 DEAD = (2, 1)
@@ -448,6 +451,49 @@ def test_one_run(opened, tmp_path):
     assert page.locator(".agreement").first.inner_text() == ""
 
 
+def test_three_runs_agree_each_with_the_others(opened, tmp_path):
+    comparison = compare([write_run(tmp_path / f"run {run}", run, range(2)) for run in range(3)])
+    page = opened(write_report(comparison, tmp_path / "report.html").path)
+    set_epoch(page, 0)
+    agreement = comparison.agreement[:, 0]
+    for sample in range(6):
+        row = page.locator(f'tr[data-key="photo {sample}"]')
+        said = row.locator(".detail").all_inner_texts()
+        for run in range(3):
+            mean = agreement[[run in pair for pair in comparison.pairs], sample].mean()
+            assert said[run] == f"{energy(run, 0, sample):.0%} of heat on object · agreement {mean:.2f}".replace(
+                "%", " %"
+            )
+        expect(row.locator(".agreement")).to_contain_text(f"agreement of the runs {agreement[:, sample].mean():.2f}")
+    page.locator("#charts .plot").first.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelectorAll('#charts .plot')[0].data")
+    lines = page.evaluate("document.querySelectorAll('#charts .plot')[0].data.map(each => [each.name, each.y])")
+    assert [name for name, _ in lines] == list(comparison.names)
+    of_last = [comparison.agreement[[2 in pair for pair in comparison.pairs], e].mean() for e in range(2)]
+    np.testing.assert_allclose(lines[2][1], of_last, rtol=1e-4)
+
+
+def test_outlines_of_masks_and_very_large_maps(tmp_path):
+    mask = np.zeros((90, 120), bool)
+    mask[30:60, 40:80] = True
+    runs = [write_run(tmp_path / "run", 0, range(2), regions=(Region(np.zeros((0, 4)), mask), *[None] * 5))]
+    file = compare(runs).runs[0].epochs[1].heatmap_file
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    arrays["heatmaps"] = np.full((6, 70, 70), 3e38, np.float32)
+    arrays["heatmaps"][:, 0] = 0
+    np.savez(file, **arrays)
+    comparison = compare(runs)
+    payload = make_payload(comparison, [0, 1], 224, 80)
+    (outline,), *others = payload["regions"]
+    assert others == [None] * 5
+    np.testing.assert_allclose(np.min(outline, axis=0), [40.5 / 120, 30.5 / 90], atol=1e-3)
+    np.testing.assert_allclose(np.max(outline, axis=0), [79.5 / 120, 59.5 / 90], atol=1e-3)
+    tops = np.frombuffer(gzip.decompress(base64.b64decode(payload["maxima"]["data"])), "<f4").reshape(2, 6)
+    assert np.isfinite(tops).all()
+    assert (tops[1] > 2e38).all()
+
+
 def test_fewer_epochs(opened, tmp_path):
     run = write_run(tmp_path / "run", 0, range(9))
     comparison = compare([run])
@@ -534,6 +580,7 @@ import sys
 sys.modules[{module!r}] = None
 from keras_cam_callbacks.comparison import compare
 from keras_cam_callbacks.comparison.report import write_report
+from keras_cam_callbacks.records import Region
 try:
     write_report(compare([{str(run)!r}]), {str(tmp_path / "report.html")!r})
 except ImportError as error:

@@ -49,9 +49,7 @@ _ENTRIES = {
     "moved": Entry("Moved heat", f"how far the heat has to be carried from {_LAST} (earth mover's distance)"),
     "top_iou": Entry("Same top fifth", f"overlap of the hottest 20 % of the pixels with those of {_LAST}"),
     "spearman": Entry("Same order", f"rank correlation with {_LAST}"),
-    "first_centre_shift": Entry(
-        "Shift of the centre from the first", f"how far it is from that of {_FIRST}"
-    ),
+    "first_centre_shift": Entry("Shift of the centre from the first", f"how far it is from that of {_FIRST}"),
     "first_moved": Entry("Moved heat from the first", f"how far the heat has to be carried from {_FIRST}"),
     "first_top_iou": Entry("Same top fifth as the first", f"overlap of the hottest 20 % with those of {_FIRST}"),
     "first_spearman": Entry("Same order as the first", f"rank correlation with {_FIRST}"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAP_SIDE", "PALETTES", "epoch_means", "make_payload", "thinned"]
 
+Doubles = npt.NDArray[np.float64]
+
 MAP_SIDE = 32  # px: the longer side of what is kept of a heatmap
 PALETTES = ("viridis", "cividis", "turbo")
 
@@ -76,7 +78,7 @@ def make_payload(comparison: Comparison, shown: Sequence[int], image_side: int, 
         "allEpochs": list(comparison.epochs),
         "runs": runs,
         "maxima": _packed(tops, np.float32),
-        "predicted": _packed(comparison.predicted[:, shown], np.int32),
+        "predicted": _packed(np.clip(comparison.predicted[:, shown], -1, 2**31 - 1), np.int32),
         "metrics": [{"name": name, **entry(name)._asdict(), "range": _range(values[name][:, shown])} for name in known],
         "values": _packed([_coded(values[name][:, shown]) for name in known], np.uint16),
         "pairs": [list(pair) for pair in comparison.pairs],
@@ -85,7 +87,7 @@ def make_payload(comparison: Comparison, shown: Sequence[int], image_side: int, 
         "parted": [None if epoch < 0 else int(epoch) for epoch in comparison.parted()],
         "loss": None if loss is None else {"metric": known.index(loss), "name": loss, "about": _LOSSES[loss]},
         "charts": [{"name": name, **entry(name)._asdict()} for name in scalars],
-        "scalars": _packed(list(scalars.values()), np.float32),
+        "scalars": _packed(list(scalars.values()), np.float64),
         "pairMeans": [[_number(value) for value in row] for row in mean(comparison.agreement, 2)],
         "images": _images(comparison, image_side, image_quality),
         "regions": _regions(comparison),
@@ -106,12 +108,12 @@ def _number(value: float) -> float | None:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
-def _range(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _range(values: Doubles) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     return float(finite.min()), float(finite.max())
 
 
-def _coded(values: npt.NDArray[np.float64], limits: tuple[float, float] | None = None) -> npt.NDArray[np.uint16]:
+def _coded(values: Doubles, limits: tuple[float, float] | None = None) -> npt.NDArray[np.uint16]:
     """Numbers in 16 bits between their least and largest, or `limits`; what is not finite has the last code."""
     codes = np.full(values.shape, _MISSING, np.uint16)
     known = np.isfinite(values)
@@ -138,7 +140,7 @@ def _heatmaps(
             # Other epochs of the run are brought to the size of the first, should they differ from it.
             if not levels:
                 size, kept = (height, width), _pooled((height, width))
-            positive = np.where(dead[:, None, None], 0, np.maximum(maps, 0)).astype(np.float32)
+            positive = np.where(dead[:, None, None], 0, np.maximum(maps, 0)).astype(np.float64)
             if (height, width) != kept:
                 positive = np.stack([_resized(each, kept) for each in positive])
             tops[run, e] = positive.max(axis=(1, 2))
@@ -160,18 +162,19 @@ def _pooled(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _resized(heatmap: Floats, size: tuple[int, int]) -> Floats:
-    resized: Floats = cv2.resize(heatmap, size[::-1], interpolation=cv2.INTER_AREA)
+def _resized(heatmap: Doubles, size: tuple[int, int]) -> Doubles:
+    # Sums of float32 can overflow.
+    resized: Doubles = cv2.resize(heatmap, size[::-1], interpolation=cv2.INTER_AREA)
     return resized
 
 
-def _bytes(positive: Floats, tops: Floats) -> npt.NDArray[np.uint8]:
+def _bytes(positive: Doubles, tops: Floats) -> npt.NDArray[np.uint8]:
     """Each map's values from 0 to 255, which is its largest one."""
     scale = np.where(tops > 0, tops, 1).astype(np.float64)[:, None, None]
     return np.round(positive / scale * 255).astype(np.uint8)
 
 
-def epoch_means(comparison: Comparison) -> dict[str, npt.NDArray[np.float64]]:
+def epoch_means(comparison: Comparison) -> dict[str, Doubles]:
     """Returns (R, E) numbers of each epoch by name, in the order of reading: means over the compared samples."""
     every = tables.epoch_numbers(comparison) | {"accuracy": mean(comparison.correct(), 2)}
     every.setdefault("confidence", mean(comparison.confidences, 2))

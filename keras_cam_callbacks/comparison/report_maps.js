@@ -2,7 +2,7 @@
 "use strict";
 
 const page = JSON.parse(document.getElementById("payload").textContent);
-const KINDS = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array, float32: Float32Array };
+const KINDS = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array, float32: Float32Array, float64: Float64Array };
 const MISSING = 65535; // of a number that was stored in 16 bits
 const pixelCache = new Map();
 const axisCache = new Map();
