@@ -16,8 +16,9 @@ demo: $(VENV)/.demo  ## train an honest and a shortcut model on real images, and
 tensorboard: $(VENV)/.demo  ## show every epoch of the demo at http://localhost:6006
 	$(BIN)/tensorboard --logdir demo --samples_per_plugin images=1000 $(ARGS)
 
+# TensorFlow seldom keeps all cores busy in small tests, so as many run at once; ARGS=-n0 runs them in one process.
 test: $(VENV)/.dev  ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev  ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -1,24 +1,42 @@
-"""What each method costs, as ratios to one bare forward pass of the same images.
+"""What each method costs, as ratios to one bare forward pass of the same images, and to what its definition needs.
 
-Methods run in turn, round by round, next to the bare pass (see epoch_end.py); the median over the rounds is shown.
+Methods run in turn, round by round, next to bare passes (see epoch_end.py); the median over the rounds is shown.
 
     python benchmarks/methods.py --rounds 3 --model MobileNetV2 --out benchmarks/methods.md
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is loaded.
+
 import argparse
 import contextlib
 import io
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# First, for it says how TensorFlow is to be loaded.
-from epoch_end import BARE, MODELS, Times, bare_pass, cell, in_turn, milliseconds, photographs, settle, spread, table
+import numpy as np
+import tensorflow as tf
+from epoch_end import (
+    BARE,
+    MODELS,
+    Case,
+    Times,
+    bare_pass,
+    cell,
+    in_turn,
+    milliseconds,
+    photographs,
+    ratios,
+    settle,
+    spread,
+    table,
+)
 
 from keras_cam_callbacks import METHODS
 from keras_cam_callbacks.batches import make_batch
@@ -27,6 +45,7 @@ from keras_cam_callbacks.probe import Probe
 
 SAMPLES = 4
 MANY = 200  # passes, from which on one image must do
+GRADIENT = "bare forward and backward pass to the image"
 
 
 @contextmanager
@@ -46,13 +65,34 @@ def counted() -> Iterator[Counter[str]]:
         Probe._stream = stream  # type: ignore[method-assign]
 
 
-def passes(copies: Counter[str]) -> str:
-    """Says in words what a method runs for one image besides the pass that all take."""
-    kinds = {"forward": 0, "forward and backward": 0, "behind the layer": 0}
+def bare_gradient(model: Any, images: Any) -> Case:
+    """What gradient methods are compared with: the gradient of the highest class, compiled, read as numpy."""
+    inputs = tf.constant(images)
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, *images.shape[1:]), tf.float32)])
+    def gradient(x: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            highest = tf.reduce_max(model(x, training=False), axis=1)
+        return tape.gradient(highest, x)
+
+    return lambda: gradient(inputs).numpy()
+
+
+def kinds(copies: Counter[str]) -> dict[str, int]:
+    """Returns by kind what a method runs for one image besides the pass that all take."""
+    counts = {"forward": 0, "forward and backward": 0, "behind the layer": 0}
     for name, count in copies.items():
         kind = "forward" if name == "score" else "behind the layer" if name == "layer_score" else "forward and backward"
-        kinds[kind] += count
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "–"
+        counts[kind] += count
+    return counts
+
+
+def to_definition(times: Times, name: str, counts: dict[str, int]) -> str:
+    """The cost as a share of the bare passes that the definition needs; passes behind a layer count as nothing."""
+    gradients = ratios(times, GRADIENT) * counts["forward and backward"]
+    wall, cpu = np.median(ratios(times, name) / (1 + counts["forward"] + gradients), axis=0)
+    return f"{wall:.2f} / {cpu:.2f}"
 
 
 def measure(model: Any, rounds: int) -> list[list[str]]:
@@ -64,26 +104,31 @@ def measure(model: Any, rounds: int) -> list[list[str]]:
     """
     images = photographs(model.input_shape[1:])
     settle(model, images)
-    rows, few, needed = [], {}, {}
+    rows, needed = [], {}
     for name in METHODS:
         try:
             with counted() as copies:
                 Explainer(model, make_batch(images[:1], model), method=name)()
         except ValueError as error:
-            rows.append([f"`{name}`", "does not fit this model", str(error).split(". ")[0]])
+            rows.append([f"`{name}`", "does not fit this model", str(error).split(". ")[0], ""])
             continue
-        needed[name] = passes(copies)
-        few[name] = sum(copies.values()) < MANY
+        needed[name] = kinds(copies)
     for samples in (SAMPLES, 1):
-        names = [name for name in needed if few[name] == (samples == SAMPLES)]
+        names = [name for name, counts in needed.items() if (sum(counts.values()) < MANY) == (samples == SAMPLES)]
         batch = make_batch(images[:samples], model)
         explainers = {name: Explainer(model, batch, method=name) for name in names}
+        bare: dict[str, Case] = {
+            BARE: bare_pass(model, images[:samples]),
+            GRADIENT: bare_gradient(model, images[:samples]),
+        }
         with contextlib.redirect_stdout(io.StringIO()):  # Bars of what takes long.
-            times: Times = in_turn({BARE: bare_pass(model, images[:samples]), **explainers}, rounds)
-        rows += [[f"`{name}`", needed[name], cell(times, name)] for name in names]
-        rows.append(
-            [f"bare pass of {samples}, {milliseconds(times, BARE)} ms", "1 forward", f"quartiles {spread(times)}"]
-        )
+            times: Times = in_turn({**bare, **explainers}, rounds)
+        for name in names:
+            words = ", ".join(f"{count} {kind}" for kind, count in needed[name].items() if count)
+            rows.append([f"`{name}`", words or "–", cell(times, name), to_definition(times, name, needed[name])])
+        quartiles = f"quartiles {spread(times)}"
+        rows.append([f"bare pass of {samples}, {milliseconds(times, BARE)} ms", "1 forward", quartiles, ""])
+        rows.append([f"{GRADIENT}, of {samples}", "1 forward and backward", cell(times, GRADIENT), ""])
     return rows
 
 
@@ -100,10 +145,11 @@ def main(arguments: list[str] | None = None) -> None:
         [
             "# The cost of each method",
             f"{model.name}, input {model.input_shape[1:]}, {os.cpu_count()} CPU cores, medians of {options.rounds} "
-            "rounds. The ratio is wall / CPU time of a whole explanation of a batch to that of one bare compiled "
-            f"forward pass of the same batch: {SAMPLES} images, and one image for methods that need {MANY} passes or "
-            "more.",
-            table(["method", "runs for each image, besides one pass", "cost in forward passes"], rows),
+            "rounds. The cost is wall / CPU time of a whole explanation of a batch, as a ratio to one bare "
+            f"compiled forward pass of the same batch: {SAMPLES} images, and one image for methods that need {MANY} "
+            "passes or more. The last column is the same as a ratio to all bare passes that the definition needs, "
+            "forward and backward ones measured as such; passes behind the layer count as nothing there.",
+            table(["method", "runs for each image, besides one pass", "cost in forward passes", "to the needed"], rows),
         ]
     )
     print(text)

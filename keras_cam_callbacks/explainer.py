@@ -111,6 +111,7 @@ class Explainer:
         kept: list[list[Capture]] = [[] for _ in self.capturer.targets]
         maps: dict[str, list[Floats]] = {name: [] for name in self._views}
         each: dict[str, list[Floats]] = {name: [] for name in self._views}
+        told: dict[str, list[dict[str, Floats]]] = {name: [] for name in self._views}
         start = 0
         for chunk in self.capturer():
             for name, view in self._views.items():
@@ -120,10 +121,11 @@ class Explainer:
                     view.method(capture, None if probe is None else probe.functions(start, capture.targets))
                     for capture, probe in zip(captures, view.probes, strict=True)
                 ]
-                heatmaps, attributions = found[0]
+                heatmaps, attributions, numbers = found[0]
                 if len(found) > 1:
-                    heatmaps, attributions = fused([layer for layer, _ in found], self._fuse), None
+                    heatmaps, attributions, numbers = fused([layer for layer, *_ in found], self._fuse), None, {}
                 maps[name].append(heatmaps)
+                told[name].append(numbers)
                 if attributions is not None:
                     each[name].append(attributions)
             for t, captures in enumerate(chunk.captures):
@@ -139,16 +141,21 @@ class Explainer:
                 "attributions": np.concatenate(each[name]) if each[name] else None,
                 **scored[view.target],
             }
+            numbers = {key: np.concatenate([chunk[key] for chunk in told[name]]) for key in told[name][0]}
+            copies = len(self._batches)
             explanations = [
                 Explanation(
                     **part,
+                    values=values,
                     batch=batch,
                     layer_name=view.layer_name,
                     method=view.method.text,
                     target=self.capturer.targets[view.target].text,
                     class_names=self._class_names,
                 )
-                for part, batch in zip(_parts(arrays, len(self._batches)), self._batches.values(), strict=True)
+                for part, values, batch in zip(
+                    _parts(arrays, copies), _parts(numbers, copies), self._batches.values(), strict=True
+                )
             ]
             augmented = {
                 key: compared(explanations[0], copy, self._augmentations[key], key)

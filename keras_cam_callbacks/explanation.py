@@ -34,6 +34,8 @@ class Explanation:
         attributions: (N, H, W, C) float32, signed, for each channel of the images, channels last; None for methods that
             make one map only, and where layers are fused.
         augmented: By the names of the augmentations, what they changed.
+        values: By name, (N,) float32: numbers that the method tells of each sample, such as the "completeness_gap" of
+            integrated gradients.
     """
 
     heatmaps: Floats
@@ -49,6 +51,7 @@ class Explanation:
     class_names: tuple[str, ...] | None = None
     attributions: Floats | None = None
     augmented: Mapping[str, Augmented] = field(default_factory=dict)
+    values: Mapping[str, Floats] = field(default_factory=dict)
 
     def samples(self) -> tuple[Sample, ...]:
         """Returns what is known of each sample, with its caption."""

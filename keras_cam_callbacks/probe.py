@@ -85,18 +85,19 @@ class Probe:
         return {name: partial(self._stream, name, start, targets) for name in self._passes}
 
     def _stream(self, name: str, start: int, targets: Ints | None, copies: Copies, total: int) -> Iterator[Any]:
-        copies, begin, done, bar = iter(copies), time.monotonic(), 0, None
+        copies, begin, done, shown = iter(copies), time.monotonic(), 0, False
+        bar = keras.utils.Progbar(total, interval=1, unit_name="copy")  # It begins to count the time.
         while lot := list(islice(copies, self._capturer.chunk)):
             values = np.stack([value for value, _ in lot]).astype(np.float32, copy=False)
             rows = np.array([row for _, row in lot])
             classes = None if targets is None else targets[rows]
             found = self._run(self._passes[name], values, start + rows, classes)["result"]
             done += len(lot)
-            if bar is None and done < total and time.monotonic() - begin > _PATIENCE:
-                bar = keras.utils.Progbar(total, interval=1, unit_name="copy")
+            if not shown and done < total and time.monotonic() - begin > _PATIENCE:
+                shown = True
                 if keras.config.is_interactive_logging_enabled():
                     print(f"\n{total} copies of images are run:")  # Keras' own bar may stand in the line.
-            if bar is not None:
+            if shown:
                 bar.update(done)
             yield from (_row(found, i) for i in range(len(lot)))
             del found  # The next ones may be as large.

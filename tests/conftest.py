@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+SEED = int(os.environ.get("TEST_SEED", "0"))
+
+
+def _seed():
+    """Seeds whatever is random without a generator of its own, such as the first weights of a model."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(SEED)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup():
+    _seed()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    """Whatever ran before, alone or in another order, a test finds the same random numbers."""
+    _seed()
+    return (yield)
 
 
 @pytest.fixture(autouse=True)

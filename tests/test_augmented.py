@@ -59,7 +59,7 @@ def test_a_model_that_cares_for_no_side_sees_the_same_in_the_mirror():
 
 def test_in_fit_with_the_record_on_disk(tmp_path):
     model = functional().model
-    model.compile(keras.optimizers.SGD(0.1), models.SPARSE)
+    model.compile(keras.optimizers.SGD(0.1), models.SPARSE, jit_compile=False)
     memory = MemoryTracker()
     logger = HeatmapLogger(
         (X, Y),
@@ -147,7 +147,7 @@ def test_nothing_is_augmented_anew_at_each_epoch():
         return x
 
     model = functional().model
-    model.compile("sgd", models.SPARSE)
+    model.compile("sgd", models.SPARSE, jit_compile=False)
     logger = HeatmapLogger((X, Y), augmentations={"same": counting}, tracker=None, max_samples=4)
     history = model.fit(X, Y, epochs=3, verbose=0, callbacks=[logger]).history
     assert calls == [4]

@@ -18,12 +18,16 @@ ROOT = Path(__file__).parents[1]
 TRACKERS = ("none", "memory", "disk", "tensorboard", "wandb")
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("epoch_end", ROOT / "benchmarks" / "epoch_end.py")
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return loaded("epoch_end")
 
 
 def tiny():
@@ -106,3 +110,37 @@ def test_wrong_rounds(benchmark, capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--rounds", "0"])
     assert "--rounds must be at least 1. Received: 0." in capsys.readouterr().err
+
+
+def test_methods_are_counted_and_compared_with_what_they_need(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    methods = loaded("methods")
+    names = ("gradcam", "smoothgrad", "integrated_gradients", "scorecam", "ablationcam", "occlusion", "rise")
+    monkeypatch.setattr(methods, "METHODS", {name: METHODS[name] for name in names})
+    monkeypatch.setitem(methods.MODELS, "Tiny", tiny)
+    out = tmp_path / "methods.md"
+    methods.main(["--rounds", "1", "--model", "Tiny", "--out", str(out)])
+    assert capsys.readouterr().out.endswith(out.read_text(encoding="utf-8"))
+    lines = [line for line in out.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    rows = {line.split("`")[1]: [cell.strip() for cell in line.split("|")[2:5]] for line in lines}
+    assert {name: row[0] for name, row in rows.items()} == {
+        "gradcam": "–",
+        "smoothgrad": "25 forward and backward",
+        "integrated_gradients": "1 forward, 32 forward and backward",
+        "scorecam": "5 forward",  # as many as channels
+        "ablationcam": "5 behind the layer",
+        "occlusion": "does not fit this model",  # which takes images smaller than the window
+        "rise": "1000 forward",
+    }
+    for name, row in rows.items():
+        if name != "occlusion":
+            assert all(float(number) > 0 for cell in row[1:] for number in cell.split(" / "))
+
+
+def test_the_needed_passes_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    methods = loaded("methods")
+    times = {methods.BARE: [(1, 2)] * 3, methods.GRADIENT: [(3, 8)], "case": [(14, 60)]}
+    # 1 + 3 forward passes and 2 gradients are 4 + 2 * 3 and 4 + 2 * 4 bare passes.
+    counts = {"forward": 3, "forward and backward": 2, "behind the layer": 9}
+    assert methods.to_definition(times, "case", counts) == "1.40 / 2.50"

@@ -223,6 +223,8 @@ def test_two_callbacks_in_one_fit(tmp_path):
     """For a GAP + Dense head whose input is the explained layer, CAM is Grad-CAM times h * w."""
     base = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(5, 3, activation="relu")], name="base")
     model = compiled(build_cam_model(base, CLASSES, trainable=True))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([np.abs(kernel), bias])  # So that all maps have positive parts.
     loggers = [kind((X, Y), log_dir=tmp_path) for kind in (GradCAMLogger, CAMLogger)]
     history = fit(*loggers, model=model, epochs=2)
     assert set(NUMBERS) | {name.replace("gradcam", "cam") for name in NUMBERS} < set(history)

@@ -191,8 +191,19 @@ def sideways(activations, gradients):
 def test_own_method_must_return_one_map_for_each_sample():
     none = np.zeros(0, np.float32)
     capture = Capture(A, G, None, None, none, None, None, none)
-    maps, attributions = resolve_method(lambda a, g: (a * g).sum(-1))(capture)
+    maps, attributions, told = resolve_method(lambda a, g: (a * g).sum(-1))(capture)
     assert maps.tolist() == [[[3, -2], [10, 8]]]
-    assert attributions is None
+    assert (attributions, told) == (None, {})
     with pytest.raises(ValueError, match=r"\(1, 2, 2\)\. Received: \(1, 2, 2, 2\) from method 'sideways'"):
         resolve_method(sideways)(capture)
+
+
+def test_own_method_may_tell_numbers_of_each_sample():
+    none = np.zeros(0, np.float32)
+    capture = Capture(A, G, None, None, none, None, None, none)
+    _, _, told = resolve_method(lambda a, g: ((a * g).sum(-1), {"largest": a.max((1, 2, 3))}))(capture)
+    assert {name: (numbers.dtype, numbers.tolist()) for name, numbers in told.items()} == {
+        "largest": (np.float32, [A.max()])
+    }
+    with pytest.raises(ValueError, match=r"one for each sample, here \(1,\)\. Received: 'mean' of shape \(\)"):
+        resolve_method(lambda a, g: ((a * g).sum(-1), {"mean": a.mean()}))(capture)

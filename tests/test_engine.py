@@ -166,7 +166,7 @@ def test_no_retrace_and_no_growth_over_fifty_epochs(tmp_path):
     model = keras.Sequential(
         [keras.Input(SHAPE), Traced(), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)]
     )
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     x, y = models.images(10), models.labels(10)
     logger = GradCAMLogger((x, y), tracker=Forgetful(), log_dir=tmp_path, batch_size=4, on_error="raise")
 

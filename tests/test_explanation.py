@@ -163,7 +163,7 @@ def test_errors_come_before_the_first_batch(build, settings, data, kind, parts):
     built = build()
     model = built.model if isinstance(built, Split) else built
     if not model.compiled:
-        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     batches = []
     count = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: batches.append(batch))
     logger = GradCAMLogger(data, tracker=MemoryTracker(), **settings)
@@ -229,7 +229,7 @@ COLUMNS = {"original": list(np.full((6, 50, 80, 3), 40, np.uint8)), "model input
 
 def test_named_displays_are_the_columns_of_a_panel():
     model = functional().model
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     panel = Overlay(layout="panel", caption=False)
     explanation = explain(model, (X, Y), display=COLUMNS)
     drawn = explanation.overlays(panel)

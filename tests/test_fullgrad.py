@@ -195,12 +195,15 @@ def test_all_shares_sum_to_the_score(build, maps, caplog):
     without = kept.sums() - [sum(part.sum() for part in parts) for parts in kept.parts] - kept.rest
     assert maps == 0 or np.abs(without - scores).max() > 0.05 * np.abs(scores).max()
     with caplog.at_level(logging.INFO, "keras_cam_callbacks"):
-        found = explain(model, x, method="fullgrad").heatmaps
+        explanation = explain(model, x, method="fullgrad")
+    found = explanation.heatmaps
     assert (found.shape, found.dtype) == (x.shape[:3], np.float32)
     assert found.min() >= 0
     assert found.max() > 0
     said = [r.message for r in caplog.records if "FullGrad: largest completeness gap" in r.message]
     assert float(said[-1].split()[4]) < 1e-4
+    assert explanation.values["completeness_gap"].shape == (len(x),)
+    assert explanation.values["completeness_gap"].max() < 1e-4
 
 
 def test_an_application_with_all_its_layers_is_complete():
@@ -284,7 +287,7 @@ def test_psi_by_hand():
     part = np.array([[[-3, 1], [1, 5]]], np.float32)
 
     def maps(*parts, gradient=none, **settings):
-        return FullGrad(**settings)(image, scores, of(gradient, parts))[0]
+        return FullGrad(**settings)(image, scores, of(gradient, parts))[0][0]
 
     # Of [3, 1], [1, 5] less 1 and over 4: 0.5 + 0 on the left, 0 + 1 on the right; pixel centres at 1/4 and 3/4.
     np.testing.assert_allclose(maps(part), [[0.5, 0.625, 0.875, 1]] * 2)
@@ -534,7 +537,7 @@ def test_model_is_left_as_found():
 
 def test_inside_fit_it_follows_the_weights():
     model = stirred(functional().model)
-    model.compile(keras.optimizers.SGD(0.5), models.SPARSE)
+    model.compile(keras.optimizers.SGD(0.5), models.SPARSE, jit_compile=False)
     memory, x = MemoryTracker(), images()
     logger = HeatmapLogger(
         (x, models.labels()), method=FullGrad(scale="channel"), target="true", tracker=memory, on_error="raise"

@@ -112,7 +112,7 @@ def test_what_feeds_the_pooling_is_explained_even_where_it_is_a_pooling_itself()
 @pytest.mark.filterwarnings("ignore:cam. . of 6 heatmaps explain nothing")  # Maps of an untrained net may be negative.
 def test_cam_logger_in_fit_follows_the_weights():
     model, x, y = headed(activation="softmax"), models.images(), models.labels()
-    model.compile(keras.optimizers.SGD(1.0), models.SPARSE)
+    model.compile(keras.optimizers.SGD(1.0), models.SPARSE, jit_compile=False)
     expected = []
 
     def note(epoch, logs):

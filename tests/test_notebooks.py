@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -10,33 +12,97 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "notebooks"
 
 
-@pytest.fixture
-def quickstart():
-    return nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", as_version=4)
+def nothing_more(printed, folder):
+    pass
 
 
-def test_is_stored_without_outputs(quickstart):
-    code = [cell for cell in quickstart.cells if cell.cell_type == "code"]
+def quickstart(printed, folder):
+    assert re.findall(r"step (\d+), epoch (\d+)", printed) == [("0", "0"), ("1", "0")]
+    assert len(list(folder.glob("logs/*/gradcam/manifest.json"))) == 3
+
+
+def methods(printed, folder):
+    rows = re.findall(r"^(\S+) +(0\.\d\d)  █*$", printed, re.MULTILINE)
+    assert len(rows) == 22
+    gaps = re.findall(r"^(\w+): largest completeness gap (\d+\.\d)%", printed, re.MULTILINE)
+    assert [name for name, _ in gaps] == ["integrated_gradients", "fullgrad"]
+    assert float(gaps[1][1]) == 0
+    assert [float(value) for _, value in rows] == sorted((float(value) for _, value in rows), reverse=True)
+
+
+def retina(printed, folder):
+    numbers = dict(re.findall(r"^(\w+) +(-?\d+\.\d\d)", printed, re.MULTILINE))
+    for augmentation in ("flip", "rotation", "brightness_contrast", "crop_and_resize", "cut_out", "sun_flare", "all"):
+        assert -1 <= float(numbers[f"{augmentation}_correlation"]) <= 1
+        assert 0 <= float(numbers[f"{augmentation}_unchanged"]) <= 1
+    assert re.search(
+        r"chosen: densenet121/relu \(20, 2, 2\)\nnamed:  densenet121/conv4_block24_concat \(20, 4, 4\)", printed
+    )
+    assert len(re.findall(r"heat on the disc \d\.\d\d, disc's area \d\.\d\d", printed)) == 2
+
+
+@dataclass
+class Notebook:
+    """How a notebook is tested.
+
+    Attributes:
+        parameters: Smaller values for what the cell tagged "parameters" sets.
+        pictures: How many pictures it shows.
+        said: A text that it prints.
+        check: Looks further, at all that was printed and at the folder that it ran in.
+    """
+
+    parameters: dict[str, int | str]
+    pictures: int
+    said: str
+    check: Callable[[str, Path], None] = nothing_more
+
+
+NOTEBOOKS = {
+    "quickstart": Notebook({"IMAGES": 200, "EPOCHS": 2}, 6, "explained layer: base/relu_4", quickstart),
+    "methods": Notebook({"IMAGES": 200, "EPOCHS": 1, "COPIES": 3, "MEASURED": 2}, 7, "(no preference)", methods),
+    "retina": Notebook(
+        {"CROPS": 10, "EPOCHS": 1, "BATCH": 5, "SIDE": 64, "OPTIMIZER": "sgd"},
+        4,
+        "explained layer: densenet121/relu",
+        retina,
+    ),
+}
+
+
+def read(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def test_every_notebook_is_tested():
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_is_stored_without_outputs(name):
+    code = [cell for cell in read(name).cells if cell.cell_type == "code"]
     assert code
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
-def test_quickstart_runs(quickstart, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (parameters,) = (cell for cell in quickstart.cells if "parameters" in cell.metadata.get("tags", ()))
-    parameters.source, replaced = re.subn(r"= 4500, 10, ", "= 200, 2, ", parameters.source)
-    assert replaced == 1
+    expected, notebook = NOTEBOOKS[name], read(name)
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    for parameter, value in expected.parameters.items():
+        assert re.search(rf"\b{parameter}\b.* = ", cell.source)
+        cell.source += f"\n{parameter} = {value!r}"
     NotebookClient(
-        quickstart, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
 
-    outputs = [output for cell in quickstart.cells for output in cell.get("outputs", ())]
-    images = [output for output in outputs if "image/jpeg" in output.get("data", {})]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    pictures = [output for output in outputs if {"image/jpeg", "image/png"} & set(output.get("data", {}))]
     printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
-    assert len(images) == 6
-    assert "gradcam_drift" in printed
-    assert "explained layer: base/relu_4" in printed
-    assert re.findall(r"step (\d+), epoch (\d+)", printed) == [("0", "0"), ("1", "0")]
-    assert len(list(tmp_path.glob("logs/*/gradcam/manifest.json"))) == 3
+    assert len(pictures) == expected.pictures
+    assert expected.said in printed
+    expected.check(printed, tmp_path)

@@ -19,6 +19,7 @@ from keras_cam_callbacks import (
     Saliency,
     SmoothGrad,
     explain,
+    read_run,
 )
 from keras_cam_callbacks.methods import resolve_method, saliency
 
@@ -98,15 +99,16 @@ def test_integrated_gradients_of_a_polynomial(rule):
     baseline = np.full((4, 5, 2), 0.25, np.float32)
     scores = np.fromiter(cubic_score(zip(X, range(3), strict=True)), np.float32)
     method = IntegratedGradients(baseline=baseline, steps=400 if rule == "trapezoid" else 2, rule=rule)
-    found = method(X, scores, quadratic, cubic_score)
+    found, told = method(X, scores, quadratic, cubic_score)
     d = X - baseline
     np.testing.assert_allclose(found, d * W * (baseline**2 + baseline * d + d**2 / 3), atol=1e-5)
     np.testing.assert_allclose(
-        found, IntegratedGradients(0.25, steps=method.steps, rule=rule)(X, scores, quadratic, cubic_score), rtol=1e-6
+        found, IntegratedGradients(0.25, steps=method.steps, rule=rule)(X, scores, quadratic, cubic_score)[0], rtol=1e-6
     )
     started = np.fromiter(cubic_score((baseline, row) for row in range(3)), np.float32)
     np.testing.assert_allclose(found.sum((1, 2, 3)), scores - started, rtol=1e-3)
-    assert saliency.completeness_gap(found, scores, started).max() < 1e-3
+    np.testing.assert_array_equal(told["completeness_gap"], saliency.completeness_gap(found, scores, started))
+    assert told["completeness_gap"].max() < 1e-3
     np.testing.assert_allclose(saliency.completeness_gap(0.9 * found, scores, started), 0.1, atol=1e-3)
 
 
@@ -123,6 +125,10 @@ def test_integrated_gradients_are_complete_on_the_net(net, reference, caplog):
         tolerance = 0.02 * np.abs(difference).max()
         np.testing.assert_allclose(found.heatmaps.sum((1, 2)), difference, atol=tolerance)
         assert np.abs(difference).max() > 10 * tolerance
+        gap = np.abs(found.heatmaps.sum((1, 2)) - difference)
+        differ = np.abs(difference) > tolerance  # One of the images is the baseline.
+        told = found.values["completeness_gap"][differ]
+        np.testing.assert_allclose(told, gap[differ] / np.abs(difference[differ]), atol=1e-3)
 
 
 def test_too_few_steps_are_said(caplog):
@@ -288,7 +294,9 @@ class Weights(keras.callbacks.Callback):
 def test_inside_fit_the_maps_of_a_linear_model_are_its_weights(tmp_path, capsys):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6, 8, 1)), layers.Flatten(), layers.Dense(2)])
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+    )
     x, y = np.random.default_rng(0).random((8, 6, 8, 1), np.float32), np.arange(8) % 2
     memory, weights = MemoryTracker(), Weights()
     logger = HeatmapLogger(
@@ -311,6 +319,29 @@ def test_inside_fit_the_maps_of_a_linear_model_are_its_weights(tmp_path, capsys)
     assert memory.config.overlay["clip"] == (10.0, 90.0)
     captions = [sample.caption for sample in memory.records[0].samples]
     assert all(caption.startswith("true ") for caption in captions)
+
+
+def test_the_completeness_gap_is_logged_in_fit(tmp_path):
+    """Of a score of cubes, whose slope is a square: two steps of the trapezoid take 1/2 for its integral, 1/3."""
+    inputs = keras.Input((6, 8, 1))
+    outputs = layers.Dense(2, use_bias=False)(layers.Flatten()(inputs) ** 3)
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+    )
+    x = np.random.default_rng(0).random((4, 6, 8, 1), np.float32)
+    rough, fine = IntegratedGradients(steps=2, rule="trapezoid"), IntegratedGradients(steps=2)
+    logger = HeatmapLogger(
+        x, method={"rough": rough, "fine": fine}, augmentations=["flip"], tracker="disk", log_dir=tmp_path, batch_size=3
+    )
+    history = model.fit(x, np.arange(4) % 2, epochs=2, verbose=0, callbacks=[logger]).history
+    for epoch in read_run(tmp_path).epochs:
+        values = epoch.values()
+        np.testing.assert_allclose(values["rough_completeness_gap"], 0.5, rtol=1e-3)
+        np.testing.assert_allclose(values["fine_completeness_gap"], 0, atol=1e-4)
+        assert history["heatmaps_rough_completeness_gap"][epoch.step] == pytest.approx(0.5, rel=1e-3)
+    augmented = logger.explain(model)["rough"].augmented["flip"].explanation
+    np.testing.assert_allclose(augmented.values["completeness_gap"], 0.5, rtol=1e-3)
 
 
 def test_copies_are_made_when_they_are_needed():

@@ -168,7 +168,7 @@ def test_nan_in_one_layer_makes_the_fused_map_nan():
 
 def test_in_fit_with_the_record_on_disk(split, tmp_path):
     model = functional().model
-    model.compile(keras.optimizers.SGD(0.1), models.SPARSE)
+    model.compile(keras.optimizers.SGD(0.1), models.SPARSE, jit_compile=False)
     memory = MemoryTracker()
     logger = HeatmapLogger(
         (X, Y),
@@ -217,7 +217,7 @@ def test_a_picture_has_the_image_and_a_column_for_each_view(split):
 def test_a_trace_goes_on_where_another_process_stopped(tmp_path):
     """Drift of each view is counted from the stored maps."""
     model = functional().model
-    model.compile(keras.optimizers.SGD(0.1), models.SPARSE)
+    model.compile(keras.optimizers.SGD(0.1), models.SPARSE, jit_compile=False)
 
     def fit(**settings):
         logger = HeatmapLogger((X, Y), method=["gradcam", "layercam"], tracker="disk", log_dir=tmp_path)

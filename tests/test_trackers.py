@@ -610,7 +610,7 @@ def test_unknown_names(name, close):
     assert re.findall(r"Did you mean '(\w+)'", str(caught.value)) == ([close] if close else [])
 
 
-@pytest.mark.parametrize("tracker", [3, DiskTracker, True, {"disk": 1}, object(), Path("logs")], ids=str)
+@pytest.mark.parametrize("tracker", [3, DiskTracker, True, {"disk": 1}, object(), Path("logs")])
 def test_what_is_no_tracker(tracker):
     with pytest.raises(TypeError, match=r"object with the methods start, log, finish.*Received: "):
         resolve(tracker)

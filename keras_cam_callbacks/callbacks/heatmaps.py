@@ -187,6 +187,7 @@ class HeatmapLogger(EpochLogger):
             if previous is None or previous.shape != view.heatmaps.shape:
                 previous = np.full_like(view.heatmaps, np.nan)
             found = {
+                **view.values,
                 "confidence": view.confidences,
                 "area": area(view.heatmaps),
                 "drift": drift(view.heatmaps, previous),

@@ -25,18 +25,19 @@ class Method:
     Attributes:
         name: Its name in tables, captions and records.
         function: Takes what `needs` names, in that order, and returns raw heatmaps (N, h, w), or one map for each of
-            the image's channels (N, H, W, C), which its `channels` then makes one (see `saliency.one_map`).
+            the image's channels (N, H, W, C), which its `channels` then makes one (see `saliency.one_map`). It may
+            return a pair: these, and a dict of numbers (N,) by name, which are logged.
         needs: Names of `Capture`'s arrays ("activations", "gradients", "kernel", "images", "scores") and of functions
             of the model (see `probe.FUNCTIONS`).
     """
 
     name: str
-    function: Callable[..., Floats]
+    function: Callable[..., Any]
     needs: tuple[str, ...]
 
     def __call__(
         self, capture: Capture, functions: Mapping[str, Callable[..., Any]] | None = None
-    ) -> tuple[Floats, Floats | None]:
+    ) -> tuple[Floats, Floats | None, dict[str, Floats]]:
         """Explains one captured chunk.
 
         Args:
@@ -44,14 +45,20 @@ class Method:
             functions: The functions of the model among `needs`, by name.
 
         Returns:
-            The raw heatmaps (N, h, w) float32, and the maps of each channel (N, H, W, C) where the method makes these.
+            The raw heatmaps (N, h, w) float32; the maps of each channel (N, H, W, C) where the method makes these; and
+            the numbers that it tells of each sample, (N,) by name.
 
         Raises:
-            ValueError: If a user's method returns another shape.
+            ValueError: If a user's method returns other shapes.
         """
         functions = functions or {}
         needed = [functions[name] if name in functions else getattr(capture, name) for name in self.needs]
-        maps: Floats = np.asarray(self.function(*needed), np.float32)
+        found = self.function(*needed)
+        told: Mapping[str, Any] = {}
+        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
+            found, told = found
+        maps: Floats = np.asarray(found, np.float32)
+        numbers = {name: np.asarray(of_samples, np.float32) for name, of_samples in told.items()}
         attributions = None
         if maps.ndim == 4 and hasattr(self.function, "channels"):
             attributions, maps = maps, saliency.one_map(maps, self.function.channels)
@@ -65,7 +72,13 @@ class Method:
                 "A method must return one heatmap (h, w) for each sample, here "
                 f"({', '.join(map(str, expected))}). Received: {maps.shape} from method {self.name!r}."
             )
-        return maps, attributions
+        for name, of_samples in numbers.items():
+            if of_samples.shape != expected[:1]:
+                raise ValueError(
+                    f"A method's numbers must be one for each sample, here ({expected[0]},). "
+                    f"Received: {name!r} of shape {of_samples.shape} from method {self.name!r}."
+                )
+        return maps, attributions, numbers
 
     @property
     def text(self) -> str:

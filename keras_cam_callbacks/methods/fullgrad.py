@@ -27,9 +27,10 @@ class FullGrad:
     for each of its channels k. psi takes absolute values, scales them, and enlarges them bilinearly (OpenCV's, with
     pixels as squares; the paper's code aligns the corners). It needs no layer: all layers take part.
 
-    It is complete: in a network of linear layers, pooling and ReLUs the terms before psi sum to the score. The largest
-    gap is logged. With swish, sigmoids or layer normalization inside, or ReLU6 where it is saturated, there is no
-    completeness: constants are then left out that are no layer's bias.
+    It is complete: in a network of linear layers, pooling and ReLUs the terms before psi sum to the score. The gap, a
+    share of the largest score, is among the numbers of each sample and of each epoch as "completeness_gap". With swish,
+    sigmoids or layer normalization inside, or ReLU6 where it is saturated, there is no completeness: constants are then
+    left out that are no layer's bias.
 
     Biases are those of convolutions and dense layers, of batch normalization in inference (beta - gamma mean /
     sqrt(variance + epsilon)), and what Normalization and Rescaling layers in the model add to the image. Those without
@@ -65,15 +66,22 @@ class FullGrad:
         if not 0 <= self.eps < np.inf:
             raise ValueError(f"`eps` must be a finite number of at least 0. Received: eps={self.eps!r}. 0 works.")
 
-    def __call__(self, images: Floats, scores: Floats, full_gradient: FullGradient) -> Floats:
-        """Returns (N, H, W) float32, nonnegative, for images (N, H, W, C) with scores (N,)."""
+    def __call__(self, images: Floats, scores: Floats, full_gradient: FullGradient) -> tuple[Floats, dict[str, Floats]]:
+        """Explains images (N, H, W, C) with scores (N,).
+
+        Returns:
+            (N, H, W) float32, nonnegative; and "completeness_gap", (N,) float32: how far the parts are from summing to
+            the score, as a share of the largest score.
+        """
         found = full_gradient(((image, row) for row, image in enumerate(images)), len(images))
         heatmaps, sums = np.zeros(images.shape[:3], np.float32), np.zeros(len(images), np.float32)
         # `map` holds no image's parts while the next ones are computed.
         for row, (heatmap, total) in enumerate(map(self._one, images, found)):
             heatmaps[row], sums[row] = heatmap, total
-        self._report(sums, scores)
-        return heatmaps
+        # Against the largest score: one that happens to be near zero has no share to speak of.
+        gaps = np.abs(sums - scores) / (np.abs(scores).max() or np.float32(1))
+        logger.info("FullGrad: largest completeness gap %.2g of the largest score.", gaps.max())
+        return heatmaps, {"completeness_gap": gaps}
 
     def _one(self, image: Floats, found: Parts) -> tuple[Floats, float]:
         """Returns the map (H, W) of an image (H, W, C), and the sum of all parts of its score."""
@@ -95,11 +103,3 @@ class FullGrad:
         # Enlarging is linear, and so may follow the sum.
         total = values.sum(axis=-1)
         return np.asarray(cv2.resize(total, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)
-
-    @staticmethod
-    def _report(sums: Floats, scores: Floats) -> None:
-        # Against the largest score: one that happens to be near zero has no share to speak of.
-        largest = float(np.abs(scores).max())
-        gap = float(np.abs(sums - scores).max())
-        share = gap / largest if largest else gap
-        logger.info("FullGrad: largest completeness gap %.2g of the largest score.", share)

@@ -158,8 +158,8 @@ class IntegratedGradients:
     """Integrated gradients: M = (x - b) times the mean gradient on the straight way from a baseline b to x.
 
     M = (x - b) integral_0^1 G(b + t (x - b)) dt. It is complete: it sums to y(x) - y(b), up to the
-    error of the quadrature. The largest gap, as a share of that difference, is logged; above 5 %, as a warning to take
-    more steps.
+    error of the quadrature. The gap, as a share of that difference, is among the numbers of each sample and of each
+    epoch as "completeness_gap"; above 5 % it is logged, as a warning to take more steps.
 
     Attributes:
         baseline: b: "blurred", the image without detail; a number in the image's unit; or an image as the
@@ -191,8 +191,14 @@ class IntegratedGradients:
                 f"`baseline` must be 'blurred', a number or an image (H, W, C). Received: {self.baseline!r}."
             )
 
-    def __call__(self, images: Floats, scores: Floats, gradient: Gradient, score: Score) -> Floats:
-        """Returns (N, H, W, C) float32, signed, in the unit of the score, for images (N, H, W, C) with scores (N,)."""
+    def __call__(
+        self, images: Floats, scores: Floats, gradient: Gradient, score: Score
+    ) -> tuple[Floats, dict[str, Floats]]:
+        """Explains images (N, H, W, C) with scores (N,).
+
+        Returns:
+            (N, H, W, C) float32, signed, in the unit of the score; and "completeness_gap", see `completeness_gap`.
+        """
         baselines = self._baselines(images)
         if self.rule == "trapezoid":
             positions = np.linspace(0, 1, self.steps)
@@ -209,8 +215,9 @@ class IntegratedGradients:
             total[row] += np.float32(weights[step]) * found
         attributions: Floats = ways * total
         started = np.fromiter(score(((b, row) for row, b in enumerate(baselines)), len(images)), np.float32)
-        self._report(completeness_gap(attributions, scores, started))
-        return attributions
+        gaps = completeness_gap(attributions, scores, started)
+        self._report(gaps)
+        return attributions, {"completeness_gap": gaps}
 
     def _baselines(self, images: Floats) -> Floats:
         if isinstance(self.baseline, str):
