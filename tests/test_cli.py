@@ -76,7 +76,7 @@ main(["demo", "--out", {str(tmp_path / "out")!r}])
 def test_missing_click_is_one_line():
     done = run_python("import sys; sys.modules['click'] = None; import keras_cam_callbacks.cli")
     assert done.returncode == 1
-    assert done.stderr == "keras-cam needs click. Install it: pip install 'keras_cam_callbacks[demo]'\n"
+    assert done.stderr == "keras-cam needs click. Install it: pip install 'keras_cam_callbacks[cli]'\n"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_tensorboard_is_called_where_it_is(tmp_path, monkeypatch, place, command
     if place:
         (programs / "tensorboard").touch(0o755)
     monkeypatch.setattr(sys, "executable", str(programs / "python"))
-    assert cli._tensorboard() == command.format(tmp_path)
+    assert cli.demo._tensorboard() == command.format(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

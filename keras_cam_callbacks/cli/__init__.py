@@ -1,0 +1,21 @@
+"""The command line, `keras-cam`. It starts without a framework; commands load what they need."""
+
+from __future__ import annotations
+
+try:
+    import click
+except ModuleNotFoundError:
+    # This package is the `keras-cam` program and nothing else: a traceback would help nobody.
+    raise SystemExit("keras-cam needs click. Install it: pip install 'keras_cam_callbacks[cli]'") from None
+
+from .. import __version__
+from . import demo
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="keras_cam_callbacks %(version)s")
+def main() -> None:
+    """Shows where a vision model looks while it trains."""
+
+
+main.add_command(demo.demo)
