@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 try:
     import click
 except ModuleNotFoundError:
@@ -9,13 +11,17 @@ except ModuleNotFoundError:
     raise SystemExit("keras-cam needs click. Install it: pip install 'keras_cam_callbacks[cli]'") from None
 
 from .. import __version__
-from . import demo
+from . import demo, models
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="keras_cam_callbacks %(version)s")
 def main() -> None:
     """Shows where a vision model looks while it trains."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # A terminal that lacks a letter gets its number, not a traceback.
+            stream.reconfigure(errors="backslashreplace")
 
 
-main.add_command(demo.demo)
+for command in (models.layers, models.explain, demo.demo):
+    main.add_command(command)
