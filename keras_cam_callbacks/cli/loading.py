@@ -86,14 +86,14 @@ def load_model(path: Path, *, unsafe: bool = False) -> Any:
         raise ValueError(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, error = _loaded(keras, path, unsafe, compiled=True)
-        if error is not None and b"compile_config" in config and "Lambda" not in str(error):
+        model, failure = _loaded(keras, path, unsafe, compiled=True)
+        if failure and b"compile_config" in config and not _is_refusal(failure):
             model, again = _loaded(keras, path, unsafe, compiled=False)
             if again is None:
                 say(f"{path} is loaded without its loss and optimizer, which can't be restored here.")
-                error = None
-    if error is not None:
-        raise ValueError(_explained(path, error)) from error
+                failure = None
+    if failure:
+        raise ValueError(_explained(path, failure)) from failure
     if not isinstance(model, keras.Model):
         raise ValueError(f"A model file must hold a model. Received: {path}, which holds a {type(model).__name__}.")
     for text in dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning)):
@@ -110,10 +110,15 @@ def _loaded(keras: Any, path: Path, unsafe: bool, compiled: bool) -> tuple[Any, 
         return None, error
 
 
+def _is_refusal(error: Exception) -> bool:
+    """Tells whether Keras' safe mode has refused to run code."""
+    return "safe_mode" in str(error) or "enable_unsafe_deserialization" in str(error)
+
+
 def _explained(path: Path, error: Exception) -> str:
     """Returns in words why a model can't be loaded."""
     text = str(error).strip()
-    if "Lambda" in text and ("unsafe" in text or "safe_mode" in text or "arbitrary code" in text):
+    if _is_refusal(error):
         return (
             f"A model must need no code from its file. Received: {path}, which has a Lambda layer: a Python function "
             "that is stored in the file and would run here, with all your rights. If you trust the people who made "
