@@ -217,9 +217,9 @@ def _palette(frames: _Frames) -> PIL.Image.Image:
     step = max(1, -(-len(frames) * frames.size[0] * frames.size[1] // _PALETTE_PIXELS))
     pixels = np.concatenate([frame.reshape(-1, 3)[::step] for frame in frames])
     chosen = PIL.Image.fromarray(pixels[None]).quantize(256, PIL.Image.Quantize.MEDIANCUT, kmeans=1)
-    colours = np.array(chosen.getpalette(), np.int64).reshape(-1, 3)
-    colours[np.abs(colours - 255).sum(axis=1).argmin()] = 255  # Around the pictures it is white, not nearly so.
-    chosen.putpalette(colours.astype(np.uint8).tobytes())
+    colours = np.array(chosen.getpalette(), np.uint8).reshape(-1, 3)
+    colours[(colours >= 250).all(axis=1)] = 255  # Around the pictures it is white, not nearly so.
+    chosen.putpalette(colours.tobytes())
     return chosen
 
 

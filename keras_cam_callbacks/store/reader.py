@@ -68,6 +68,10 @@ class StoredEpoch:
         """
         try:
             with open(self.heatmap_file, "rb") as binary, np.load(binary, allow_pickle=False) as file:
+                # Arrays are stored as they are; what grows is made to fill the memory.
+                size = sum(part.file_size for part in file.zip.infolist())
+                if size > 20 * os.path.getsize(self.heatmap_file) + 2**20:
+                    raise ValueError(f"it would unpack to {size} bytes")
                 arrays = {name: file[name] for name in file.files}
             arrays["scores"]
         except (
