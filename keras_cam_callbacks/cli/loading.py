@@ -6,8 +6,11 @@ import json
 import os
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from .console import say
@@ -53,6 +56,28 @@ class Input:
         return " x ".join("any" if side is None else str(side) for side in self.shape)
 
 
+def load_keras() -> Any:
+    """Imports Keras and its backend, quietly.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If it can't be imported, or the backend is none of ours.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # What goes wrong is raised; the rest is about GPUs.
+    try:
+        with _notices_kept_back():
+            import keras
+
+            from .. import engine
+
+            engine.load()
+    except ImportError as error:
+        raise ValueError(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
+    return keras
+
+
 def load_model(path: Path, *, unsafe: bool = False) -> Any:
     """Loads a model in Keras' safe mode, which runs no code from the file.
 
@@ -79,11 +104,7 @@ def load_model(path: Path, *, unsafe: bool = False) -> Any:
             f"Warning: --unsafe runs Python code that {path} may hold, with all your rights. Use it for files from "
             "people whom you trust, and no others."
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # What goes wrong is raised; the rest is about GPUs.
-    try:
-        import keras
-    except ImportError as error:
-        raise ValueError(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
+    keras = load_keras()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model, failure = _loaded(keras, path, unsafe, compiled=True)
@@ -100,6 +121,23 @@ def load_model(path: Path, *, unsafe: bool = False) -> Any:
         if "optimizer" not in text:  # Nothing is trained.
             say(f"Warning: {text}")
     return model
+
+
+@contextmanager
+def _notices_kept_back() -> Iterator[None]:
+    """Keeps back what TensorFlow's C++ writes on stderr while it is imported, before it has read its log level."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # It is closed.
+        yield
+        return
+    try:
+        with TemporaryFile() as notices:
+            os.dup2(notices.fileno(), 2)
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _loaded(keras: Any, path: Path, unsafe: bool, compiled: bool) -> tuple[Any, Exception | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import need, number, one_message, plain, print_json, print_table, say
-from .loading import SCALES, load_model
+from .loading import SCALES, load_keras, load_model
 
 if TYPE_CHECKING:
     from ..records import Image, ValidationBatch
@@ -22,7 +22,7 @@ _UNSAFE = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="List the layers of a saved model that can be explained.")
 @_MODEL
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_UNSAFE
@@ -117,14 +117,13 @@ def _size(ctx: Any, param: Any, value: str | None) -> tuple[int, int] | None:
     return (int(sides[0]), int(sides[-1])) if sides else None
 
 
-def _methods(ctx: Any, param: Any, value: tuple[str, ...]) -> tuple[str, ...]:
+def _check_methods(names: tuple[str, ...]) -> None:
     from ..methods import resolve_methods
 
     try:
-        resolve_methods(list(value))
+        resolve_methods(list(names))
     except ValueError as error:
-        raise click.BadParameter(plain(error)) from error
-    return value
+        raise click.BadParameter(plain(error), param_hint="'--method'") from error
 
 
 def _colormap(ctx: Any, param: Any, value: str) -> str:
@@ -135,13 +134,12 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
     return value
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True}, short_help="Show where a saved model looks on images.")
 @_MODEL
 @click.argument("images", nargs=-1, required=True)
 @click.option(
     "--method",
     "methods",
-    callback=_methods,
     metavar="NAME",
     multiple=True,
     default=["gradcam"],
@@ -217,6 +215,8 @@ def explain(
         check_free(out, folder=True)
         files = find_images(images, max_images)
         names = None if class_names is None else read_class_names(class_names)
+        load_keras()
+        _check_methods(methods)
         loaded = load_model(model, unsafe=unsafe)
         given = model_input(loaded)
         size = _chosen_size(given, size)

@@ -16,7 +16,7 @@ from .console import need, number, one_message, plain, print_json, print_table, 
 _SHOWN = 4  # how many numbers of the last epoch the table has room for
 
 
-@click.command()
+@click.command(short_help="List the runs in a folder.")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all numbers of the last epochs.")
 def runs(directory: Path, as_json: bool) -> None:
@@ -107,7 +107,7 @@ def _when(seconds: float) -> str | None:
         return None
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True}, short_help="Make films of a run, epoch by epoch.")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
