@@ -179,7 +179,7 @@ def test_a_hostile_heatmap_file_is_an_error_and_runs_nothing(logs, tmp_path, kin
                 archive.writestr(f"{name}.npy", npy(array).replace(b"(3, 4, 5)", b"(9**9**9,)"))
     message = one_error(run("compare", logs / "small", logs / "deep/below/large", "--csv", tmp_path / "a.csv"))
     assert "A heatmap file must" in message
-    with pytest.raises(ValueError, match="A heatmap file must be an .npz of plain arrays"):
+    with pytest.raises(ValueError, match=r"A heatmap file must be an \.npz of plain arrays"):
         read_run(logs / "small").epochs[1].arrays()
     assert not victim.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs"]
