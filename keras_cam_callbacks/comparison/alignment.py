@@ -81,6 +81,8 @@ def named(runs: Sequence[Run], names: Sequence[str] | None) -> tuple[str, ...]:
 def _ends(folders: Sequence[Path]) -> list[str]:
     paths = [Path(os.path.abspath(folder)).parts for folder in folders]
     depth = next(depth for depth in count(1) if len({path[-depth:] for path in paths}) == len(paths) or depth > 999)
+    if len(paths) == 1:
+        depth = 2  # The last part alone is most often the prefix.
     ends = [path[-depth:] for path in paths]
     # What all end in tells nothing: most often the prefix.
     while len(ends) > 1 and len({end[-1] for end in ends}) == 1 and min(map(len, ends)) > 1:

@@ -262,9 +262,9 @@ class Comparison:
     def summary(self, threshold: float = 0.5) -> str:
         """Says in words what the runs look at, from which epoch on, and what they differ in.
 
-        "Looks at the object" is said where the mean `energy_ratio` of a run's last epoch is at least 1.5 times what
-        chance would give, "beside the object" where it is at most 1 / 1.5 times that; "since epoch 3" means in every
-        logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples have their
+        A run "looks at the object" where the mean `energy_ratio` of its last epoch is at least 1.5 times what chance
+        would give, and "does not" where it is at most that; in between it "hardly prefers" it. "Since epoch 3" means in
+        every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples have their
         peak in that ninth of the image. What was not measured is not said.
 
         Args:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from ..overlay import Overlay, colorize
 from ..records import Image, Region
 from ..store import read_image
-from .alignment import printable
+from .charts import CHART, CHART_FOOT, CHART_HEAD, draw_charts
+from .sheets import EDGE, SMALL, Sheet, bare, cut
 from .spans import mean
 from .tables import epoch_numbers
 
@@ -24,19 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-# inches: a tile, the bar under it, gaps between tiles and between blocks, the column of words, and what is around
-_TILE, _BAR, _GAP, _BLOCK, _WORDS, _EDGE = 1.5, 0.3, 0.08, 0.3, 1.75, 0.2
-_HEAD, _KEY, _CHART, _CHART_HEAD, _CHART_FOOT, _AXIS = 0.75, 0.55, 2.3, 0.75, 0.6, 0.8
+# inches: a tile, the bar under it, gaps between tiles and between blocks, the column of words; headings, key
+_TILE, _BAR, _GAP, _BLOCK, _WORDS = 1.5, 0.3, 0.08, 0.3, 1.75
+_HEAD, _KEY = 0.75, 0.55
 _NARROWEST = 10.0  # inches: room for two charts
 # Rises in lightness throughout: the same to colour-blind people, and in grey print.
 _OVERLAY = Overlay(colormap="inferno", alpha=0.6, threshold=0.15, caption=False, size=240)
-# Okabe and Ito's colours, those that stand out on white; line styles and markers tell the same once more.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00")
-_STYLES, _MARKERS = ("-", "--", ":", "-."), "osD^vP"
-_MOST_PAIRS = 6  # that are told apart as lines
-# Sizes are ours, for the room that is left depends on them; and names are no formulas.
-_SMALL: dict[str, Any] = {"fontsize": 11, "parse_math": False, "usetex": False}
-_LARGE = _SMALL | {"fontsize": 15}
+_LARGE = SMALL | {"fontsize": 15}
 _METRICS = ("energy_in_region", "accuracy", "confidence")  # the first one that is known is drawn
 
 
@@ -65,19 +60,19 @@ def draw(
             'A tile has room for one picture. Received: overlay with layout="panel". layout="overlay" and "mask" work.'
         )
     plan = _Plan(_samples(comparison, samples), _epochs(comparison, epochs), *_metric(comparison, metric))
+    pictures = _Pictures(comparison, plan, overlay or _OVERLAY)
     block = len(plan.epochs) * (_TILE + _GAP) - _GAP
     blocks = len(comparison.names) * (block + _BLOCK)
-    width = max(_NARROWEST, _EDGE + _WORDS + _TILE + _BLOCK + blocks - _BLOCK + _EDGE)
-    rows = len(plan.samples) * (_TILE + _BAR + _GAP)
-    height = _HEAD + rows + _KEY + _CHART_HEAD + _CHART + _CHART_FOOT
+    width = max(_NARROWEST, EDGE + _WORDS + _TILE + _BLOCK + blocks - _BLOCK + EDGE)
+    rows = len(plan.samples) * pictures.row
+    height = _HEAD + rows + _KEY + CHART_HEAD + CHART + CHART_FOOT
     figure = NotebookFigure(figsize=(width, height), facecolor="white")
-    sheet = _Sheet(figure, width, height)
-    _draw_samples(sheet, comparison, plan)
-    pictures = _Pictures(comparison, plan, overlay or _OVERLAY)
+    sheet = Sheet(figure, width, height)
+    _draw_samples(sheet, pictures)
     for run in range(len(comparison.names)):
-        _draw_run(sheet, pictures, run, _EDGE + _WORDS + _TILE + _BLOCK + run * (block + _BLOCK))
-    _draw_key(sheet, _EDGE, _HEAD + rows, overlay or _OVERLAY, framed=any(map(_has_place, pictures.regions)))
-    _draw_charts(sheet, comparison, plan, _HEAD + rows + _KEY + _CHART_HEAD)
+        _draw_run(sheet, pictures, run, EDGE + _WORDS + _TILE + _BLOCK + run * (block + _BLOCK))
+    _draw_key(sheet, EDGE, _HEAD + rows, overlay or _OVERLAY, framed=any(map(_has_place, pictures.regions)))
+    draw_charts(sheet, comparison, plan.metric, plan.numbers, _HEAD + rows + _KEY + CHART_HEAD)
     return figure
 
 
@@ -132,23 +127,6 @@ def _metric(comparison: Comparison, metric: str | None) -> tuple[str, npt.NDArra
     return metric, numbers[metric]
 
 
-@dataclass(frozen=True, eq=False)
-class _Sheet:
-    """A figure that is laid out in inches from its top left corner."""
-
-    figure: Figure
-    width: float
-    height: float
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        bottom = self.height - top - height
-        return self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
-
-    def write(self, text: str, left: float, top: float, **settings: Any) -> None:
-        place = {"ha": "left", "va": "top"} | _SMALL | settings
-        self.figure.text(left / self.width, 1 - top / self.height, text, **place)
-
-
 class _Pictures:
     """The tiles of a figure: reads images and maps when they are drawn, and keeps none."""
 
@@ -156,6 +134,10 @@ class _Pictures:
         self.comparison, self.plan, self.overlay = comparison, plan, overlay
         self.images = _images(comparison, plan.samples)
         self.regions = _regions(comparison, plan.samples)
+        # A row is as high as the highest image, but has room for its words.
+        aspect = max(image.shape[0] / image.shape[1] for image in self.images)
+        self.high = _TILE * min(max(aspect, 0.7), 1.5)
+        self.row = self.high + _BAR + _GAP
 
     def drawn(self, run: int, place: int) -> tuple[Image, ...] | None:
         """Returns the overlays of the samples in one epoch, or None where the run lacks it."""
@@ -182,60 +164,63 @@ def _has_place(region: Region | None) -> bool:
     return region is not None and bool(len(region.boxes) or region.mask is not None)
 
 
-def _draw_samples(sheet: _Sheet, comparison: Comparison, plan: _Plan) -> None:
+def _draw_samples(sheet: Sheet, pictures: _Pictures) -> None:
     """Draws the bare images, and beside each what sample it is and how far the runs agree on it."""
+    comparison, plan = pictures.comparison, pictures.plan
     blank = np.zeros((1, 1, 1), np.float32)  # A map of nothing leaves the bare image.
     agreement, parted = 1 - comparison.disagreement(), comparison.parted()
-    for row, (i, image) in enumerate(zip(plan.samples, _images(comparison, plan.samples), strict=True)):
-        top = _HEAD + row * (_TILE + _BAR + _GAP)
-        _show(sheet.axes(_EDGE + _WORDS, top, _TILE, _TILE), _OVERLAY.draw([image], blank)[0], None)
+    for row, (i, image) in enumerate(zip(plan.samples, pictures.images, strict=True)):
+        top = _HEAD + row * pictures.row
+        _show(sheet.axes(EDGE + _WORDS, top, _TILE, pictures.high), _OVERLAY.draw([image], blank)[0], None)
         label = comparison.class_name(comparison.labels[i])
-        lines = [] if label is None else [f"is {_cut(label, 17)}"]
+        lines = [] if label is None else [f"is {cut(label, 17)}"]
         if np.isfinite(agreement[i]):
             lines.append(f"agreement {agreement[i]:.2f}")
-            lines.append("not parted" if parted[i] < 0 else f"parted: epoch {parted[i]}")
-        sheet.write(_cut(comparison.sample_keys[i], 17), _EDGE, top + 0.05, fontweight="bold")
-        sheet.write("\n".join(lines), _EDGE, top + 0.32, linespacing=1.5)
+            lines.append("not apart in the end" if parted[i] < 0 else f"apart from epoch {parted[i]} on")
+        sheet.write(cut(comparison.sample_keys[i], 17), EDGE, top + 0.05, fontweight="bold")
+        sheet.write("\n".join(lines), EDGE, top + 0.32, linespacing=1.5)
 
 
-def _draw_run(sheet: _Sheet, pictures: _Pictures, run: int, left: float) -> None:
+def _draw_run(sheet: Sheet, pictures: _Pictures, run: int, left: float) -> None:
     """Draws the block of one run: a column for each epoch, the predicted class under each tile."""
     comparison, plan = pictures.comparison, pictures.plan
     block = len(plan.epochs) * (_TILE + _GAP) - _GAP
-    sheet.write(_cut(comparison.names[run], int(block / 0.15)), left, 0.12, **_LARGE, fontweight="bold")
+    sheet.write(cut(comparison.names[run], int(block / 0.15)), left, 0.12, **_LARGE, fontweight="bold")
     right = comparison.correct()
     for column, place in enumerate(plan.epochs):
         x = left + column * (_TILE + _GAP)
         sheet.write(f"epoch {comparison.epochs[place]}", x, 0.47, fontsize=12)
         tiles = pictures.drawn(run, place)
         for row, i in enumerate(plan.samples):
-            top = _HEAD + row * (_TILE + _BAR + _GAP)
-            axes = sheet.axes(x, top, _TILE, _TILE)
+            top = _HEAD + row * pictures.row
+            axes = sheet.axes(x, top, _TILE, pictures.high)
             if tiles is None:
                 _note(axes, "no such epoch")
                 continue
             _show(axes, tiles[row], pictures.regions[row])
             if np.isnan(comparison.peaks[run, place, i, 0]):
-                axes.set_title("no heatmap", y=0.02, color="white", **_SMALL, bbox={"facecolor": "black", "pad": 2})
+                axes.set_title("no heatmap", y=0.02, color="white", **SMALL, bbox={"facecolor": "black", "pad": 2})
             _caption(
-                sheet.axes(x, top + _TILE, _TILE, _BAR), _prediction(comparison, run, place, i), right[run, place, i]
+                sheet.axes(x, top + pictures.high, _TILE, _BAR),
+                _prediction(comparison, run, place, i),
+                right[run, place, i],
             )
 
 
 def _prediction(comparison: Comparison, run: int, place: int, sample: int) -> str:
     name = comparison.class_name(int(comparison.predicted[run, place, sample]))
     confidence = float(comparison.confidences[run, place, sample])
-    shown = f"{confidence:.2f}" if np.isfinite(confidence) else ""
-    wrong = comparison.correct()[run, place, sample] == 0
+    shown = f"({confidence:.2f})" if np.isfinite(confidence) else ""
+    wrong = bool(comparison.correct()[run, place, sample] == 0)
     room = 19 - len(shown) - 7 * wrong
-    return " ".join(filter(None, ["WRONG:" * wrong, _cut(name or "", room), shown]))
+    return " ".join(filter(None, ["WRONG:" * wrong, cut(name or "", room), shown]))
 
 
 def _caption(axes: Axes, text: str, right: float) -> None:
     """Writes a prediction: in white on black where it is wrong, otherwise in black on white."""
     wrong = right == 0
     axes.set_facecolor("black" if wrong else "white")
-    _bare(axes)
+    bare(axes)
     axes.text(
         0.5,
         0.48,
@@ -245,13 +230,13 @@ def _caption(axes: Axes, text: str, right: float) -> None:
         transform=axes.transAxes,
         color="white" if wrong else "black",
         fontweight="bold" if wrong else "normal",
-        **_SMALL | {"fontsize": 9.5},
+        **SMALL | {"fontsize": 9.5},
     )
 
 
 def _show(axes: Axes, picture: Image, region: Region | None) -> None:
     axes.imshow(picture, origin="upper", aspect="equal")
-    _bare(axes)
+    bare(axes)
     if region is None:
         return
     from matplotlib.patches import Rectangle
@@ -268,124 +253,16 @@ def _show(axes: Axes, picture: Image, region: Region | None) -> None:
 
 def _note(axes: Axes, text: str) -> None:
     axes.set_facecolor("#dddddd")
-    _bare(axes)
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, **_SMALL)
+    bare(axes)
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, **SMALL)
 
 
-def _bare(axes: Axes) -> None:
-    axes.grid(visible=False)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-
-
-def _draw_key(sheet: _Sheet, left: float, top: float, overlay: Overlay, *, framed: bool) -> None:
+def _draw_key(sheet: Sheet, left: float, top: float, overlay: Overlay, *, framed: bool) -> None:
     tones = np.arange(256, dtype=np.uint8)[None]
     bar = sheet.axes(left, top + 0.12, 1.5, 0.16)
     colours = np.dstack([tones] * 3) if overlay.layout == "mask" else colorize(tones, overlay.colormap)
     bar.imshow(colours, aspect="auto")
-    _bare(bar)
+    bare(bar)
     text = "from left to right: counts little to counts most for the explained class"
     frame = "; white frame: where the object is" * framed
     sheet.write(text + frame + "; white on black: wrong prediction", left + 1.65, top + 0.11)
-
-
-def _draw_charts(sheet: _Sheet, comparison: Comparison, plan: _Plan, top: float) -> None:
-    alone = not np.isfinite(comparison.agreement).any()
-    wide = (sheet.width - 2 * _EDGE) / (1 if alone else 2) - _AXIS
-    metric = sheet.axes(sheet.width - _EDGE - wide, top, wide, _CHART)
-    for run, values in enumerate(plan.numbers):
-        _line(metric, comparison.epochs, values, run, comparison.names[run])
-    _finish(metric, _described(plan.metric), wide, len(comparison.names))
-    if alone:
-        return
-    axes = sheet.axes(_EDGE + _AXIS, top, wide, _CHART)
-    lines = _agreement_lines(comparison)
-    for i, (name, values) in enumerate(lines):
-        _line(axes, comparison.epochs, mean(values, 1), i, name, _COLOURS[4] if len(lines) == 1 else None)
-    if len(lines) == 1:
-        _band(axes, comparison.epochs, lines[0][1])
-    axes.axhline(0.5, color="#555555", linewidth=1, linestyle=(0, (1, 2)))
-    parted = comparison.parted_overall()
-    if parted >= 0:
-        axes.axvline(parted, color="#555555", linewidth=1.5, linestyle="--")
-        axes.annotate(
-            f"parted: epoch {parted}", (parted, 1), (4, -3), xycoords=("data", "axes fraction"),
-            textcoords="offset points", va="top", **_SMALL,
-        )  # fmt: skip
-    low = min([-0.05, *(float(np.nanmin(values)) for _, values in lines if np.isfinite(values).any())])
-    axes.set_ylim(max(-1.05, low - 0.05), 1.05)
-    _finish(axes, "agreement (1: same place)", wide, len(lines))
-
-
-def _agreement_lines(comparison: Comparison) -> list[tuple[str, npt.NDArray[np.float64]]]:
-    """Returns by name (E, N) the agreement of each pair; of many, each run's mean with the others."""
-    if len(comparison.pairs) <= _MOST_PAIRS:
-        return [
-            (" and ".join(_cut(comparison.names[run], 16) for run in pair), comparison.agreement[i])
-            for i, pair in enumerate(comparison.pairs)
-        ]
-    own = [[i for i, pair in enumerate(comparison.pairs) if run in pair] for run in range(len(comparison.names))]
-    each = zip(comparison.names, own, strict=True)
-    return [(f"{_cut(name, 16)} and the others", mean(comparison.agreement[pairs], 0)) for name, pairs in each]
-
-
-def _line(
-    axes: Axes,
-    epochs: Sequence[int],
-    values: npt.NDArray[np.float64],
-    number: int,
-    name: str,
-    colour: str | None = None,
-) -> None:
-    known = np.isfinite(values)
-    axes.plot(
-        np.array(epochs)[known],
-        values[known],
-        color=colour or _COLOURS[number % len(_COLOURS)],
-        linestyle=_STYLES[number // len(_COLOURS) % len(_STYLES)],
-        marker=_MARKERS[number % len(_MARKERS)],
-        markersize=6,
-        markevery=max(1, int(known.sum()) // 12),
-        linewidth=2.2,
-        label=_cut(name, 36),
-    )
-
-
-def _band(axes: Axes, epochs: Sequence[int], values: npt.NDArray[np.float64]) -> None:
-    """Draws between which values the middle half of the samples lies."""
-    known = np.isfinite(values).any(axis=1)
-    low, high = np.nanpercentile(values[known], (25, 75), axis=1)
-    axes.fill_between(
-        np.array(epochs)[known], low, high, color="#000000", alpha=0.15, linewidth=0, label="half of the samples"
-    )
-
-
-def _finish(axes: Axes, title: str, width: float, lines: int) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch", **_SMALL)
-    axes.set_ylabel(title, **_SMALL)
-    axes.tick_params(labelsize=11)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.spines[["top", "right"]].set_visible(False)
-    legend = axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=10, frameon=False, borderaxespad=0.1,
-        columnspacing=1.2, handlelength=2.2,
-    )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def _described(metric: str) -> str:
-    words = {
-        "energy_in_region": "attention on the object",
-        "accuracy": "share of right predictions",
-        "confidence": "confidence",
-    }
-    return words.get(metric, _cut(metric, 30))
-
-
-def _cut(text: str, length: int) -> str:
-    line = printable(text)
-    return line if len(line) <= length else f"{line[: max(1, length - 1)]}…"

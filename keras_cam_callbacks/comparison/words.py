@@ -18,7 +18,7 @@ __all__ = ["sentences"]
 
 Flags = npt.NDArray[np.bool_]
 
-_AT, _BESIDE = 1.5, 1 / 1.5  # times what chance would give: from here at the object, up to here beside it
+_AT = 1.5  # times what chance would give: from here a run looks at the object; up to 1 it does not
 _THIRDS = (1 / 3, 2 / 3)
 _PLACES = (
     ("the top left corner", "the top edge", "the top right corner"),
@@ -47,41 +47,36 @@ def _all(comparison: Comparison) -> str:
 
 
 def _run(comparison: Comparison, run: int) -> str:
-    held = comparison.held()[run]
-    last = int(np.flatnonzero(held)[-1])
-    parts = [*_object(comparison, run, held), *_peaks(comparison, run), *_right(comparison, run, last)]
-    parts = parts or ["no map of its last epoch explains anything"]
-    return f"{comparison.names[run]}, epoch {comparison.epochs[last]}: {'; '.join(parts)}."
+    last = int(np.flatnonzero(comparison.held()[run])[-1])
+    parts = [_object(comparison, run, last), _peak(comparison, run, last), _right(comparison, run, last)]
+    said = "; ".join(filter(None, parts)) or "nothing can be said of where it looks"
+    return f"{comparison.names[run]}, epoch {comparison.epochs[last]}: {said}."
 
 
-def _object(comparison: Comparison, run: int, held: Flags) -> list[str]:
+def _object(comparison: Comparison, run: int, last: int) -> str:
     """Says how much of the attention lies on the object, and since when it is so."""
     missing = np.full(comparison.predicted.shape, np.nan)
     energy = mean(comparison.values.get("energy_in_region", missing)[run], 1)
     ratio = mean(comparison.values.get("energy_ratio", missing)[run], 1)
-    hits = comparison.values.get("pointing", missing)[run]
-    said = []
-    last = int(np.flatnonzero(held)[-1])
+    hits = comparison.values.get("pointing", missing)[run, last]
+    hits = hits[np.isfinite(hits)]
+    measured = []
+    if np.isfinite(energy[last]):
+        measured.append(f"{energy[last]:.0%} of its attention lies on it")
     if np.isfinite(ratio[last]):
-        where, holds = _side(ratio, float(ratio[last]))
-        since = _since(comparison, holds, np.isfinite(ratio))
-        share = f"{energy[last]:.0%} of its attention lies on it, " if np.isfinite(energy[last]) else ""
-        said.append(f"looks {where}{since} ({share}{ratio[last]:.1f} times what chance would give)")
-    elif np.isfinite(energy[last]):
-        said.append(f"{energy[last]:.0%} of its attention lies on the object")
-    known = np.isfinite(hits[last])
-    if known.any():
-        said.append(f"its peak is on the object in {int((hits[last][known] > 0.5).sum())} of {known.sum()} samples")
-    return said
-
-
-def _side(ratio: npt.NDArray[np.float64], last: float) -> tuple[str, Flags]:
+        measured.append(f"{ratio[last]:.1f} times what chance would give")
+    if len(hits):
+        measured.append(f"its peak is on it in {int((hits > 0.5).sum())} of {_count(len(hits), 'sample')}")
+    if not np.isfinite(ratio[last]):
+        return f"of the object: {', '.join(measured)}" if measured else ""
     with np.errstate(invalid="ignore"):
-        if last >= _AT:
-            return "at the object", ratio >= _AT
-        if last <= _BESIDE:
-            return "beside the object", ratio <= _BESIDE
-        return "at the object little more or less than chance would", (ratio < _AT) & (ratio > _BESIDE)
+        kinds = {
+            "looks at the object": ratio >= _AT,
+            "hardly prefers the object": (ratio < _AT) & (ratio > 1),
+            "does not look at the object": ratio <= 1,
+        }
+    looks, holds = next((text, holds) for text, holds in kinds.items() if holds[last])
+    return f"{looks}{_since(comparison, holds, np.isfinite(ratio))} ({', '.join(measured)})"
 
 
 def _since(comparison: Comparison, holds: Flags, known: Flags) -> str:
@@ -92,30 +87,27 @@ def _since(comparison: Comparison, holds: Flags, known: Flags) -> str:
     return " from its first epoch on" if row == first else f" since epoch {comparison.epochs[row]}"
 
 
-def _peaks(comparison: Comparison, run: int) -> list[str]:
-    """Says where in the image the maps are highest, where that is the same third in at least half of the samples."""
+def _peak(comparison: Comparison, run: int, last: int) -> str:
+    """Says where in the image the maps are highest, where that is the same ninth in at least half of the samples."""
     peaks = comparison.peaks[run]
     cells = np.searchsorted(_THIRDS, peaks[..., 1]) * 3 + np.searchsorted(_THIRDS, peaks[..., 0])
     known = np.isfinite(peaks[..., 0])
-    rows = np.flatnonzero(comparison.held()[run])
-    of_last = cells[rows[-1]][known[rows[-1]]]
-    if not len(of_last):
-        return []
+    of_last = cells[last][known[last]]
+    if len(of_last) < 2:
+        return ""
     cell = int(np.bincount(of_last, minlength=9).argmax())
     counts, totals = ((cells == cell) & known).sum(axis=1), known.sum(axis=1)
     common = 2 * counts >= totals
-    if not common[rows[-1]] or len(of_last) < 2:
-        return []
-    since = _since(comparison, common, totals > 0)
-    place = _PLACES[cell // 3][cell % 3]
-    where = f"in {place}" if cell == 4 else f"near {place}"
-    return [f"its peak is {where} of the image in {counts[rows[-1]]} of {totals[rows[-1]]} samples{since}"]
+    if not common[last]:
+        return ""
+    where = f"{'in' if cell == 4 else 'near'} {_PLACES[cell // 3][cell % 3]} of the image"
+    return f"its peak is {where} in {counts[last]} of {totals[last]} samples{_since(comparison, common, totals > 0)}"
 
 
-def _right(comparison: Comparison, run: int, last: int) -> list[str]:
+def _right(comparison: Comparison, run: int, last: int) -> str:
     right = comparison.correct()[run, last]
     known = np.isfinite(right)
-    return [f"{int(right[known].sum())} of {known.sum()} predictions are right"] if known.any() else []
+    return f"{int(right[known].sum())} of {known.sum()} predictions are right" if known.any() else ""
 
 
 def _agreement(comparison: Comparison, threshold: float) -> list[str]:
