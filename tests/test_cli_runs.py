@@ -292,6 +292,40 @@ def test_compare_tells_what_does_not_fit(logs, tmp_path):
     assert (tmp_path / "mine.csv").read_text().startswith("run,epoch,sample")
 
 
+def test_reports_are_written_whole_and_their_size_is_said(logs, tmp_path):
+    page = tmp_path / "report.html"
+    result = run("report", logs / "deep/below", "--out", page, "--max-epochs", "2")
+    assert (result.exit_code, result.stdout) == (0, f"{page}\n")
+    assert "MB and shows 2 epochs" in result.stderr
+    assert page.read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+    assert "report-2.html works" in one_error(run("report", logs / "small", "--out", page))
+    both = run("compare", logs / "small", logs / "deep/below", "--out", page, "--force", "--json")
+    assert both.exit_code == 0
+    assert len(json.loads(both.stdout)["runs"]) == 2
+    assert f"Written: {page}" in both.stderr
+    assert "report.html works" in one_error(run("report", logs / "small", "--out", tmp_path / "report.txt"))
+    # A picture that is damaged is found while the report is made.
+    before = page.read_bytes()
+    read_run(logs / "small").image_files[0].write_bytes(b"no picture")
+    one_error(run("report", logs / "small", "--out", page, "--force"))
+    one_error(run("report", logs / "small", "--out", tmp_path / "new/report.html"))
+    assert page.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "report.html"]
+
+
+def test_missing_packages_of_the_report_are_one_message(logs):
+    code = f"""
+import sys
+sys.modules["jinja2"] = None
+from keras_cam_callbacks.cli import main
+main(["report", {str(logs / "small")!r}])
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "Error: This needs jinja2. Install it: pip install 'keras_cam_callbacks[report]'\n"
+
+
 def test_timelapse_writes_films_and_names_them(logs, tmp_path):
     result = run("timelapse", logs / "small", "--out", tmp_path / "films", "--samples", "sample_01", "--format", "webp")
     assert (result.exit_code, result.stderr) == (0, "")
