@@ -20,7 +20,9 @@ _MAX_EPOCHS = click.option(
     "--max-epochs", type=click.IntRange(min=2), default=200, help="Most epochs in the report, evenly spaced."
 )
 _FORCE = click.option("--force", is_flag=True, help="Replace files that are there already.")
-_VIEW = click.option("--view", default="", help="Which heatmaps, where runs have several.  [default: the first]")
+_VIEW = click.option(
+    "--view", default="", show_default=False, help="Which heatmaps, where runs have several.  [default: the first]"
+)
 
 
 @click.command(context_settings={"show_default": True}, short_help="Write one run as an HTML page.")

@@ -43,7 +43,7 @@ def runs(directory: Path, as_json: bool) -> None:
                 run["samples"],
                 run["method"],
                 run["layer"] or "-",
-                ", ".join(f"{name} {number(value)}" for name, value in list(run["last"].items())[:_SHOWN]) or "-",
+                [f"{name} {number(value)}" for name, value in list(run["last"].items())[:_SHOWN]] or "-",
             )
             for run in whole
         ]
