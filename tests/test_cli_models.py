@@ -257,6 +257,14 @@ def test_grey_and_channels_first_and_whole_numbers():
         of((12,))
 
 
+def test_models_that_do_not_take_images_alone_are_told_what_does():
+    first, second = keras.Input(models.SHAPE), keras.Input(models.SHAPE)
+    with pytest.raises(ValueError, match=r"must take images.*In Python, `explain\(model, inputs\)` takes any"):
+        model_input(keras.Model([first, second], keras.layers.Add()([first, second])))
+    with pytest.raises(ValueError, match="A model must know its input"):
+        model_input(keras.Sequential([keras.layers.Conv2D(2, 3)]))
+
+
 def test_bad_images_are_all_named_before_any_is_explained(folder, tmp_path):
     (tmp_path / "bomb.png").write_bytes(declared_png(60000, 60000))
     (tmp_path / "text.jpg").write_text("no image")

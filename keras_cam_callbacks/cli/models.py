@@ -262,7 +262,8 @@ def explain(
         return
     _print_predictions(found, several=len(views) > 1)
     click.echo(plain(f"Explained {explainer.description} by {explainer.method} of {explainer.capturer.explained}."))
-    click.echo(plain(f"Pictures: {out / 'grid.jpg'}. Record: {out}"))
+    grid = out / "grid.jpg"
+    click.echo(plain(f"Pictures: {grid if grid.exists() else out / 'overlays'}. Record: {out}"))
 
 
 def read_class_names(text: str) -> list[str]:
