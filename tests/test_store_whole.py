@@ -13,6 +13,11 @@ def everything(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+def write(whole, path, action, **settings):
+    with whole(path, **settings) as place:
+        action(place)
+
+
 def test_a_file_appears_at_the_end(tmp_path):
     with whole_file(tmp_path / "a/b/film.gif") as file:
         assert file.suffix == ".gif"
@@ -41,20 +46,28 @@ def test_a_folder_appears_at_the_end_with_the_usual_permissions(tmp_path, there)
 @pytest.mark.parametrize("whole", [whole_file, whole_folder])
 def test_nothing_is_left_behind(tmp_path, error, whole):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(error), whole(tmp_path / "mine/new/deep/out.txt") as place:
+
+    def half(place):
         (place / "file" if place.is_dir() else place).write_text("half")
         raise error
+
+    with pytest.raises(error):
+        write(whole, tmp_path / "mine/new/deep/out.txt", half)
     assert everything(tmp_path) == ["mine"]
 
 
 def test_what_was_there_stays_until_another_is_whole(tmp_path):
     file = tmp_path / "film.gif"
     file.write_text("mine")
-    with pytest.raises(ValueError, match="which is there already"), whole_file(file):
-        pass
-    with pytest.raises(KeyboardInterrupt), whole_file(file, overwrite=True) as new:
+
+    def half(new):
         new.write_text("half")
         raise KeyboardInterrupt
+
+    with pytest.raises(ValueError, match="which is there already"):
+        write(whole_file, file, half)
+    with pytest.raises(KeyboardInterrupt):
+        write(whole_file, file, half, overwrite=True)
     assert file.read_text() == "mine"
     with whole_file(file, overwrite=True) as new:
         new.write_text("new")
@@ -63,12 +76,19 @@ def test_what_was_there_stays_until_another_is_whole(tmp_path):
 
 
 def test_what_others_put_there_meanwhile_is_not_overwritten(tmp_path):
-    with pytest.raises(ValueError, match="which is there already"), whole_file(tmp_path / "a.gif") as new:
+    def both(new):
         new.write_text("new")
         (tmp_path / "a.gif").write_text("theirs")
-    with pytest.raises(ValueError, match="which holds files"), whole_folder(tmp_path / "out"):
+
+    with pytest.raises(ValueError, match="which is there already"):
+        write(whole_file, tmp_path / "a.gif", both)
+
+    def another(new):
         (tmp_path / "out").mkdir()
         (tmp_path / "out/theirs").touch()
+
+    with pytest.raises(ValueError, match="which holds files"):
+        write(whole_folder, tmp_path / "out", another)
     assert everything(tmp_path) == ["a.gif", "out", "out/theirs"]
 
 
