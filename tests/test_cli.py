@@ -168,8 +168,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         (entries,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
         programs = configparser.ConfigParser()
         programs.read_string(archive.read(entries).decode("utf-8"))
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
-    assert names == modules | {f"{package}/py.typed"}
+    files = [path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert names == {path.relative_to(ROOT).as_posix() for path in files}
     assert dict(programs["console_scripts"]) == {"keras-cam": f"{package}.cli:main"}
     code = f"import sys; sys.path.insert(0, {str(wheel)!r}); import {package}; print({package}.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
