@@ -191,6 +191,27 @@ def npy(array):
     return buffer.getvalue()
 
 
+def test_pipes_in_a_record_are_not_waited_for(logs):
+    small = read_run(logs / "small")
+    (logs / "pipe").mkdir()
+    os.mkfifo(logs / "pipe/manifest.json")
+    small.epochs[2].heatmap_file.unlink()
+    os.mkfifo(small.epochs[2].heatmap_file)
+    with pytest.raises(ValueError, match="must be a file"):
+        small.epochs[2].arrays()
+    small.epochs[1].overlay_files[0].unlink()
+    os.mkfifo(small.epochs[1].overlay_files[0])
+    assert "which is no file" in one_error(run("timelapse", logs / "small", "--out", logs / "film.gif"))
+    (logs / "deep/below/large/metrics.jsonl").unlink()
+    os.mkfifo(logs / "deep/below/large/metrics.jsonl")
+    found = json.loads(run("runs", logs, "--json").stdout)
+    assert {each["path"]: each["error"] for each in found} == {
+        str(logs / "deep/below/large"): None,
+        str(logs / "small/gradcam"): "The files of steps [2] are gone.",
+    }
+    assert found[0]["epochs"] == []
+
+
 def test_a_hostile_picture_in_a_record_is_an_error(logs):
     film = logs / "film.gif"
     small = read_run(logs / "small")
