@@ -225,8 +225,8 @@ def explain(
         _check_bad(bad, len(files), skip_bad)
         guess, why = likely_scale(loaded)
         say(
-            f"{len(read)} image{'s' * (len(read) != 1)}, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} px, pixel values "
-            f"{scale or guess}" + ("." if scale else f" ({why}; --scale takes others).")
+            f"{len(read)} image{'s' * (len(read) != 1)}, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} "
+            f"px, pixel values {scale or guess}" + ("." if scale else f" ({why}; --scale takes others).")
         )
         batch = _batch(loaded, read, scale or guess)
         from ..explainer import Explainer
