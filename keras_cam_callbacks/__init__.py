@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .records import EpochRecord, RunConfig, Sample
     from .sanity import SanityCheck, sanity_check
     from .store import Run, read_run
+    from .timelapse import write_timelapse
     from .trackers import DiskTracker, MemoryTracker, TensorBoardTracker, Tracker, WandbTracker
 
 __version__ = "0.1.0"
@@ -85,6 +86,7 @@ __all__ = [
     "read_run",
     "sanity_check",
     "show",
+    "write_timelapse",
 ]
 
 _HOMES = {
@@ -119,6 +121,7 @@ _HOMES = {
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
     **dict.fromkeys(("SanityCheck", "sanity_check"), "sanity"),
     **dict.fromkeys(("Run", "read_run"), "store"),
+    "write_timelapse": "timelapse",
     **dict.fromkeys(("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"),
 }
 

@@ -1,4 +1,4 @@
-"""The command line, `keras-cam`. It starts without a framework; commands load what they need."""
+"""`keras-cam demo`: catch a model that is right for the wrong reason."""
 
 from __future__ import annotations
 
@@ -12,27 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-try:
-    import click
-except ModuleNotFoundError:
-    # This module is the `keras-cam` program and nothing else: a traceback would help nobody.
-    raise SystemExit("keras-cam needs click. Install it: pip install 'keras_cam_callbacks[demo]'") from None
-
-from . import __version__
+import click
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .demo import Report
+    from ..demo import Report
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, message="keras_cam_callbacks %(version)s")
-def main() -> None:
-    """Shows where a vision model looks while it trains."""
-
-
-@main.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True})
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo"), help="New or empty folder for the results."
 )
@@ -60,8 +48,8 @@ def demo(out: Path, epochs: int, images: int, seed: int) -> None:
     console = Console()
     try:
         with console.status("Loading Keras ..."):
-            from . import engine
-            from .demo import run_demo
+            from .. import engine
+            from ..demo import run_demo
 
             engine.load()
     except ImportError as error:
@@ -175,7 +163,3 @@ def _tensorboard() -> str:
     """Returns how TensorBoard is called from here, also where its environment is not activated."""
     program = Path(shutil.which("tensorboard", path=Path(sys.executable).parent) or "tensorboard")
     return shlex.quote(str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program))
-
-
-if __name__ == "__main__":
-    main(prog_name="keras-cam")
