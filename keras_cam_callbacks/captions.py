@@ -148,6 +148,14 @@ def write(picture: Image, lines: Sequence[str], left: Sequence[int], top: int, f
             cv2.putText(picture, line, start, _INK, _font(), font, _WEIGHT)
 
 
+def font_size(side: int) -> int:
+    """Height of letters in px that belongs to an image's side: of its width, or of the shorter one under titles.
+
+    However wide a panel is, its text is as large as under the image alone.
+    """
+    return max(13, round(side / 15))
+
+
 def bar_height(rows: int, font: int) -> int:
     """Height in px of a bar with room for `rows` lines."""
     return rows * _step(font) + font // 2

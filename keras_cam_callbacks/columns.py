@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 
-from .captions import NARROWEST, bar_height, text_width, title_lines, write
+from .captions import NARROWEST, bar_height, font_size, text_width, title_lines, write
 from .records import Image
 
 __all__ = [
@@ -172,7 +172,13 @@ def image_places(
     full = offsets[-1] + width
     margin = picture.shape[1] - full
     # Captions have margins beside a picture that is too narrow for them.
-    if picture.shape[0] < height or margin not in (0, max(0, NARROWEST - full)):
+    margins = {0, max(0, NARROWEST - full)}
+    # Titles widen columns that are too narrow for them.
+    if (
+        picture.shape[0] < height
+        or margin not in margins
+        or (views and width < _LETTERS * font_size(min(height, width)))
+    ):
         return []
     return [(margin // 2 + offset, 0, width, height) for offset in offsets]
 
