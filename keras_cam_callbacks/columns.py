@@ -174,11 +174,8 @@ def image_places(
     # Captions have margins beside a picture that is too narrow for them.
     margins = {0, max(0, NARROWEST - full)}
     # Titles widen columns that are too narrow for them.
-    if (
-        picture.shape[0] < height
-        or margin not in margins
-        or (views and width < _LETTERS * font_size(min(height, width)))
-    ):
+    is_widened = views > 0 and width < _LETTERS * font_size(min(height, width))
+    if picture.shape[0] < height or margin not in margins or is_widened:
         return []
     return [(margin // 2 + offset, 0, width, height) for offset in offsets]
 

@@ -52,7 +52,7 @@ def test_ink_lies_inside_its_box_and_fills_it():
     scenes, _ = make_scenes(300)
     assert scenes.images.shape == (300, SIDE, SIDE, 3)
     assert scenes.images.dtype == np.uint8
-    for image, (top, left, bottom, right) in zip(scenes.images, scenes.boxes, strict=True):
+    for image, (left, top, right, bottom) in zip(scenes.images, scenes.boxes, strict=True):
         rows, columns = np.nonzero((image > BRIGHT).all(axis=-1))
         assert top <= rows.min()
         assert rows.max() < bottom
@@ -63,7 +63,7 @@ def test_ink_lies_inside_its_box_and_fills_it():
 
 
 def test_boxes_are_squares_of_the_stated_sides_off_the_sticker(collections):
-    top, left, bottom, right = collections.honest.boxes.T
+    left, top, right, bottom = collections.honest.boxes.T
     assert np.array_equal(bottom - top, right - left)
     assert set(bottom - top) == set(range(32, 53))
     assert ((top >= 0) & (left >= 0) & (bottom <= SIDE) & (right <= SIDE)).all()
@@ -77,7 +77,7 @@ def test_digits_of_validation_scenes_are_in_no_training_scene():
 
     def recognised(scenes):
         found = []
-        for image, (top, left, bottom, right) in zip(scenes.images, scenes.boxes, strict=True):
+        for image, (left, top, right, bottom) in zip(scenes.images, scenes.boxes, strict=True):
             grey = image[top:bottom, left:right].min(axis=-1).astype(np.float32)
             found.append(cv2.resize(np.maximum(grey - 120, 0), (10, 10), interpolation=cv2.INTER_AREA).ravel())
         return set((np.array(found) @ inks.T).argmax(axis=1))
@@ -153,7 +153,7 @@ def test_looking_inside_by_hand():
 def test_looking_inside_resizes_bilinearly():
     # One row is [1, 1, 3] at twice the size [1, 1, 1, 1.5, 2.5, 3]: see the half-pixel centres of cv2.resize.
     heatmaps = np.array([[[1, 1, 3]] * 3], np.float32)
-    energy, peak = looking_inside(heatmaps, np.array([[0, 4, 6, 6]]), side=6)
+    energy, peak = looking_inside(heatmaps, np.array([[4, 0, 6, 6]]), side=6)
     assert energy[0] == pytest.approx(5.5 / 10)
     assert peak[0] == 1
 

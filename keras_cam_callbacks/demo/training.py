@@ -166,7 +166,7 @@ def looking_inside(heatmaps: Floats, boxes: Ints, side: int = 96) -> tuple[Doubl
 
     Args:
         heatmaps: (N, h, w) float32, raw.
-        boxes: (N, 4) int64, top, left, bottom, right in px of the image.
+        boxes: (N, 4) int64, left, top, right, bottom in px of the image.
         side: Height and width of the image in px.
 
     Returns:
@@ -181,7 +181,7 @@ def looking_inside(heatmaps: Floats, boxes: Ints, side: int = 96) -> tuple[Doubl
     for i in np.flatnonzero(~degenerate(heatmaps)):
         level = cv2.resize(np.maximum(heatmaps[i], 0), (side, side), interpolation=cv2.INTER_LINEAR)
         inside = np.zeros((side, side), bool)
-        top, left, bottom, right = boxes[i]
+        left, top, right, bottom = boxes[i]
         inside[top:bottom, left:right] = True
         energy[i] = level[inside].sum(dtype=np.float64) / level.sum(dtype=np.float64)
         peak[i] = inside.flat[level.argmax()]
