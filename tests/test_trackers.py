@@ -50,7 +50,7 @@ def read_events(directory):
                 width, height, data = value
                 assert opened(data).shape == (int(height), int(width), 3)
                 images.setdefault(tag, []).append((event.step, data))
-            else:
+            elif plugin != "custom_scalars":
                 assert plugin == "scalars"
                 scalars.setdefault(tag, []).append((event.step, float(value)))
     return images, scalars
@@ -407,7 +407,42 @@ def test_tensorboard_follows_the_run_to_another_folder(tmp_path):
     ]
 
 
-def test_tensorboard_serves_the_images(tmp_path):
+def test_tensorboard_draws_numbers_together_by_what_they_answer(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    tracker = TensorBoardTracker()
+    tracker.start(make_config(tmp_path / "run", prefix="my.cam"))
+    names = ["a_drift", "b_drift", "first_drift", "a_first_drift", "flare_correlation", "energy_in_region"]
+    for step, count in enumerate((5, 5, 6)):
+        tracker.log(make_record(step, scalars=dict.fromkeys(names[:count], 0.5)))
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"tensors": 0}).Reload()
+    written = events.Tensors("custom_scalars__config__")
+    # Again only where there are numbers that it lacks, such as a second fit's.
+    assert [event.step for event in written] == [0, 2]
+    page = Layout.FromString(written[-1].tensor_proto.string_val[0])
+    tags = [*(f"my.cam/{name}" for name in names), "mycam/drift", "other/my.cam/drift"]
+    found = {
+        chart.title: [
+            tag for tag in [*tags, "mycam/drift", "other/my.cam/drift"] if re.match(chart.multiline.tag[0], tag)
+        ]
+        for category in page.category
+        for chart in category.chart
+    }
+    assert found == {
+        "energy in region": ["my.cam/energy_in_region"],
+        "drift": ["my.cam/a_drift", "my.cam/b_drift"],
+        "first drift": ["my.cam/first_drift", "my.cam/a_first_drift"],
+    }
+    assert page.category[0].title == "my.cam: does it look at the object?"
+    tracker = TensorBoardTracker()
+    tracker.start(make_config(tmp_path / "none"))
+    tracker.log(make_record(0, scalars={"novelty": 1}))
+    events = EventAccumulator(str(tmp_path / "none"), size_guidance={"tensors": 0}).Reload()
+    assert sorted(events.Tags()["tensors"])[-1] == "gradcam/sample_02"
+
+
+def test_tensorboard_serves_images_and_charts(tmp_path):
     keys = ("sample_00", "cat/ü 🐱")
     tracker = TensorBoardTracker()
     tracker.start(make_config(tmp_path / "gradcam", keys=keys))
@@ -437,6 +472,18 @@ def test_tensorboard_serves_the_images(tmp_path):
                     data = _get(f"{plugin}/individualImage?{entry['query']}")
                     assert data == record.encoded[row]
                     assert np.abs(opened(data).astype(int) - record.overlays[row]).max() <= 12
+            plugin = f"http://127.0.0.1:{port}/data/plugin/custom_scalars"
+            charts = {
+                chart["title"]: chart["multiline"]["tag"]
+                for category in json.loads(_get(f"{plugin}/layout"))["category"]
+                for chart in category["chart"]
+            }
+            assert sorted(charts) == ["area", "drift"]
+            query = urlencode({"run": "gradcam", "tag": charts["drift"][0]})
+            drawn = json.loads(_get(f"{plugin}/scalars?{query}"))["tag_to_events"]
+            assert {tag: [value for *_, value in events] for tag, events in drawn.items()} == {
+                "gradcam/drift": [0, 0.25, 0.5]
+            }
         finally:
             server.terminate()
 
