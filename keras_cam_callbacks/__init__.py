@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .augmentations import AUGMENTATIONS, Augmentation
     from .callbacks import ActivationLogger, CAMLogger, FilterLogger, GradCAMLogger, HeatmapLogger
+    from .comparison import Comparison, compare
     from .explainer import explain
     from .explanation import Explanation, Explanations
     from .features import ActivationGrids, FilterPatterns, activation_grids, filter_patterns
@@ -46,6 +47,7 @@ __all__ = [
     "ActivationLogger",
     "Augmentation",
     "CAMLogger",
+    "Comparison",
     "DiskTracker",
     "EpochRecord",
     "Explanation",
@@ -76,6 +78,7 @@ __all__ = [
     "WandbTracker",
     "activation_grids",
     "build_cam_model",
+    "compare",
     "explain",
     "filter_patterns",
     "plot_methods",
@@ -90,6 +93,7 @@ _HOMES = {
         ("ActivationLogger", "CAMLogger", "FilterLogger", "GradCAMLogger", "HeatmapLogger"),
         "callbacks",
     ),
+    **dict.fromkeys(("Comparison", "compare"), "comparison"),
     "explain": "explainer",
     **dict.fromkeys(("Explanation", "Explanations"), "explanation"),
     **dict.fromkeys(("ActivationGrids", "FilterPatterns", "activation_grids", "filter_patterns"), "features"),
