@@ -11,7 +11,7 @@ except ModuleNotFoundError:
     raise SystemExit("keras-cam needs click. Install it: pip install 'keras_cam_callbacks[cli]'") from None
 
 from .. import __version__
-from . import demo, models
+from . import comparing, demo, models, runs
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,5 +23,10 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for command in (models.layers, models.explain, demo.demo):
+for command in (
+    *(models.layers, models.explain),
+    *(runs.runs, runs.timelapse),
+    *(comparing.compare, comparing.report),
+    demo.demo,
+):
     main.add_command(command)

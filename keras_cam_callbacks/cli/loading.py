@@ -6,8 +6,11 @@ import json
 import os
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from .console import say
@@ -53,6 +56,28 @@ class Input:
         return " x ".join("any" if side is None else str(side) for side in self.shape)
 
 
+def load_keras() -> Any:
+    """Imports Keras and its backend, quietly.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If it can't be imported, or the backend is none of ours.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # What goes wrong is raised; the rest is about GPUs.
+    try:
+        with _notices_kept_back():
+            import keras
+
+            from .. import engine
+
+            engine.load()
+    except ImportError as error:
+        raise ValueError(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
+    return keras
+
+
 def load_model(path: Path, *, unsafe: bool = False) -> Any:
     """Loads a model in Keras' safe mode, which runs no code from the file.
 
@@ -79,27 +104,40 @@ def load_model(path: Path, *, unsafe: bool = False) -> Any:
             f"Warning: --unsafe runs Python code that {path} may hold, with all your rights. Use it for files from "
             "people whom you trust, and no others."
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # What goes wrong is raised; the rest is about GPUs.
-    try:
-        import keras
-    except ImportError as error:
-        raise ValueError(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
+    keras = load_keras()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, error = _loaded(keras, path, unsafe, compiled=True)
-        if error is not None and b"compile_config" in config and "Lambda" not in str(error):
+        model, failure = _loaded(keras, path, unsafe, compiled=True)
+        if failure and b"compile_config" in config and not _is_refusal(failure):
             model, again = _loaded(keras, path, unsafe, compiled=False)
             if again is None:
                 say(f"{path} is loaded without its loss and optimizer, which can't be restored here.")
-                error = None
-    if error is not None:
-        raise ValueError(_explained(path, error)) from error
+                failure = None
+    if failure:
+        raise ValueError(_explained(path, failure)) from failure
     if not isinstance(model, keras.Model):
         raise ValueError(f"A model file must hold a model. Received: {path}, which holds a {type(model).__name__}.")
     for text in dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning)):
         if "optimizer" not in text:  # Nothing is trained.
             say(f"Warning: {text}")
     return model
+
+
+@contextmanager
+def _notices_kept_back() -> Iterator[None]:
+    """Keeps back what TensorFlow's C++ writes on stderr while it is imported, before it has read its log level."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # It is closed.
+        yield
+        return
+    try:
+        with TemporaryFile() as notices:
+            os.dup2(notices.fileno(), 2)
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _loaded(keras: Any, path: Path, unsafe: bool, compiled: bool) -> tuple[Any, Exception | None]:
@@ -110,10 +148,15 @@ def _loaded(keras: Any, path: Path, unsafe: bool, compiled: bool) -> tuple[Any, 
         return None, error
 
 
+def _is_refusal(error: Exception) -> bool:
+    """Tells whether Keras' safe mode has refused to run code."""
+    return "safe_mode" in str(error) or "enable_unsafe_deserialization" in str(error)
+
+
 def _explained(path: Path, error: Exception) -> str:
     """Returns in words why a model can't be loaded."""
     text = str(error).strip()
-    if "Lambda" in text and ("unsafe" in text or "safe_mode" in text or "arbitrary code" in text):
+    if _is_refusal(error):
         return (
             f"A model must need no code from its file. Received: {path}, which has a Lambda layer: a Python function "
             "that is stored in the file and would run here, with all your rights. If you trust the people who made "

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import need, number, one_message, plain, print_json, print_table, say
-from .loading import SCALES, load_model
+from .loading import SCALES, load_keras, load_model
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation
     from ..records import Image, ValidationBatch
 
 _FREE_SIDE = 224  # px: for models that take images of any size
@@ -23,7 +22,7 @@ _UNSAFE = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="List the layers of a saved model that can be explained.")
 @_MODEL
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_UNSAFE
@@ -111,46 +110,37 @@ def _shape(shape: Any, given: tuple[int | None, ...]) -> list[int | None]:
     return [None, None, *sides[2:]] if None in given[:2] else sides
 
 
-class _Size(click.ParamType):
-    name = "HxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        sides = value if isinstance(value, tuple) else str(value).lower().split("x")
-        if len(sides) not in (1, 2) or not all(str(side).isdecimal() and 0 < int(side) <= 4096 for side in sides):
-            self.fail(f"{value!r} is no size of 1 to 4096 px, such as 224 or 224x320 (height x width).", param, ctx)
-        return int(sides[0]), int(sides[-1])
+def _size(ctx: Any, param: Any, value: str | None) -> tuple[int, int] | None:
+    sides = [] if value is None else value.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and 0 < int(side) <= 4096 for side in sides):
+        raise click.BadParameter(f"{value!r} is no size of 1 to 4096 px, such as 224 or 224x320 (height x width).")
+    return (int(sides[0]), int(sides[-1])) if sides else None
 
 
-class _Method(click.ParamType):
-    name = "NAME"
+def _check_methods(names: tuple[str, ...]) -> None:
+    from ..methods import resolve_methods
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        from ..methods import resolve_method
-
-        try:
-            return resolve_method(value).name
-        except ValueError as error:
-            return self.fail(plain(error), param, ctx)
+    try:
+        resolve_methods(list(names))
+    except ValueError as error:
+        raise click.BadParameter(plain(error), param_hint="'--method'") from error
 
 
-class _Colormap(click.ParamType):
-    name = "NAME"
+def _colormap(ctx: Any, param: Any, value: str) -> str:
+    from ..overlay import COLORMAPS
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        from ..overlay import COLORMAPS
-
-        if value not in COLORMAPS:
-            self.fail(f"{value!r} is none of {', '.join(COLORMAPS)}.", param, ctx)
-        return str(value)
+    if value not in COLORMAPS:
+        raise click.BadParameter(f"{plain(repr(value))} is none of {', '.join(COLORMAPS)}.")
+    return value
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True}, short_help="Show where a saved model looks on images.")
 @_MODEL
 @click.argument("images", nargs=-1, required=True)
 @click.option(
     "--method",
     "methods",
-    type=_Method(),
+    metavar="NAME",
     multiple=True,
     default=["gradcam"],
     help="How it is explained: gradcam, layercam, smoothgrad, rise, ...; several stand side by side.",
@@ -168,11 +158,16 @@ class _Colormap(click.ParamType):
 @click.option(
     "--scale", type=click.Choice(list(SCALES)), help="Pixel values the model takes.  [default: by its layers]"
 )
-@click.option("--size", type=_Size(), help="Size that images are brought to.  [default: what the model takes, or 224]")
+@click.option(
+    "--size",
+    callback=_size,
+    metavar="HxW",
+    help="Size that images are brought to.  [default: what the model takes, or 224]",
+)
 @click.option("--crop", is_flag=True, help="Cut off what does not fit the size's aspect, instead of stretching.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Images that run at once.")
 @click.option("--max-images", type=click.IntRange(min=1), default=256, help="More images than these are an error.")
-@click.option("--colormap", type=_Colormap(), default="turbo", help="Colours of the heatmaps: turbo, viridis, ....")
+@click.option("--colormap", callback=_colormap, default="turbo", help="Colours of the heatmaps: turbo, viridis, ....")
 @click.option(
     "--layout", type=click.Choice(["overlay", "panel", "mask"]), default="overlay", help="What pictures show."
 )
@@ -215,10 +210,13 @@ def explain(
         from ..store.whole import check_free, whole_folder
         from .images import find_images, read_images
         from .loading import likely_scale, model_input
+        from .recording import predictions, write_record
 
         check_free(out, folder=True)
         files = find_images(images, max_images)
         names = None if class_names is None else read_class_names(class_names)
+        load_keras()
+        _check_methods(methods)
         loaded = load_model(model, unsafe=unsafe)
         given = model_input(loaded)
         size = _chosen_size(given, size)
@@ -245,8 +243,8 @@ def explain(
         )
         views = explainer()
         with whole_folder(out) as folder:
-            _write(folder, loaded.name, explainer, views, overlay)
-        found = _predictions(views, {key: files[key] for key in read})
+            write_record(folder, loaded.name, explainer, views, overlay)
+        found = predictions(views, {key: files[key] for key in read})
         settings = {
             "model": str(model),
             "out": str(out),
@@ -329,94 +327,6 @@ def _target(text: str, names: list[str] | None) -> Any:
     if names and text in names:
         return names.index(text)
     return int(text) if text.isdecimal() and len(text) < 10 else text
-
-
-def _write(folder: Path, model_name: str, explainer: Any, views: Mapping[str, Explanation], overlay: Any) -> None:
-    """Writes the record of one epoch, and all pictures in one."""
-    import dataclasses
-
-    import numpy as np
-
-    from .. import __version__
-    from ..explanation import pictures
-    from ..metrics import area, degenerate
-    from ..overlay import encode, grid
-    from ..records import EpochRecord, RunConfig, View
-    from ..store import RunWriter
-    from ..trackers.run import versions
-
-    first = next(iter(views.values()))
-    batch = first.batch
-    config = RunConfig(
-        directory=folder,
-        prefix=explainer.method if "" in views else "heatmaps",
-        method=explainer.method,
-        layer_name=explainer.layer_name,
-        target=explainer.target,
-        model_name=str(model_name),
-        class_names=first.class_names,
-        sample_keys=batch.sample_keys,
-        fingerprints=batch.fingerprints,
-        labels=(None,) * len(batch),
-        display=batch.display,
-        value_range=batch.value_range,
-        overlay=dataclasses.asdict(overlay),
-        versions={"keras_cam_callbacks": __version__, **versions()},
-        views=() if "" in views else tuple(views),
-    )
-    values: dict[str, Any] = {}
-    scalars: dict[str, float] = {}
-    for name, view in views.items():
-        lead = f"{name}_" if name else ""
-        found = {"confidence": view.confidences, "area": area(view.heatmaps)}
-        values |= {lead + metric: of_samples for metric, of_samples in found.items()}
-        means = {metric: of_samples[np.isfinite(of_samples)] for metric, of_samples in found.items()}
-        scalars |= {lead + metric: float(finite.mean()) for metric, finite in means.items() if len(finite)}
-        scalars[lead + "degenerate"] = float(degenerate(view.heatmaps).sum())
-    drawn = pictures(views, overlay)
-    record = EpochRecord(
-        epoch=0,
-        step=0,
-        heatmaps=first.heatmaps,
-        overlays=drawn,
-        encoded=tuple(encode(picture, overlay.image_format) for picture in drawn),
-        image_format=overlay.image_format,
-        scalars=scalars,
-        samples=first.samples(),
-        outputs=first.outputs,
-        views={name: View(view.heatmaps, view.samples()) for name, view in views.items() if name},
-        values=values,
-    )
-    RunWriter(config).write(record)
-    sheet = grid(drawn, None if "" in views else 1)
-    if max(sheet.shape) < 2**16:  # JPEG has no larger ones.
-        (folder / "grid.jpg").write_bytes(encode(sheet))
-
-
-def _predictions(views: Mapping[str, Explanation], files: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Returns what was predicted and explained for each image, as plain data."""
-    rows = []
-    for name, view in views.items():
-        for i, sample in enumerate(view.samples()):
-            outputs = None if view.outputs is None else [float(x) for x in view.outputs[i]]
-            rows.append(
-                {
-                    "image": str(files[sample.key]),
-                    "sample": sample.key,
-                    "view": name,
-                    "predicted": _class(sample.predicted, view.class_names),
-                    "explained": _class(sample.target, view.class_names),
-                    "confidence": sample.confidence,
-                    "score": sample.score,
-                    "degenerate": sample.degenerate,
-                    "outputs": outputs,
-                }
-            )
-    return rows
-
-
-def _class(index: int | None, names: tuple[str, ...] | None) -> str | int | None:
-    return names[index] if names and index is not None and 0 <= index < len(names) else index
 
 
 def _print_predictions(found: list[dict[str, Any]], several: bool) -> None:
