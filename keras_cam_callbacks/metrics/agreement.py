@@ -129,13 +129,13 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
     """Measures how far the heat has moved across the image: the earth mover's distance.
 
     It is the least mean way by which the one map, as a distribution of heat of sum 1, is carried over into the other;
-    ways are straight, between the centres of cells, and counted in shares of the map's diagonal. Maps larger than 8 x 8
-    are averaged to 8 x 8 cells first. A good value falls towards 0 as training settles; 0.1 says that all heat has
+    ways are straight, between the centres of cells, and counted in shares of the map's diagonal. Larger maps are
+    averaged to at most 8 x 8 cells first. A good value falls towards 0 as training settles; 0.1 says that all heat has
     moved by a tenth of the diagonal, or half of it by a fifth.
 
     Pearson's correlation, the cosine and the overlap compare pixel with pixel. They can't tell a blob that moved next
     door from one that moved to the other corner: both have no pixel in common with what was, and the numbers have
-    reached their end. This distance says how far, in a unit that a person can see in the picture, and does not saturate.
+    reached their end. This distance does not saturate: it says how far, in a unit that a person can see in the picture.
 
     Args:
         heatmaps: (N, h, w) float32, raw.
@@ -199,7 +199,7 @@ def _check_same_shape(heatmaps: Floats, others: Floats, name: str) -> None:
 def _pearson(heatmap: Floats, other: Floats) -> float:
     """Pearson's correlation of the positive parts of two maps, neither of which is degenerate."""
     # Rounding can carry it past 1 by an ulp or two.
-    return float(np.clip(_standard(heatmap) @ _standard(other), -1, 1))
+    return float(np.clip((_standard(heatmap) * _standard(other)).sum(), -1, 1))
 
 
 def _ranks(heatmaps: Floats) -> Floats:
@@ -216,7 +216,7 @@ def _standard(heatmap: Floats) -> Doubles:
     # Squares of float32 numbers neither overflow nor vanish in float64.
     positive: Doubles = np.maximum(heatmap, 0).astype(np.float64).ravel()
     positive -= positive.mean()
-    positive /= np.sqrt(positive @ positive)
+    positive /= np.sqrt((positive * positive).sum())  # Not by BLAS, whose threads cost more than these sums.
     return positive
 
 

@@ -138,7 +138,7 @@ def entropy(heatmaps: Floats) -> Doubles:
     levels = _of_maximum(flat[valid])
     total = levels.sum(axis=1, dtype=np.float64)
     # With x the levels and S their sum, -sum (x/S) log (x/S) = log S - sum x log x / S.
-    products = levels * np.log(levels, out=np.zeros_like(levels), where=levels > 0)
+    products = levels * np.log(np.maximum(levels, np.finfo(np.float32).tiny))
     spread = np.log(total) - products.sum(axis=1, dtype=np.float64) / total
     found[valid] = np.clip(spread / np.log(max(flat.shape[1], 2)), 0, 1)
     return found
@@ -225,15 +225,15 @@ def pooled(heatmaps: Floats, most: int) -> Floats:
         most: Greatest height and width of the result.
 
     Returns:
-        (N, min(h, most), min(w, most)) float32, the positive part, averaged where the map is larger; NaN everywhere
-        where a map is degenerate.
+        (N, rows, columns) float32, the positive part, averaged over areas of whole pixels where the size allows it: 14
+        become 7 for `most` of 7 to 13; NaN everywhere where a map is degenerate.
 
     Raises:
         ValueError: If `heatmaps` has not three dimensions or holds no pixels.
     """
     dead = degenerate(heatmaps)
     n, h, w = np.shape(heatmaps)
-    size = min(h, most), min(w, most)
+    size = tuple(-(-side // -(-side // most)) for side in (h, w))
     found = np.full((n, *size), np.nan, np.float32)
     for i in np.flatnonzero(~dead):
         positive = np.maximum(heatmaps[i], 0).astype(np.float32)
