@@ -14,13 +14,12 @@ __all__ = ["TAG", "layout"]
 TAG = "custom_scalars__config__"
 """The one tag under which TensorBoard looks for a layout."""
 
-_SINCE = ("drift", "spearman", "top_iou", "moved", "centre_shift")
 _QUESTIONS = {
-    "does it look at the object?": ("energy_in_region", "pointing", "region_iou", "energy_ratio", "peak_outside"),
-    "does it still change, from epoch to epoch?": _SINCE,
-    "how far has it come since the first epoch?": tuple(f"first_{name}" for name in _SINCE),
-    "what is its heatmap like?": (*("confidence", "area", "entropy", "blobs", "centre_x", "centre_y", "degenerate"),),
-    "does it depend on what is hot?": ("insertion", "deletion", "average_drop", "increase"),
+    "regions": "does it look at the object?",
+    "last": "does it still change, from epoch to epoch?",
+    "first": "how far has it come since the first epoch?",
+    "map": "what is its heatmap like?",
+    "faithfulness": "does it depend on what is hot?",
 }
 
 
@@ -39,10 +38,12 @@ def layout(prefix: str, names: Iterable[str]) -> Any:
     """
     from tensorboard.plugins.custom_scalar import layout_pb2
 
+    from keras_cam_callbacks.metrics import METRICS
+
     found = layout_pb2.Layout()
     names = list(names)
-    for question, metrics in _QUESTIONS.items():
-        patterns = {metric: _pattern(metric) for metric in metrics}
+    for group, question in _QUESTIONS.items():
+        patterns = {metric: _pattern(metric) for metric in METRICS[group]}
         shown = {metric: p for metric, p in patterns.items() if any(re.search(f"^{p}$", name) for name in names)}
         if shown:
             category = found.category.add(title=f"{prefix}: {question}")

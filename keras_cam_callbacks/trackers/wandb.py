@@ -20,19 +20,6 @@ if TYPE_CHECKING:
 # W&B cuts a list of images at 108 without a word.
 _IMAGES_PER_KEY = 100
 _COLUMNS = ("epoch", "sample", "true", "predicted", "score", "confidence", "overlay")
-# Numbers that have a best value; of the others, such as drift, more is neither better nor worse.
-_BEST = {
-    "energy_in_region": "max",
-    "energy_ratio": "max",
-    "pointing": "max",
-    "region_iou": "max",
-    "insertion": "max",
-    "increase": "max",
-    "deletion": "min",
-    "average_drop": "min",
-    "peak_outside": "min",
-    "degenerate": "min",
-}
 
 
 class WandbTracker(Tracker):
@@ -44,8 +31,9 @@ class WandbTracker(Tracker):
     different sizes, which W&B can't show as a list, go to `<prefix>/overlays/<sample key>`. The run's config
     gets layer, method and target under `<prefix>`. A disabled run is left alone.
 
-    The run's summary holds the last value of each number. Where a number has a best one, the summary holds both, as
-    `last` and `max` or `min`: `run.summary["gradcam/energy_in_region"]["max"]`.
+    The run's summary holds the last value of each number. Of those that tell whether the model looks at the objects and
+    whether the heatmaps are faithful it holds the best one, too: `run.summary["gradcam/energy_in_region"]` has `last`
+    and `max`, others `min`.
 
     Where the loggers were told the objects' regions, the images have them as boxes and masks in a layer "region",
     which W&B shows or hides; on every column of a picture that has several. They are left out where an overlay's
@@ -178,10 +166,14 @@ class WandbTracker(Tracker):
 
     def _define_best(self, run: wandb.Run, names: Iterable[str]) -> None:
         """Has the summary keep the best value of the numbers that have one, whichever view they are of."""
+        from keras_cam_callbacks.metrics import METRICS, worst
+
+        # Of the others, such as drift, more is neither better nor worse.
+        judged = tuple(f"_{metric}" for group in ("regions", "faithfulness") for metric in METRICS[group])
         for name in sorted(set(names) - self._defined):
             self._defined.add(name)
-            best = next((best for metric, best in _BEST.items() if f"_{name}".endswith(f"_{metric}")), None)
-            if best is not None:
+            if f"_{name}".endswith(judged):
+                best = "max" if worst(name) < 0 else "min"
                 step = f"{self._prefix}/epoch"
                 run.define_metric(f"{self._prefix}/{name}", step_metric=step, summary=f"last,{best}")
 
