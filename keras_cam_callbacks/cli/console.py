@@ -106,6 +106,8 @@ def one_message() -> Iterator[None]:
         yield
     except RecursionError as error:
         raise click.ClickException("A record must not be nested without end. Received: one that is.") from error
+    except MemoryError as error:
+        raise click.ClickException(f"This needs more memory than there is. {plain(error)}".strip()) from error
     except (ValueError, OSError) as error:
         raise click.ClickException(plain(error, keep="\n")) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -124,6 +125,20 @@ def load_model(path: Path, *, unsafe: bool = False) -> Any:
 
 
 @contextmanager
+def running(model: Any) -> Iterator[None]:
+    """Has what fails while a model runs raised as ValueError: its file says what it does, and may say nonsense."""
+    from .. import engine
+
+    try:
+        yield
+    except (*engine.load().FAILURES, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(
+            f"A model must run on images of the size and type that it names. Received: model {model.name!r}, which "
+            f"fails: {type(error).__name__}: {str(error)[:600]}"
+        ) from error
+
+
+@contextmanager
 def _notices_kept_back() -> Iterator[None]:
     """Keeps back what TensorFlow's C++ writes on stderr while it is imported, before it has read its log level."""
     try:
@@ -162,11 +177,11 @@ def _explained(path: Path, error: Exception) -> str:
             "that is stored in the file and would run here, with all your rights. If you trust the people who made "
             "it, --unsafe loads it; a layer class of its own instead of the Lambda needs no such trust."
         )
-    if "Could not locate" in text or "could not be found" in text:
-        name = text.split("'")[1] if text.count("'") > 1 else "a class"
+    missing = re.search(r"Could not locate (?:class|function) '([^']+)'", text)
+    if missing:
         return (
-            f"A model must be made of Keras' own layers here. Received: {path}, which needs {name!r}, a class of "
-            "someone's own. In Python, where that class is imported, `explain(model, images)` explains it."
+            f"A model must be made of Keras' own layers here. Received: {path}, which needs {missing[1]!r}, a class or "
+            "function of someone's own. In Python, where that is imported, `explain(model, images)` explains it."
         )
     return f"A model must be whole. Received: {path}, which Keras can't load: {type(error).__name__}: {text[:600]}"
 

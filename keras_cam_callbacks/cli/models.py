@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import need, number, one_message, plain, print_json, print_table, say
-from .loading import SCALES, load_keras, load_model
+from .loading import SCALES, load_keras, load_model, running
 
 if TYPE_CHECKING:
     from ..records import Image, ValidationBatch
@@ -34,7 +34,9 @@ def layers(model: Path, as_json: bool, unsafe: bool) -> None:
     """
     need("rich")
     with one_message():
-        found = describe_layers(load_model(model, unsafe=unsafe))
+        loaded = load_model(model, unsafe=unsafe)
+        with running(loaded):
+            found = describe_layers(loaded)
     if as_json:
         print_json(found)
         return
@@ -210,7 +212,6 @@ def explain(
         from ..store.whole import check_free, whole_folder
         from .images import find_images, read_images
         from .loading import likely_scale, model_input
-        from .recording import predictions, write_record
 
         check_free(out, folder=True)
         files = find_images(images, max_images)
@@ -230,18 +231,20 @@ def explain(
         batch = _batch(loaded, read, scale or guess)
         from ..explainer import Explainer
         from ..overlay import Overlay
+        from .recording import predictions, write_record
 
         overlay = Overlay(colormap=colormap, layout=layout)
-        explainer = Explainer(
-            loaded,
-            batch,
-            list(layer_names) or None,
-            method=methods[0] if len(methods) == 1 else list(methods),
-            target=_target(target, names),
-            class_names=names,
-            batch_size=batch_size,
-        )
-        views = explainer()
+        with running(loaded):
+            explainer = Explainer(
+                loaded,
+                batch,
+                list(layer_names) or None,
+                method=methods[0] if len(methods) == 1 else list(methods),
+                target=_target(target, names),
+                class_names=names,
+                batch_size=batch_size,
+            )
+            views = explainer()
         with whole_folder(out) as folder:
             write_record(folder, loaded.name, explainer, views, overlay)
         found = predictions(views, {key: files[key] for key in read})
