@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .overlay import Overlay
     from .plots import plot_methods, show
     from .records import EpochRecord, RunConfig, Sample
+    from .regions import Regions
     from .sanity import SanityCheck, sanity_check
     from .store import Run, read_run
     from .trackers import DiskTracker, MemoryTracker, TensorBoardTracker, Tracker, WandbTracker
@@ -66,6 +67,7 @@ __all__ = [
     "Occlusion",
     "Overlay",
     "RandomCAM",
+    "Regions",
     "Run",
     "RunConfig",
     "Saliency",
@@ -117,6 +119,7 @@ _HOMES = {
     "Overlay": "overlay",
     **dict.fromkeys(("plot_methods", "show"), "plots"),
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
+    "Regions": "regions",
     **dict.fromkeys(("SanityCheck", "sanity_check"), "sanity"),
     **dict.fromkeys(("Run", "read_run"), "store"),
     **dict.fromkeys(("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"),
