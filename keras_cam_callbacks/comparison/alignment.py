@@ -10,7 +10,17 @@ from typing import Any
 
 from ..store import Run, read_run
 
-__all__ = ["align_samples", "class_names", "differences", "named", "open_runs", "printable", "steps", "texts"]
+__all__ = [
+    "align_samples",
+    "check_view",
+    "class_names",
+    "differences",
+    "named",
+    "open_runs",
+    "printable",
+    "steps",
+    "texts",
+]
 
 _LISTED = 8  # samples that an error names
 _OF_SAMPLES = ("sample_keys", "fingerprints", "labels", "files", "regions", "schema_version")
@@ -80,7 +90,7 @@ def named(runs: Sequence[Run], names: Sequence[str] | None) -> tuple[str, ...]:
 
 def _ends(folders: Sequence[Path]) -> list[str]:
     paths = [Path(os.path.abspath(folder)).parts for folder in folders]
-    depth = next(depth for depth in count(1) if len({path[-depth:] for path in paths}) == len(paths) or depth > 999)
+    depth = next(depth for depth in count(1) if len({path[-depth:] for path in paths}) == len(paths))
     if len(paths) == 1:
         depth = 2  # The last part alone is most often the prefix.
     ends = [path[-depth:] for path in paths]
@@ -101,6 +111,20 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
         options = (name if number == 1 else f"{name} ({number})" for number in count(1))
         kept.append(next(option for option in options if option not in kept))
     return tuple(kept)
+
+
+def check_view(runs: Sequence[Run], names: Sequence[str], view: str) -> None:
+    """Raises ValueError for what is no view of all runs that have several, TypeError for what is no text."""
+    if not isinstance(view, str):
+        raise TypeError(f'`view` must be a text. Received: {view!r}. view="" takes the first of each run.')
+    views = {name: run.epochs[0].views for name, run in zip(names, runs, strict=True)}
+    lacking = [name for name, held in views.items() if held and view not in held]
+    if view and (lacking or not any(views.values())):
+        held = "; ".join(f"{name}: {', '.join(each) or 'one without a name'}" for name, each in views.items())
+        raise ValueError(
+            f"`view` must be a view of all runs that have several. Received: view={view!r}; {held}. "
+            'view="" takes the first of each run.'
+        )
 
 
 def texts(value: Any) -> tuple[str, ...] | None:

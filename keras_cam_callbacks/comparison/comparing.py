@@ -14,22 +14,21 @@ import numpy.typing as npt
 from ..records import Floats, Ints
 from ..store import Run, StoredEpoch
 from . import alignment, tables, words
-from .reading import Reader, agreements, peaks_of
+from .reading import Reader, agreements, peaks_of, put
 from .spans import lasting, mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..overlay import Overlay
+    from .report import ReportFile
 
 __all__ = ["Comparison", "compare"]
 
 Doubles = npt.NDArray[np.float64]
 
-_MOST_NAMES = 1000  # numbers of a sample that are kept; no logger writes nearly as many
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Stored runs, aligned by sample and epoch. `compare` makes it.
 
@@ -75,6 +74,10 @@ class Comparison:
     agreement: Doubles
     differences: Mapping[str, tuple[Any, ...]]
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        epochs = f"epochs {self.epochs[0]} to {self.epochs[-1]}"
+        return f"Comparison({', '.join(self.names)}; {len(self.sample_keys)} samples, {epochs})"
 
     def stored(self, run: int, epoch: int) -> StoredEpoch | None:
         """Returns the stored epoch of a run.
@@ -171,7 +174,8 @@ class Comparison:
         """Returns the name of a class: its index as text where it has no name, None for None."""
         if index is None or index < 0:
             return None
-        return self.class_names[index] if index < len(self.class_names or ()) else str(index)  # type: ignore[index]
+        names = self.class_names or ()
+        return names[index] if index < len(names) else str(index)
 
     def most_different(self, count: int | None = None) -> tuple[int, ...]:
         """Finds the samples in which the runs differ most, by `disagreement`.
@@ -259,13 +263,45 @@ class Comparison:
 
         return draw(self, samples, epochs, metric, overlay)
 
+    def report(
+        self,
+        path: str | Path,
+        *,
+        max_epochs: int | None = 200,
+        image_side: int = 224,
+        image_quality: int = 80,
+        title: str = "",
+    ) -> ReportFile:
+        """Writes one HTML file that shows all of this in a browser, offline; see `comparison.report.write_report`.
+
+        Args:
+            path: The file, .html or .htm. One that is there is replaced, once all is written.
+            max_epochs: Of how many epochs heatmaps and the numbers of each sample are kept; None keeps all.
+            image_side: The longer side in px to which larger images are shrunk.
+            image_quality: Of the images as JPEG, 1 to 100.
+            title: The page's title; by default the names of the runs.
+
+        Returns:
+            What was written, how large it is, and what was left out.
+
+        Raises:
+            ImportError: If jinja2 or plotly is missing.
+            ValueError: If an argument is not one of the above, or a file of a run is damaged.
+            OSError: If a file of a run is gone, or the report can't be written.
+        """
+        from .report import write_report
+
+        return write_report(
+            self, path, max_epochs=max_epochs, image_side=image_side, image_quality=image_quality, title=title
+        )
+
     def summary(self, threshold: float = 0.5) -> str:
         """Says in words what the runs look at, from which epoch on, and what they differ in.
 
         A run "looks at the object" where the mean `energy_ratio` of its last epoch is at least 1.5 times what chance
-        would give, and "does not" where it is at most that; in between it "hardly prefers" it. "Since epoch 3" means in
-        every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples have their
-        peak in that ninth of the image. What was not measured is not said.
+        would give, and "does not" where it is at most that; in between it "hardly prefers" it. "From epoch 3 on" means
+        in every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples
+        have their peak in that ninth of the image. What was not measured is not said.
 
         Args:
             threshold: Of the mean agreement below which runs look at different places; see `parted`.
@@ -309,7 +345,7 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
     """
     opened = alignment.open_runs(runs)
     called = alignment.named(opened, names)
-    _check_view(opened, called, view)
+    alignment.check_view(opened, called, view)
     keys, labels, left_out = alignment.align_samples(opened, called)
     epochs = alignment.steps(opened)
     pairs = tuple(combinations(range(len(opened)), 2))
@@ -331,8 +367,8 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
                 maps[r] = read.heatmaps
                 predicted[r, e], confidences[r, e] = read.predicted, read.confidences
                 peaks[r, e] = peaks_of(read.heatmaps)
-                _put(values, read.values, (r, e), shape)
-                _put(scalars, read.scalars, (r, e), shape[:2])
+                put(values, read.values, (r, e), shape)
+                put(scalars, read.scalars, (r, e), shape[:2])
         agreement[:, e] = agreements(maps, pairs)
     return Comparison(
         names=called,
@@ -352,28 +388,3 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
         differences=alignment.differences(opened, keys),
         left_out=left_out,
     )
-
-
-def _check_view(runs: Sequence[Run], names: Sequence[str], view: str) -> None:
-    if not isinstance(view, str):
-        raise TypeError(f'`view` must be a text. Received: {view!r}. view="" takes the first of each run.')
-    views = {name: run.epochs[0].views for name, run in zip(names, runs, strict=True)}
-    lacking = [name for name, held in views.items() if held and view not in held]
-    if view and (lacking or not any(views.values())):
-        held = "; ".join(f"{name}: {', '.join(each) or 'one without a name'}" for name, each in views.items())
-        raise ValueError(
-            f"`view` must be a view of all runs that have several. Received: view={view!r}; {held}. "
-            'view="" takes the first of each run.'
-        )
-
-
-def _put(into: dict[str, Doubles], found: Mapping[str, Any], place: tuple[int, int], shape: tuple[int, ...]) -> None:
-    for name, value in found.items():
-        if name not in into:
-            if len(into) == _MOST_NAMES:
-                raise ValueError(
-                    f"Records must name at most {_MOST_NAMES} numbers. Received: {name!r} beyond these. "
-                    "Leave out the run that has it."
-                )
-            into[name] = np.full(shape, np.nan)
-        into[name][place] = value

@@ -76,9 +76,7 @@ def make_payload(comparison: Comparison, shown: Sequence[int], image_side: int, 
         "runs": runs,
         "maxima": _packed(tops, np.float32),
         "predicted": _packed(comparison.predicted[:, shown], np.int32),
-        "metrics": [
-            {"name": name, **entry(name)._asdict(), "range": _range(values[name][:, shown])} for name in known
-        ],
+        "metrics": [{"name": name, **entry(name)._asdict(), "range": _range(values[name][:, shown])} for name in known],
         "values": _packed([_coded(values[name][:, shown]) for name in known], np.uint16),
         "pairs": [list(pair) for pair in comparison.pairs],
         "agreement": _packed(_coded(comparison.agreement[:, shown], (-1, 1)), np.uint16),
@@ -208,9 +206,7 @@ def _regions(comparison: Comparison) -> list[list[Any] | None]:
 
 
 def _outlines(region: Region) -> list[list[list[float]]]:
-    boxes = [
-        [[left, top], [right, top], [right, bottom], [left, bottom]] for left, top, right, bottom in region.boxes
-    ]
+    boxes = [[[left, top], [right, top], [right, bottom], [left, bottom]] for left, top, right, bottom in region.boxes]
     shapes = [np.clip(np.array(box), 0, 1) for box in boxes]
     if region.mask is not None:
         size = np.array(region.mask.shape[::-1])

@@ -13,7 +13,7 @@ from ..overlay import Overlay, colorize
 from ..records import Image, Region
 from ..store import read_image
 from .charts import CHART, CHART_FOOT, CHART_HEAD, draw_charts
-from .sheets import EDGE, SMALL, Sheet, bare, cut
+from .sheets import EDGE, SMALL, Sheet, bare, cut, cut_apart
 from .spans import mean
 from .tables import epoch_numbers
 
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 # inches: a tile, the bar under it, gaps between tiles and between blocks, the column of words; headings, key
-_TILE, _BAR, _GAP, _BLOCK, _WORDS = 1.5, 0.3, 0.08, 0.3, 1.75
+_TILE, _BAR, _GAP, _BLOCK, _WORDS = 1.5, 0.42, 0.1, 0.3, 2.05
 _HEAD, _KEY = 0.75, 0.55
 _NARROWEST = 10.0  # inches: room for two charts
+_LETTERS = 17  # that fit under a tile
 # Rises in lightness throughout: the same to colour-blind people, and in grey print.
 _OVERLAY = Overlay(colormap="inferno", alpha=0.6, threshold=0.15, caption=False, size=240)
 _LARGE = SMALL | {"fontsize": 15}
@@ -173,11 +174,11 @@ def _draw_samples(sheet: Sheet, pictures: _Pictures) -> None:
         top = _HEAD + row * pictures.row
         _show(sheet.axes(EDGE + _WORDS, top, _TILE, pictures.high), _OVERLAY.draw([image], blank)[0], None)
         label = comparison.class_name(comparison.labels[i])
-        lines = [] if label is None else [f"is {cut(label, 17)}"]
+        lines = [] if label is None else [f"is {cut(label, _LETTERS)}"]
         if np.isfinite(agreement[i]):
             lines.append(f"agreement {agreement[i]:.2f}")
             lines.append("not apart in the end" if parted[i] < 0 else f"apart from epoch {parted[i]} on")
-        sheet.write(cut(comparison.sample_keys[i], 17), EDGE, top + 0.05, fontweight="bold")
+        sheet.write(cut(comparison.sample_keys[i], _LETTERS), EDGE, top + 0.05, fontweight="bold")
         sheet.write("\n".join(lines), EDGE, top + 0.32, linespacing=1.5)
 
 
@@ -185,7 +186,8 @@ def _draw_run(sheet: Sheet, pictures: _Pictures, run: int, left: float) -> None:
     """Draws the block of one run: a column for each epoch, the predicted class under each tile."""
     comparison, plan = pictures.comparison, pictures.plan
     block = len(plan.epochs) * (_TILE + _GAP) - _GAP
-    sheet.write(cut(comparison.names[run], int(block / 0.15)), left, 0.12, **_LARGE, fontweight="bold")
+    heading = cut_apart(comparison.names, int(block / 0.15))[run]
+    sheet.write(heading, left, 0.12, **_LARGE, fontweight="bold")
     right = comparison.correct()
     for column, place in enumerate(plan.epochs):
         x = left + column * (_TILE + _GAP)
@@ -208,12 +210,13 @@ def _draw_run(sheet: Sheet, pictures: _Pictures, run: int, left: float) -> None:
 
 
 def _prediction(comparison: Comparison, run: int, place: int, sample: int) -> str:
+    """Returns a line for the predicted class, and one that says whether it is right, and how sure the model is."""
     name = comparison.class_name(int(comparison.predicted[run, place, sample]))
     confidence = float(comparison.confidences[run, place, sample])
+    right = comparison.correct()[run, place, sample]
+    verdict = "" if np.isnan(right) else "right" if right else "WRONG"
     shown = f"({confidence:.2f})" if np.isfinite(confidence) else ""
-    wrong = bool(comparison.correct()[run, place, sample] == 0)
-    room = 19 - len(shown) - 7 * wrong
-    return " ".join(filter(None, ["WRONG:" * wrong, cut(name or "", room), shown]))
+    return f"{cut(name or '', _LETTERS)}\n{verdict} {shown}".strip()
 
 
 def _caption(axes: Axes, text: str, right: float) -> None:
@@ -230,7 +233,7 @@ def _caption(axes: Axes, text: str, right: float) -> None:
         transform=axes.transAxes,
         color="white" if wrong else "black",
         fontweight="bold" if wrong else "normal",
-        **SMALL | {"fontsize": 9.5},
+        **SMALL | {"fontsize": 10},
     )
 
 

@@ -14,11 +14,12 @@ from ..metrics import degenerate
 from ..records import Floats, Ints
 from ..store import Run, StoredEpoch
 
-__all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of"]
+__all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of", "put"]
 
 Doubles = npt.NDArray[np.float64]
 
 _ENCRYPTED = 1  # flag of a member of a zip file
+_MOST_NAMES = 1000  # numbers that are kept; no logger writes nearly as many
 _CHUNK = 2**25  # bytes of float64 maps that are correlated at once
 
 
@@ -149,6 +150,23 @@ class Reader:
             f"Received: {epoch.heatmap_file} with {received}. "
             f"Delete the line of step {epoch.step} from metrics.jsonl to do without it."
         )
+
+
+def put(into: dict[str, Doubles], found: Mapping[str, Any], place: tuple[int, int], shape: tuple[int, ...]) -> None:
+    """Puts numbers by name at one place of arrays of that shape, which are NaN elsewhere.
+
+    Raises:
+        ValueError: If a record has more names than any logger writes.
+    """
+    for name, value in found.items():
+        if name not in into:
+            if len(into) == _MOST_NAMES:
+                raise ValueError(
+                    f"Records must name at most {_MOST_NAMES} numbers. Received: {name!r} beyond these. "
+                    "Leave out the run that has it."
+                )
+            into[name] = np.full(shape, np.nan)
+        into[name][place] = value
 
 
 def agreements(maps: Sequence[Floats | None], pairs: Sequence[tuple[int, int]]) -> Doubles:

@@ -119,7 +119,8 @@ async function start() {
   page.keys.forEach((_, sample) => makeRow(sample));
   listen();
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) byId("speed").value = "1";
-  if (matchMedia("(max-width: 700px)").matches) document.querySelectorAll("details").forEach((each) => (each.open = false));
+  if (matchMedia("(max-width: 700px), (max-height: 800px)").matches) document.querySelectorAll(".choices").forEach((each) => (each.open = false));
+  if (matchMedia("(max-width: 700px)").matches) document.querySelector(".findings").open = false;
   document.querySelectorAll(".run-key").forEach(addKey);
   document.querySelectorAll("th[data-run]").forEach((head) => head.prepend(swatch(Number(head.dataset.run))));
   drawKeys();

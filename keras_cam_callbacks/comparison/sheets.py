@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EDGE", "SMALL", "Sheet", "bare", "cut"]
+__all__ = ["EDGE", "SMALL", "Sheet", "bare", "cut", "cut_apart"]
 
 EDGE = 0.2  # inches, around all
 # Sizes are ours, for the room that is left depends on them; and names are no formulas.
 SMALL: dict[str, Any] = {"fontsize": 11, "parse_math": False, "usetex": False}
+
+_CONTEXT = 6  # characters that are kept of what is common to names
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,3 +51,13 @@ def cut(text: str, length: int) -> str:
     """Returns the text in one line of at most `length` characters."""
     line = printable(text)
     return line if len(line) <= length else f"{line[: max(1, length - 1)]}…"
+
+
+def cut_apart(names: Sequence[str], length: int) -> list[str]:
+    """Returns names in at most `length` characters; long ones without most of what all begin with."""
+    names = list(map(printable, names))
+    if len(names) > 1 and max(map(len, names)) > length:
+        letters = enumerate(zip(*names, strict=False))
+        start = next((i for i, each in letters if len(set(each)) > 1), min(map(len, names))) - _CONTEXT
+        names = names if start < 2 else [f"…{name[start:]}" for name in names]
+    return [cut(name, length) for name in names]

@@ -84,7 +84,7 @@ def _since(comparison: Comparison, holds: Flags, known: Flags) -> str:
     first, last = np.flatnonzero(known)[[0, -1]].tolist()
     if row in (-1, last):
         return ""
-    return " from its first epoch on" if row == first else f" since epoch {comparison.epochs[row]}"
+    return " from its first epoch on" if row == first else f" from epoch {comparison.epochs[row]} on"
 
 
 def _peak(comparison: Comparison, run: int, last: int) -> str:
@@ -107,7 +107,9 @@ def _peak(comparison: Comparison, run: int, last: int) -> str:
 def _right(comparison: Comparison, run: int, last: int) -> str:
     right = comparison.correct()[run, last]
     known = np.isfinite(right)
-    return f"{int(right[known].sum())} of {known.sum()} predictions are right" if known.any() else ""
+    count = int(right[known].sum())
+    verb = "is" if count == 1 else "are"
+    return f"{count} of {_count(int(known.sum()), 'prediction')} {verb} right" if known.any() else ""
 
 
 def _agreement(comparison: Comparison, threshold: float) -> list[str]:
@@ -136,7 +138,8 @@ def _pair(comparison: Comparison, pair: int | None, threshold: float) -> str:
     together = mean(comparison.agreement if pair is None else comparison.agreement[pair : pair + 1], (0, 2))
     rows = np.flatnonzero(np.isfinite(together))
     first, last = comparison.epochs[rows[0]], comparison.epochs[rows[-1]]
-    who = "They" if pair is None else " and ".join(comparison.names[run] for run in comparison.pairs[pair])
+    every = "On average they" if len(comparison.pairs) > 1 else "They"
+    who = every if pair is None else " and ".join(comparison.names[run] for run in comparison.pairs[pair])
     values = f"mean agreement {together[rows[-1]]:.2f} in epoch {last}"
     epoch = comparison.parted_overall(threshold, pair)
     if epoch < 0:
@@ -172,7 +175,7 @@ def _settings(comparison: Comparison) -> list[str]:
     if len(comparison.names) < 2:
         return []
     if not comparison.differences:
-        return ["All settings in their records are the same."]
+        return ["Their records differ in no setting; how they were trained is not in them."]
     each = [f"{name} ({_values(values)})" for name, values in comparison.differences.items()]
     lines = [f"Their records differ in {', '.join(each)}."]
     explained = [name for name in _EXPLAINED if name in comparison.differences]
