@@ -122,9 +122,10 @@ def pixels(page, key: str, run: int) -> np.ndarray:
 
 
 def drawn(page, step: int, run: int = 0, key: str = "photo 0") -> None:
-    """Waits until a tile shows the epoch `step`."""
+    """Scrolls to a tile and waits until it shows the epoch `step`."""
     script = """([step, key, run]) => document.querySelector(`tr[data-key="${key}"]`)
       .querySelectorAll("canvas")[run].dataset.epoch === String(step)"""
+    page.locator(f'tr[data-key="{key}"]').scroll_into_view_if_needed()
     page.wait_for_function(script, arg=[step, key, run])
 
 

@@ -27,8 +27,13 @@ function defused(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replace(/\s+/g, " ");
 }
 
+function idle() {
+  return new Promise((resolve) => (window.requestIdleCallback ?? setTimeout)(resolve, { timeout: 2000 }));
+}
+
 function loadPlotly() {
   plotlyLoaded ??= (async () => {
+    await idle(); // It takes a moment, and pictures come first.
     const packed = document.getElementById("plotly");
     const script = document.createElement("script");
     script.textContent = new TextDecoder().decode(await inflate(packed.textContent));

@@ -171,7 +171,7 @@ async function paint(canvas, run, epoch, sample, side, look) {
   const image = await pixelsOf(sample, width, height);
   if (canvas.wanted !== wanted) return; // A later call has overtaken this one.
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true }); // Kept where the numbers are.
   const drawn = context.createImageData(width, height);
   const map = epoch < 0 ? null : levelsOf(run, epoch, sample, look.scale);
   drawn.data.set(image);
