@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .regions import Regions
     from .sanity import SanityCheck, sanity_check
     from .store import Run, read_run
+    from .timelapse import write_timelapse
     from .trackers import DiskTracker, MemoryTracker, TensorBoardTracker, Tracker, WandbTracker
 
 __version__ = "0.1.0"
@@ -87,6 +88,7 @@ __all__ = [
     "read_run",
     "sanity_check",
     "show",
+    "write_timelapse",
 ]
 
 _HOMES = {
@@ -122,6 +124,7 @@ _HOMES = {
     "Regions": "regions",
     **dict.fromkeys(("SanityCheck", "sanity_check"), "sanity"),
     **dict.fromkeys(("Run", "read_run"), "store"),
+    "write_timelapse": "timelapse",
     **dict.fromkeys(("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"),
 }
 

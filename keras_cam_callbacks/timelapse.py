@@ -24,6 +24,7 @@ __all__ = ["FilmFormat", "write_timelapse"]
 _LONGEST = 4096  # px: browsers play no larger films, and WebP has few more
 _FONT = 14, 28  # px, smallest and largest
 _PALETTE_PIXELS = 1 << 20  # how many pixels of all frames choose a GIF's colours
+_DITHER = 14  # of 256 levels: about as far as the colours of a palette are apart
 _HOLD = 3  # how many frames' time the last one stays
 _CODEC = "vp09"  # VP9: what OpenCV's wheels can write and browsers can play; they have no H.264
 _WHITE, _TRACK, _DONE = (255, 255, 255), (225, 225, 225), (31, 119, 180)
@@ -43,8 +44,8 @@ def write_timelapse(
 
     Above each overlay stand the epoch and how far the run has come; where the overlays have no captions of their own,
     the prediction stands there too. GIF and WebP begin anew for ever, and stay at the last epoch for a while. All
-    frames of a GIF have one palette, chosen from all epochs, without dithering, so that what does not change does not
-    flicker. Frames are read, drawn and written one by one.
+    frames of a GIF have one palette, chosen from all epochs, and a dither that stands still, so that what does not
+    change does not flicker. Frames are read, drawn and written one by one.
 
     Args:
         run: The run, or its folder.
@@ -202,7 +203,8 @@ def _write_film(frames: _Frames, file: Path, form: FilmFormat, fps: float) -> No
     if form == "gif":
         palette = _palette(frames)
         pictures: Iterator[PIL.Image.Image] = (
-            PIL.Image.fromarray(frame).quantize(palette=palette, dither=PIL.Image.Dither.NONE) for frame in frames
+            PIL.Image.fromarray(_dithered(frame)).quantize(palette=palette, dither=PIL.Image.Dither.NONE)
+            for frame in frames
         )
         settings = {"optimize": False, "disposal": 1}
     else:
@@ -210,6 +212,14 @@ def _write_film(frames: _Frames, file: Path, form: FilmFormat, fps: float) -> No
         settings = {"quality": 90, "method": 4}
     first = next(pictures)
     first.save(file, format=form.upper(), save_all=True, append_images=pictures, duration=durations, loop=0, **settings)
+
+
+def _dithered(frame: Image) -> Image:
+    """Adds a pattern that stays where it is, so that smooth heat shows no false edges where colours are few."""
+    pattern = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16 - 0.5
+    tiled = np.tile(pattern, (frame.shape[0] // 4 + 1, frame.shape[1] // 4 + 1))[: frame.shape[0], : frame.shape[1]]
+    changed = np.clip(np.rint(frame + _DITHER * tiled[..., None]), 0, 255).astype(np.uint8)
+    return np.where((frame >= 250).all(axis=2, keepdims=True), frame, changed)
 
 
 def _palette(frames: _Frames) -> PIL.Image.Image:

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from playwright.sync_api import sync_playwright
+from report_runs import QUIET, find_browser
 from sample_records import make_config, make_record, sample_keys
 
 from keras_cam_callbacks import read_run
@@ -147,6 +149,29 @@ def test_epochs_of_several_fits_are_told_apart_and_sizes_may_change(tmp_path):
     assert third[:, 60:76].any()
     assert not first[:, 60:76].any()
     assert (frames[0][above + 72 :] > 245).all()  # White below the lower picture.
+
+
+def test_a_browser_plays_the_mp4(run, tmp_path):
+    (file,) = write_timelapse(run, tmp_path / "film.mp4", fps=4)
+    play = """async file => {
+        const video = document.createElement("video");
+        video.muted = true;
+        video.src = file;
+        document.body.append(video);
+        await new Promise((done, fail) => { video.onended = done; video.onerror = () => fail(video.error.message);
+                                            video.play(); });
+        return [video.videoWidth, video.videoHeight, video.duration];
+    }"""
+    page_file = tmp_path / "page.html"
+    page_file.write_text("<!doctype html><body>")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=list(QUIET))
+        page = browser.new_page()
+        page.goto(page_file.as_uri())
+        width, height, seconds = page.evaluate(play, file.as_uri())
+        browser.close()
+    assert [height, width] == list(frames_of(file)[0][0].shape[:2])
+    assert seconds == pytest.approx(EPOCHS / 4, abs=0.05)
 
 
 def test_large_films_are_shrunk(tmp_path):

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 _SAMPLES = 5  # how many of the most different samples are shown
 
-_REPORT = {"jinja2": "report", "plotly": "report"}
+_REPORT = ("jinja2", "plotly")
 _MAX_EPOCHS = click.option(
-    "--max-epochs", type=click.IntRange(min=1), default=50, help="Most epochs in the report, spread over the runs."
+    "--max-epochs", type=click.IntRange(min=2), default=200, help="Most epochs in the report, evenly spaced."
 )
 _FORCE = click.option("--force", is_flag=True, help="Replace files that are there already.")
-_VIEW = click.option("--view", default="", help="Which heatmaps, where runs have several.  [default: the first]")
+_VIEW = click.option(
+    "--view", default="", show_default=False, help="Which heatmaps, where runs have several.  [default: the first]"
+)
 
 
 @click.command(context_settings={"show_default": True}, short_help="Write one run as an HTML page.")
@@ -37,9 +39,8 @@ def report(run: Path, out: Path, max_epochs: int, view: str, force: bool) -> Non
     need(*_REPORT, extra="report")
     with one_message():
         from ..comparison import compare as compare_runs
-        from ..store.whole import check_free
 
-        check_free(out, folder=False, overwrite=force)
+        _check_page(out, force)
         _write_report(compare_runs([run], view=view), out, max_epochs, force)
     click.echo(plain(out))
 
@@ -77,8 +78,10 @@ def compare(
         from ..comparison import compare as compare_runs
         from ..store.whole import check_free, whole_file
 
-        for path in filter(None, (out, csv)):
-            check_free(path, folder=False, overwrite=force)
+        if out is not None:
+            _check_page(out, force)
+        if csv is not None:
+            check_free(csv, folder=False, overwrite=force)
         comparison = compare_runs(runs, names=names or None, view=view)
         if csv is not None:
             with whole_file(csv, overwrite=force) as file:
@@ -94,11 +97,24 @@ def compare(
         say(f"Written: {path}")
 
 
+def _check_page(out: Path, force: bool) -> None:
+    """Checks before any work that a report can be written there."""
+    from ..store.whole import check_free
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out must be an HTML file. Received: {out}. {out.with_suffix('.html')} works.")
+    check_free(out, folder=False, overwrite=force)
+
+
 def _write_report(comparison: Comparison, out: Path, max_epochs: int, force: bool) -> None:
+    from ..comparison.report import write_report
     from ..store.whole import whole_file
 
     with whole_file(out, overwrite=force) as file:
-        comparison.report(file, max_epochs=max_epochs)
+        written = write_report(comparison, file, max_epochs=max_epochs)
+    say(f"The report has {written.size / 1e6:.1f} MB and shows {len(written.epochs)} epochs.")
+    for note in written.notes:
+        say(note)
 
 
 def describe_comparison(comparison: Comparison) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def print_table(
 
     Args:
         headers: Of the columns.
-        rows: For each row as many cells; they may hold any text.
+        rows: For each row as many cells, each any text, or a list of texts, which stand below each other.
         title: Stands above.
         right: The headers of the columns that are aligned at the right.
     """
@@ -78,7 +78,7 @@ def print_table(
     for header in headers:
         table.add_column(markup(header), justify="right" if header in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(markup, row))
+        table.add_row(*("\n".join(map(markup, cell)) if isinstance(cell, list) else markup(cell) for cell in row))
     Console().print(table)
 
 

@@ -225,8 +225,8 @@ def explain(
         _check_bad(bad, len(files), skip_bad)
         guess, why = likely_scale(loaded)
         say(
-            f"{len(read)} images, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} px, pixel values "
-            f"{scale or guess}" + ("." if scale else f" ({why}; --scale takes others).")
+            f"{len(read)} image{'s' * (len(read) != 1)}, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} "
+            f"px, pixel values {scale or guess}" + ("." if scale else f" ({why}; --scale takes others).")
         )
         batch = _batch(loaded, read, scale or guess)
         from ..explainer import Explainer
@@ -262,7 +262,8 @@ def explain(
         return
     _print_predictions(found, several=len(views) > 1)
     click.echo(plain(f"Explained {explainer.description} by {explainer.method} of {explainer.capturer.explained}."))
-    click.echo(plain(f"Pictures: {out / 'grid.jpg'}. Record: {out}"))
+    grid = out / "grid.jpg"
+    click.echo(plain(f"Pictures: {grid if grid.exists() else out / 'overlays'}. Record: {out}"))
 
 
 def read_class_names(text: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from .. import __version__
 from ..explainer import Explainer
 from ..explanation import Explanation, pictures
-from ..metrics import area, degenerate
+from ..metrics import METRICS, degenerate, measured
 from ..overlay import Overlay, encode, grid
 from ..records import EpochRecord, RunConfig, View
 from ..store import RunWriter
@@ -54,7 +54,7 @@ def write_record(
     scalars: dict[str, float] = {}
     for name, view in views.items():
         lead = f"{name}_" if name else ""
-        found: dict[str, Any] = {"confidence": view.confidences, "area": area(view.heatmaps)}
+        found: dict[str, Any] = {"confidence": view.confidences, **measured(view.heatmaps, METRICS["map"])}
         values |= {lead + metric: of_samples for metric, of_samples in found.items()}
         means = {metric: of_samples[np.isfinite(of_samples)] for metric, of_samples in found.items()}
         scalars |= {lead + metric: float(finite.mean()) for metric, finite in means.items() if len(finite)}

@@ -43,7 +43,7 @@ def runs(directory: Path, as_json: bool) -> None:
                 run["samples"],
                 run["method"],
                 run["layer"] or "-",
-                ", ".join(f"{name} {number(value)}" for name, value in list(run["last"].items())[:_SHOWN]) or "-",
+                [f"{name} {number(value)}" for name, value in list(run["last"].items())[:_SHOWN]] or "-",
             )
             for run in whole
         ]
@@ -65,6 +65,8 @@ def find_run_folders(directory: Path) -> Iterator[Path]:
 
 def _is_manifest(path: Path) -> bool:
     """Tells a run's manifest, whole or damaged, from what other programs call so."""
+    if not path.is_file():  # A pipe would be waited for without end.
+        return False
     try:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError):

@@ -66,6 +66,8 @@ class StoredEpoch:
             ValueError: If the file is damaged, or holds pickled objects.
             OSError: If the file is gone.
         """
+        if self.heatmap_file.exists() and not self.heatmap_file.is_file():  # A pipe would be waited for without end.
+            raise ValueError(f"A heatmap file must be a file. Received: {self.heatmap_file}, which is none.")
         try:
             with open(self.heatmap_file, "rb") as binary, np.load(binary, allow_pickle=False) as file:
                 # Arrays are stored as they are; what grows is made to fill the memory.
@@ -235,7 +237,7 @@ def read_run(path: str | Path) -> Run:
     manifest = read_manifest(directory)
     epochs: dict[int, StoredEpoch] = {}
     log = directory / LOG
-    for number, line in enumerate(log.read_bytes().split(b"\n") if log.exists() else (), 1):
+    for number, line in enumerate(log.read_bytes().split(b"\n") if log.is_file() else (), 1):
         try:
             entry = json.loads(line)
         except ValueError:
