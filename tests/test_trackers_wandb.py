@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wandb
+from fits import SAMPLES, X, Y, fit
 from PIL import Image
 from sample_records import make_config, make_record, picture
 from wandb_log import read_log
 
-from keras_cam_callbacks import GradCAMLogger, Overlay, read_run
+from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, Overlay, read_run
 from keras_cam_callbacks.records import Region
 from keras_cam_callbacks.trackers import DiskTracker, WandbTracker
 
@@ -127,6 +128,25 @@ def test_boxes_are_left_out_where_their_place_is_not_known(tmp_path):
     assert "all_boxes" not in log.rows[0]["gradcam/overlays"]
 
 
+def test_boxes_in_a_fit(tmp_path):
+    """Of the user's regions, through drawing and captions, in two runs with one logger."""
+    boxes = np.array([[2, 4, 10, 12]] * SAMPLES)
+    logger = HeatmapLogger((X, Y), tracker=WandbTracker(), log_dir=tmp_path, regions=boxes)
+    for _ in range(2):
+        run = wandb_run()
+        fit(logger, epochs=2)
+        log = finished_log(run)
+        assert [row["gradcam/epoch"] for row in log.rows] == [0, 1]
+        for row in log.rows:
+            picture = row["gradcam/overlays"]
+            width = X.shape[2]
+            factor = int(picture["width"] / width)  # Enlarged by a whole factor; the caption is below.
+            for ((corners, *_),) in boxes_of(log, row):
+                found = np.array(corners) * ([picture["width"], picture["height"]] * 2)
+                np.testing.assert_allclose(found, boxes[0] * factor)
+        assert 0 <= log.summary["gradcam/energy_in_region"]["max"] <= 1
+
+
 # ---- Numbers -----------------------------------------------------------------------------------------------
 
 
@@ -222,10 +242,10 @@ def test_the_record_travels_with_the_run(tmp_path, disk_first):
     config = region_config(tmp_path, (None, Region(BOXES), Region(BOXES, MASK)))
     disk, tracker = DiskTracker(), WandbTracker()
     trackers = [disk, tracker] if disk_first else [tracker, disk]
-    for fit in range(2):
+    for part in range(2):
         for each in trackers:
             each.start(config)
-        for step in (2 * fit, 2 * fit + 1):
+        for step in (2 * part, 2 * part + 1):
             for each in trackers:
                 each.log(make_record(step))
             if disk_first:
@@ -303,8 +323,6 @@ def test_no_record_on_request(tmp_path):
 
 
 def test_auto_puts_the_record_there(tmp_path):
-    from fits import X, Y, fit
-
     run = wandb_run()
     logger = GradCAMLogger((X, Y), log_dir=tmp_path)
     fit(logger, epochs=2)

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,7 +152,10 @@ def _where(report: Report, out: Path) -> str:
         "            the same for both runs; anywhere: of a map without any preference",
         "",
         "What the 16 logged images show:",
-        *(f"  {line}" for line in report.summary.splitlines()),
+        *(
+            textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ")
+            for line in report.summary.splitlines()
+        ),
         "",
         f"Open this picture first    {report.picture}",
         f"Every epoch of both runs   {report.page}",
