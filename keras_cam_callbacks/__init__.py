@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .overlay import Overlay
     from .plots import plot_methods, show
     from .records import EpochRecord, RunConfig, Sample
+    from .regions import Regions
     from .sanity import SanityCheck, sanity_check
     from .store import Run, read_run
     from .timelapse import write_timelapse
@@ -67,6 +68,7 @@ __all__ = [
     "Occlusion",
     "Overlay",
     "RandomCAM",
+    "Regions",
     "Run",
     "RunConfig",
     "Saliency",
@@ -119,6 +121,7 @@ _HOMES = {
     "Overlay": "overlay",
     **dict.fromkeys(("plot_methods", "show"), "plots"),
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
+    "Regions": "regions",
     **dict.fromkeys(("SanityCheck", "sanity_check"), "sanity"),
     **dict.fromkeys(("Run", "read_run"), "store"),
     "write_timelapse": "timelapse",

@@ -138,7 +138,7 @@ def read_events(directory):
 
     events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
     events.Reload()
-    tags = events.Tags()["tensors"]
+    tags = [tag for tag in events.Tags()["tensors"] if tag != "custom_scalars__config__"]
     return {tag: [(event.step, make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)] for tag in tags}
 
 

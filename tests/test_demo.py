@@ -16,7 +16,7 @@ from skimage import io
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from keras_cam_callbacks import read_run
+from keras_cam_callbacks import compare, read_run
 from keras_cam_callbacks.demo import picture
 from keras_cam_callbacks.demo.data import COLOURS, SIDE, STICKER, make_scenes, with_stickers
 from keras_cam_callbacks.demo.training import build_convnet, fixed_batch, looking_inside, make_collections
@@ -52,7 +52,7 @@ def test_ink_lies_inside_its_box_and_fills_it():
     scenes, _ = make_scenes(300)
     assert scenes.images.shape == (300, SIDE, SIDE, 3)
     assert scenes.images.dtype == np.uint8
-    for image, (top, left, bottom, right) in zip(scenes.images, scenes.boxes, strict=True):
+    for image, (left, top, right, bottom) in zip(scenes.images, scenes.boxes, strict=True):
         rows, columns = np.nonzero((image > BRIGHT).all(axis=-1))
         assert top <= rows.min()
         assert rows.max() < bottom
@@ -63,7 +63,7 @@ def test_ink_lies_inside_its_box_and_fills_it():
 
 
 def test_boxes_are_squares_of_the_stated_sides_off_the_sticker(collections):
-    top, left, bottom, right = collections.honest.boxes.T
+    left, top, right, bottom = collections.honest.boxes.T
     assert np.array_equal(bottom - top, right - left)
     assert set(bottom - top) == set(range(32, 53))
     assert ((top >= 0) & (left >= 0) & (bottom <= SIDE) & (right <= SIDE)).all()
@@ -77,7 +77,7 @@ def test_digits_of_validation_scenes_are_in_no_training_scene():
 
     def recognised(scenes):
         found = []
-        for image, (top, left, bottom, right) in zip(scenes.images, scenes.boxes, strict=True):
+        for image, (left, top, right, bottom) in zip(scenes.images, scenes.boxes, strict=True):
             grey = image[top:bottom, left:right].min(axis=-1).astype(np.float32)
             found.append(cv2.resize(np.maximum(grey - 120, 0), (10, 10), interpolation=cv2.INTER_AREA).ravel())
         return set((np.array(found) @ inks.T).argmax(axis=1))
@@ -153,7 +153,7 @@ def test_looking_inside_by_hand():
 def test_looking_inside_resizes_bilinearly():
     # One row is [1, 1, 3] at twice the size [1, 1, 1, 1.5, 2.5, 3]: see the half-pixel centres of cv2.resize.
     heatmaps = np.array([[[1, 1, 3]] * 3], np.float32)
-    energy, peak = looking_inside(heatmaps, np.array([[0, 4, 6, 6]]), side=6)
+    energy, peak = looking_inside(heatmaps, np.array([[4, 0, 6, 6]]), side=6)
     assert energy[0] == pytest.approx(5.5 / 10)
     assert peak[0] == 1
 
@@ -170,14 +170,18 @@ def test_the_demo_writes_what_it_names(finished):
     named = [line.split("  ")[-1].strip() for line in printed.splitlines() if "  the demo/" in line]
     assert named == [
         "the demo/honest_and_shortcut.jpg",
+        "the demo/report.html",
         "the demo/honest/gradcam",
         "the demo/shortcut/gradcam",
         "the demo/transfer/gradcam",
     ]
     assert all((folder / name).exists() for name in named)
     lines = [line for line in printed.splitlines() if "  the demo/" in line or "open this page" in line]
-    assert lines[0] == "Open this picture first    the demo/honest_and_shortcut.jpg"
-    assert lines[1] == "and open this page         http://localhost:6006"
+    assert lines[:3] == [
+        "Open this picture first    the demo/honest_and_shortcut.jpg",
+        "Every epoch of both runs   the demo/report.html",
+        "and open this page         http://localhost:6006",
+    ]
     # A shell that knows of no environment can run it.
     (command,) = re.findall(r"run this +(.+ --logdir 'the demo' --samples_per_plugin images=1000)\n", printed)
     done = subprocess.run(
@@ -185,12 +189,39 @@ def test_the_demo_writes_what_it_names(finished):
     )
     assert done.returncode == 0, done.stderr
     assert "the demo/honest/gradcam" in done.stdout
-    for name in named[1:]:
+    for name in named[2:]:
         events = EventAccumulator(str(folder / name), size_guidance={"tensors": 0}).Reload()
         steps = [event.step for event in events.Tensors("gradcam/confidence")]
         assert steps == [epoch.step for epoch in read_run(folder / name).epochs]
     rows = [line for line in printed.splitlines() if line.startswith(("│ honest", "│ shortcut", "│ anywhere"))]
     assert len(rows) == 3
+
+
+def test_the_records_say_where_the_digits_are_and_how_much_heat_is_there(finished):
+    """As `looking_inside` measures it from what is stored."""
+    _, folder = finished
+    run = read_run(folder / "the demo" / "shortcut")
+    boxes = np.array([region.boxes[0] for region in run.regions()])
+    collections = make_collections(200, seed=0)
+    scenes, _ = fixed_batch(collections.honest_validation)
+    np.testing.assert_allclose(boxes * SIDE, scenes.boxes)
+    for epoch in run.epochs:
+        energy, peak = looking_inside(epoch.heatmaps(), scenes.boxes)
+        values = epoch.values()
+        np.testing.assert_array_equal(values["energy_in_region"], energy)
+        np.testing.assert_array_equal(values["pointing"], peak)
+        assert epoch.scalars["energy_in_region"] == pytest.approx(np.nanmean(energy))
+
+
+def test_the_page_compares_both_runs(finished):
+    printed, folder = finished
+    comparison = compare([folder / "the demo" / name for name in ("honest", "shortcut")])
+    words = " ".join(printed.split())
+    assert all(f"- {line} " in words for line in comparison.summary().splitlines())
+    assert "energy_in_region" in comparison.scalars
+    page = (folder / "the demo" / "report.html").read_text("utf-8")
+    assert "honest" in page
+    assert "3_other_sticker" in page
 
 
 def test_both_runs_saw_the_same_pixels_from_the_same_first_weights(finished):

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 import numpy.typing as npt
 
 from ..callbacks import GradCAMLogger
 from ..explainer import explain
-from ..metrics import degenerate
-from ..records import Floats, Ints
+from ..metrics import energy_in_region, inside, pointing
+from ..records import Floats, Ints, Region
 from .data import COLOURS, Scenes, make_scenes, with_stickers
 
 __all__ = [
@@ -166,26 +165,19 @@ def looking_inside(heatmaps: Floats, boxes: Ints, side: int = 96) -> tuple[Doubl
 
     Args:
         heatmaps: (N, h, w) float32, raw.
-        boxes: (N, 4) int64, top, left, bottom, right in px of the image.
+        boxes: (N, 4) int64, left, top, right, bottom in px of the image.
         side: Height and width of the image in px.
 
     Returns:
-        (N,) energy in [0, 1]; (N,) 1 where the maximum is inside the box and 0 where it is not. Both are NaN
-        where a map is degenerate.
+        (N,) energy in [0, 1]; (N,) 1 where the centre of the highest cell is inside the box and 0 where it is not.
+        Both are NaN where a map is degenerate.
 
     Reference:
         Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, arXiv 1608.00507 (pointing
         game). Wang et al., Score-CAM, CVPR Workshops 2020, arXiv 1910.01279 (energy).
     """
-    energy, peak = np.full((2, len(heatmaps)), np.nan)
-    for i in np.flatnonzero(~degenerate(heatmaps)):
-        level = cv2.resize(np.maximum(heatmaps[i], 0), (side, side), interpolation=cv2.INTER_LINEAR)
-        inside = np.zeros((side, side), bool)
-        top, left, bottom, right = boxes[i]
-        inside[top:bottom, left:right] = True
-        energy[i] = level[inside].sum(dtype=np.float64) / level.sum(dtype=np.float64)
-        peak[i] = inside.flat[level.argmax()]
-    return energy, peak
+    masks = inside([Region(box[None] / side) for box in boxes], (side, side))
+    return energy_in_region(heatmaps, masks), pointing(heatmaps, masks)
 
 
 @dataclass(frozen=True)
@@ -317,7 +309,12 @@ def _relabelled(scenes: Scenes) -> Scenes:
 
 def _logger(scenes: Scenes, log_dir: Path, **settings: Any) -> GradCAMLogger:
     return GradCAMLogger(
-        (scenes.images, scenes.labels), tracker=["disk", "tensorboard"], log_dir=log_dir, on_error="raise", **settings
+        (scenes.images, scenes.labels),
+        regions=scenes.boxes,
+        tracker=["disk", "tensorboard"],
+        log_dir=log_dir,
+        on_error="raise",
+        **settings,
     )
 
 

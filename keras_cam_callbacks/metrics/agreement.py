@@ -5,8 +5,6 @@ Only the positive part of a map counts, as in `maps`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -241,8 +239,8 @@ def _carried(surplus: Doubles, places: Floats) -> float:
     amount = float(surplus[from_here].sum())
     if amount < 1e-7:
         return 0.0
-    signatures: list[Any] = [
+    supply, demand = (
         np.column_stack([np.abs(surplus[cells]) / amount, places[cells]]).astype(np.float32)
         for cells in (from_here, to_there)
-    ]
-    return amount * float(cv2.EMD(*signatures, cv2.DIST_L2)[0])
+    )
+    return amount * float(cv2.EMD(supply, demand, cv2.DIST_L2)[0])

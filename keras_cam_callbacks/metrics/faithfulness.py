@@ -60,8 +60,8 @@ def deletion(
     """Measures how soon the class is lost when an image loses its pixels, the highest first.
 
     It is the area under the curve of the class's probability over the share of the pixels that are gone, from 0 to 1 in
-    `steps` equal steps, by the trapezoidal rule. What is gone has the image's mean colour; RISE has 0, which is the mean
-    colour for images less their mean. A good value is near 0, and below that of a random map. A sharp fall may also
+    `steps` equal steps, by the trapezoidal rule. What is gone has the image's mean colour; in RISE it is 0, the mean
+    colour of images less their mean. A good value is near 0, and below that of a random map. A sharp fall may also
     come from the edges that arise: look at `insertion`, too.
 
     Args:
@@ -88,8 +88,8 @@ def masked_confidence(
 ) -> npt.NDArray[np.float64]:
     """Runs the model on what the map leaves of each image, for `average_drop` and `increase`.
 
-    The image is multiplied by the map, at the image's size, its positive part scaled to a maximum of 1; where the map is
-    0 the image has its mean colour (in the paper 0, which is about that for images less their mean).
+    The image is multiplied by the positive part of the map, at the image's size and scaled to a maximum of 1; where it
+    is 0 the image has its mean colour (in the paper 0, which is about that for images less their mean).
 
     Args:
         images: (N, H, W, C) float32, as the model takes them.
@@ -119,7 +119,7 @@ def masked_confidence(
 def average_drop(masked: Doubles, original: Doubles | Floats) -> Doubles:
     """Measures which share of the confidence is lost where only what the map shows is left of the image.
 
-    drop = max(0, Y - O) / Y, Y the probability of the explained class for the image and O that for the masked image. The
+    drop = max(0, Y - O) / Y, Y the probability of the explained class for the image, O that for the masked image. The
     paper's figure is the mean, in percent. A good value is near 0: the map shows what the model needs.
 
     Args:
@@ -134,7 +134,10 @@ def average_drop(masked: Doubles, original: Doubles | Floats) -> Doubles:
         arXiv 1710.11063.
     """
     before = np.asarray(original, np.float64)
-    return np.divide(np.maximum(before - masked, 0), before, out=np.full(len(before), np.nan), where=before > 0)
+    drop: Doubles = np.divide(
+        np.maximum(before - masked, 0), before, out=np.full(len(before), np.nan), where=before > 0
+    )
+    return drop
 
 
 def increase(masked: Doubles, original: Doubles | Floats) -> Doubles:

@@ -264,4 +264,5 @@ def check_share(share: float) -> None:
 def _of_maximum(flat: Floats) -> Floats:
     """(N, P) the positive part as a share of each map's maximum, which must be positive."""
     levels: Floats = np.maximum(flat, 0).astype(np.float32)
-    return levels / levels.max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
+    levels /= levels.max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
+    return levels

@@ -54,8 +54,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "regions": tuple(_IN_REGION),
     "faithfulness": _FAITHFULNESS,
 }
-"""The names of all metrics, by what they need: the map alone, the maps of the last and of the first logged epoch, regions
-of the objects, and further passes of the model."""
+"""The names of all metrics, by what they need: the map alone, those of the last and of the first logged epoch, regions
+of the objects, further passes of the model."""
 
 
 def resolve_metrics(names: Iterable[str] | None) -> tuple[str, ...]:

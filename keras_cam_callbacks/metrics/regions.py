@@ -69,7 +69,7 @@ def energy_in_region(heatmaps: Floats, masks: Masks) -> Doubles:
     """
     levels, valid = _enlarged(heatmaps, masks)
     found = np.full(len(valid), np.nan)
-    for i in np.flatnonzero(valid):
+    for i in map(int, np.flatnonzero(valid)):
         found[i] = levels[i][masks[i]].sum(dtype=np.float64) / levels[i].sum(dtype=np.float64)
     return found
 
@@ -93,7 +93,8 @@ def energy_ratio(heatmaps: Floats, masks: Masks) -> Doubles:
     """
     energy = energy_in_region(heatmaps, masks)
     share = np.asarray(masks).mean(axis=(1, 2))
-    return np.divide(energy, share, out=np.full(len(share), np.nan), where=share > 0)
+    ratio: Doubles = np.divide(energy, share, out=np.full(len(share), np.nan), where=share > 0)
+    return ratio
 
 
 def pointing(heatmaps: Floats, masks: Masks, tolerance: float = 0.0) -> Doubles:
@@ -153,7 +154,7 @@ def peak_outside(heatmaps: Floats, masks: Masks) -> Doubles:
 def region_iou(heatmaps: Floats, masks: Masks, share: float = 0.5) -> Doubles:
     """Measures how far what the map shows is the object: nothing beside it, and all of it.
 
-    IoU = |S and R| / |S or R|, S being the pixels above `share` times the map's maximum, at the size of the image. A good
+    IoU = |S and R| / |S or R|, S being the pixels above `share` times the map's maximum, at the image's size. A good
     value depends on the map's resolution and on whether the model needs all of the object; 0.3 to 0.6 is usual for a
     model that looks at it, and 0 says that the two don't meet.
 
@@ -175,7 +176,7 @@ def region_iou(heatmaps: Floats, masks: Masks, share: float = 0.5) -> Doubles:
     check_share(share)
     levels, valid = _enlarged(heatmaps, masks)
     found = np.full(len(valid), np.nan)
-    for i in np.flatnonzero(valid):
+    for i in map(int, np.flatnonzero(valid)):
         shown = levels[i] > share * np.max(heatmaps[i])
         found[i] = (shown & masks[i]).sum() / (shown | masks[i]).sum()
     return found
@@ -198,16 +199,16 @@ def _check(heatmaps: Floats, masks: Masks) -> Masks:
             f"Received: masks of shape {np.shape(masks)} for heatmaps of shape {np.shape(heatmaps)}. "
             "inside(regions, (H, W)) makes them from boxes."
         )
-    marked: Masks = np.asarray(masks).any(axis=(1, 2))
-    return ~degenerate(heatmaps) & marked
+    measurable: Masks = ~degenerate(heatmaps) & np.any(masks, axis=(1, 2))
+    return measurable
 
 
 def _enlarged(heatmaps: Floats, masks: Masks) -> tuple[dict[int, Floats], Masks]:
     """Returns the positive part of what can be measured, (H, W) float32 by row; and (N,) where that is."""
     valid = _check(heatmaps, masks)
     height, width = np.shape(masks)[1:]
-    levels = {}
-    for i in np.flatnonzero(valid):
+    levels: dict[int, Floats] = {}
+    for i in map(int, np.flatnonzero(valid)):
         positive = np.maximum(heatmaps[i], 0).astype(np.float32)
-        levels[int(i)] = cv2.resize(positive, (width, height), interpolation=cv2.INTER_LINEAR)
+        levels[i] = np.asarray(cv2.resize(positive, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     return levels, valid
