@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from keras_cam_callbacks import read_run
 from keras_cam_callbacks.demo import picture
 from keras_cam_callbacks.demo.data import COLOURS, SIDE, STICKER, make_scenes, with_stickers
-from keras_cam_callbacks.demo.training import build_convnet, fixed_batch, looking_inside, make_collections
+from keras_cam_callbacks.demo.training import build_convnet, fixed_batch, make_collections
 
 ROOT = Path(__file__).parents[1]
 # White ink on photographs darkened to 0.6: what is brighter than this is ink.
@@ -136,26 +136,6 @@ def test_fixed_batch_is_the_same_for_both_runs_and_swaps_stickers_in_pairs(colle
     outside[STICKER] = False
     assert differs.any()
     assert not differs[outside].any()
-
-
-def test_looking_inside_by_hand():
-    heatmaps = np.zeros((5, 4, 4), np.float32)
-    heatmaps[0, 1:3, 1:3] = 2  # 4 pixels of 2 inside, none outside
-    heatmaps[1, 1, 1], heatmaps[1, 0, 0], heatmaps[1, 3, 3] = 1, 3, -50  # the negative one does not count
-    heatmaps[2, 2, 2], heatmaps[2, 0, 3] = 6, 2
-    heatmaps[3] = 5  # constant
-    heatmaps[4, 0, 0] = np.nan
-    energy, peak = looking_inside(heatmaps, np.array([[1, 1, 3, 3]] * 5), side=4)
-    np.testing.assert_allclose(energy, [1, 0.25, 0.75, np.nan, np.nan])
-    np.testing.assert_allclose(peak, [1, 0, 1, np.nan, np.nan])
-
-
-def test_looking_inside_resizes_bilinearly():
-    # One row is [1, 1, 3] at twice the size [1, 1, 1, 1.5, 2.5, 3]: see the half-pixel centres of cv2.resize.
-    heatmaps = np.array([[[1, 1, 3]] * 3], np.float32)
-    energy, peak = looking_inside(heatmaps, np.array([[0, 4, 6, 6]]), side=6)
-    assert energy[0] == pytest.approx(5.5 / 10)
-    assert peak[0] == 1
 
 
 def test_convnet_has_the_stated_shape():
