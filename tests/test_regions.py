@@ -1,5 +1,6 @@
 """What people give as regions, and what becomes of it."""
 
+import keras
 import numpy as np
 import pytest
 from fits import X, Y
@@ -126,5 +127,6 @@ def test_the_size_is_that_of_the_images_in_either_layout():
     first = np.random.default_rng(0).random((2, 3, 12, 16), np.float32)
     (found, _) = make_batch(first, regions=[(0, 0, 16, 12), None]).regions
     assert found.boxes.tolist() == [[0, 0, 1, 1]]
-    with pytest.raises(ValueError, match=r"`regions` need images"):
-        make_batch(np.ones((2, 5)), regions=[None, None], display=[np.zeros((4, 4, 3), np.uint8)] * 2)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"`regions` need images.*Received: inputs of shape \(2, 5\)"):
+        make_batch(np.ones((2, 5)), model, regions=[None, None], display=[np.zeros((4, 4, 3), np.uint8)] * 2)
