@@ -146,6 +146,19 @@ def test_first_epoch_is_kept_over_fits():
     assert np.isnan(memory.records[-1].values["first_drift"]).all()
 
 
+def test_other_regions_are_another_run(tmp_path):
+    """The stored ones would not be those that the numbers are of."""
+    mask = np.zeros(SHAPE[:2], bool)
+    mask[3:9] = True
+    logger, model = GradCAMLogger((X, Y), log_dir=tmp_path, tracker="disk"), tiny_model()
+    folders = []
+    for regions in ([BOXES[0]] * 12, BOXES, [mask] * 12, [mask.copy()] * 12, [~mask] * 12, None):
+        logger.regions = regions
+        fit(logger, model=model, epochs=1)
+        folders.append(logger.directory.name)
+    assert folders == ["gradcam", "gradcam", "gradcam-2", "gradcam-2", "gradcam-3", "gradcam-4"]
+
+
 @from_keras
 def test_first_epoch_is_kept_by_a_resumed_run(tmp_path):
     fit(GradCAMLogger((X, Y), log_dir=tmp_path, tracker="disk"), model=new_model(), epochs=2)
