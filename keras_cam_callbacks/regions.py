@@ -219,7 +219,7 @@ def _region(
         if right <= left or bottom <= top:
             raise ValueError(
                 "Boxes must have their right edge to the right of the left one, and the bottom below the top. "
-                f"Received: {box} in `{label}`. Regions(boxes, 'xywh') takes widths and heights, and 'yxyx' the top first."
+                f"Received: {box} in `{label}`. Regions(boxes, 'xywh') takes widths and heights, 'yxyx' the top first."
             )
         if min(left, top) < -_ROUNDING or max(right, bottom) > 1 + _ROUNDING:
             raise ValueError(

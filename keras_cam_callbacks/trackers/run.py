@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records import EpochRecord, Floats, RunConfig
+from ..records import EpochRecord, Floats, Region, RunConfig
 from ..store import choose_directory, read_run
 from . import resolve
 from .base import Tracker
@@ -123,6 +123,7 @@ class TrackedRun:
         if old is None or self._model is None or self._model() is not model or self._log_dir != config.directory:
             return False
         same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
+        same = same and len(old.regions) == len(config.regions) and all(map(_same_region, old.regions, config.regions))
         return same and all(map(np.array_equal, old.display, config.display))
 
     def _resume(self, directory: Path, last_step: int) -> None:
@@ -170,6 +171,14 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": str(cv2.__version__),
     }
+
+
+def _same_region(one: Region | None, other: Region | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    masks = (one.mask, other.mask) if one.mask is not None and other.mask is not None else None
+    same_mask = one.mask is other.mask if masks is None else np.array_equal(*masks)
+    return same_mask and np.array_equal(one.boxes, other.boxes)
 
 
 def _uses_directory(tracker: Tracker) -> bool:
