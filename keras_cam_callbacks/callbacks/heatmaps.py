@@ -276,12 +276,12 @@ class HeatmapLogger(EpochLogger):
             )
 
 
-def _check_faithfulness(every: object, freq: int, names: Sequence[str]) -> None:
+def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> None:
     """Checks `faithfulness_freq` against `freq` and `metrics`."""
     if every is None:
         return
     check_freq("faithfulness_freq", every)
-    if int(str(every)) % freq:
+    if every % freq:
         raise ValueError(
             "`faithfulness_freq` must be a multiple of `freq`, for it is measured in epochs that are logged. "
             f"Received: faithfulness_freq={every}, freq={freq}."

@@ -148,16 +148,11 @@ def align_samples(
         have further samples, the keys of these.
 
     Raises:
-        ValueError: If no sample is common to all, pixels or labels of one differ, or a manifest is wrong.
+        ValueError: If no sample is common to all, or pixels or labels of one differ.
     """
     prints, labels = [], []
     for run in runs:
         keys, known = run.sample_keys, run.manifest["labels"]
-        if len(set(keys)) != len(keys) or not all(_is_label(label) for label in known):
-            raise ValueError(
-                "A record must have sample keys that differ, and labels that are whole numbers or null. "
-                f"Received: {run.directory}. Leave this run out."
-            )
         prints.append(dict(zip(keys, run.manifest["fingerprints"], strict=True)))
         labels.append(dict(zip(keys, known, strict=True)))
     common = tuple(key for key in prints[0] if all(key in of_run for of_run in prints))
@@ -183,10 +178,6 @@ def align_samples(
     kept = set(common)
     left = {n: tuple(key for key in of_run if key not in kept) for n, of_run in zip(names, prints, strict=True)}
     return common, tuple(told.values()), {name: keys for name, keys in left.items() if keys}
-
-
-def _is_label(label: Any) -> bool:
-    return label is None or (isinstance(label, int) and not isinstance(label, bool) and abs(label) <= _LATEST)
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -313,7 +313,9 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         listed = manifest.get(name)
         if listed is not None and not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
             raise ValueError(f"{name} must be a list of texts")
-    if not all(label is None or isinstance(label, int) for label in manifest["labels"]):
+    if len(set(manifest["sample_keys"])) != len(manifest["sample_keys"]):
+        raise ValueError("sample_keys must differ")
+    if not all(label is None or (type(label) is int and abs(label) < 2**63) for label in manifest["labels"]):
         raise ValueError("labels must be whole numbers or null")
     for name in ("prefix", "model_name", "layer", "method", "target"):
         if not isinstance(manifest.get(name, ""), str):
