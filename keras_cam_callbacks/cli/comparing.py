@@ -41,7 +41,7 @@ def report(run: Path, out: Path, max_epochs: int, view: str, force: bool) -> Non
         from ..comparison import compare as compare_runs
 
         _check_page(out, force)
-        _write_report(compare_runs([run], view=view), out, max_epochs, force)
+        _write_report(compare_runs([run], view=view), out, max_epochs)
     click.echo(plain(out))
 
 
@@ -76,7 +76,7 @@ def compare(
         need(*_REPORT, extra="report")
     with one_message():
         from ..comparison import compare as compare_runs
-        from ..store.whole import check_free, whole_file
+        from ..store.whole import check_free
 
         if out is not None:
             _check_page(out, force)
@@ -84,10 +84,9 @@ def compare(
             check_free(csv, folder=False, overwrite=force)
         comparison = compare_runs(runs, names=names or None, view=view)
         if csv is not None:
-            with whole_file(csv, overwrite=force) as file:
-                comparison.to_csv(file)
+            comparison.to_csv(csv)
         if out is not None:
-            _write_report(comparison, out, max_epochs, force)
+            _write_report(comparison, out, max_epochs)
         found = describe_comparison(comparison)
     if as_json:
         print_json(found)
@@ -106,12 +105,10 @@ def _check_page(out: Path, force: bool) -> None:
     check_free(out, folder=False, overwrite=force)
 
 
-def _write_report(comparison: Comparison, out: Path, max_epochs: int, force: bool) -> None:
+def _write_report(comparison: Comparison, out: Path, max_epochs: int) -> None:
     from ..comparison.report import write_report
-    from ..store.whole import whole_file
 
-    with whole_file(out, overwrite=force) as file:
-        written = write_report(comparison, file, max_epochs=max_epochs)
+    written = write_report(comparison, out, max_epochs=max_epochs)
     say(f"The report has {written.size / 1e6:.1f} MB and shows {len(written.epochs)} epochs.")
     for note in written.notes:
         say(note)

@@ -6,19 +6,18 @@ import base64
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from numbers import Integral
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import __version__
+from ..store.whole import whole_file
 from .glossary import entry
 from .payload import MAP_SIDE, epoch_means, make_payload, thinned
 
@@ -111,7 +110,8 @@ def write_report(
     }
     size = len(_encoded(template, content, "0.0 MB"))
     data = _encoded(template, content, f"{size / 1e6:.1f} MB")
-    _replace(path, data)
+    with whole_file(path, overwrite=True) as temporary:
+        temporary.write_bytes(data)
     return ReportFile(path, len(data), epochs, tuple(e for e in comparison.epochs if e not in set(epochs)), notes)
 
 
@@ -177,17 +177,6 @@ def _base64(data: bytes) -> str:
 def _encoded(template: jinja2.Template, content: Mapping[str, Any], size: str) -> bytes:
     # Names of files may hold what UTF-8 does not know.
     return template.render(content, size=size).encode("utf-8", "replace")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name[:40]}-{token_hex(4)}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from ..store.whole import whole_file
 from .spans import mean
 
 if TYPE_CHECKING:
@@ -108,7 +106,7 @@ def _plain(value: float) -> float | None:
 def write_csv(comparison: Comparison, path: str | Path, grain: str) -> None:
     """Writes a table as CSV; see `Comparison.to_csv`."""
     lines = rows(comparison, grain)
-    with _whole(Path(path)) as file:
+    with whole_file(Path(path), overwrite=True) as temporary, _opened(temporary) as file:
         writer = csv.writer(file)
         for i, row in enumerate(lines):
             if i == 0:
@@ -123,21 +121,13 @@ def _defused(cell: Any) -> Any:
 def write_json(comparison: Comparison, path: str | Path, grain: str) -> None:
     """Writes a table as JSON; see `Comparison.to_json`."""
     lines = rows(comparison, grain)
-    with _whole(Path(path)) as file:
+    with whole_file(Path(path), overwrite=True) as temporary, _opened(temporary) as file:
         for i, row in enumerate(lines):
             file.write(",\n" if i else "[\n")
             file.write(json.dumps(row, allow_nan=False))
         file.write("\n]\n")
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[TextIO]:
-    """Opens a file under another name beside `path`, and moves it there once all is written."""
-    temporary = path.with_name(f".{path.name[:40]}-{token_hex(4)}.tmp")
-    try:
-        # Lone surrogates, as JSON may hold them, are no UTF-8.
-        with open(temporary, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _opened(path: Path) -> TextIO:
+    # Lone surrogates, as JSON may hold them, are no UTF-8.
+    return open(path, "x", encoding="utf-8", errors="backslashreplace", newline="")

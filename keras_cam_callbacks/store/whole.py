@@ -43,7 +43,9 @@ def check_free(path: Path, *, folder: bool, overwrite: bool = False) -> None:
             "A folder for results must be empty, or not there yet: nothing is overwritten. "
             f"Received: {path}, which holds files. {next_free(path)} works."
         )
-    if folder or path.is_dir() or not overwrite:
+    if path.is_dir():
+        raise ValueError(f"A file can't be put where a folder is. Received: {path}. {next_free(path)} works.")
+    if folder or not overwrite:
         raise ValueError(
             f"An output must have a name that is free: nothing is overwritten. Received: {path}, which is there "
             f"already. {next_free(path)} works."
