@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .augmentations import AUGMENTATIONS, Augmentation
     from .callbacks import ActivationLogger, CAMLogger, FilterLogger, GradCAMLogger, HeatmapLogger
+    from .comparison import Comparison, compare
     from .explainer import explain
     from .explanation import Explanation, Explanations
     from .features import ActivationGrids, FilterPatterns, activation_grids, filter_patterns
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from .overlay import Overlay
     from .plots import plot_methods, show
     from .records import EpochRecord, RunConfig, Sample
+    from .regions import Regions
     from .sanity import SanityCheck, sanity_check
     from .store import Run, read_run
+    from .timelapse import write_timelapse
     from .trackers import DiskTracker, MemoryTracker, TensorBoardTracker, Tracker, WandbTracker
 
 __version__ = "0.1.0"
@@ -46,6 +49,7 @@ __all__ = [
     "ActivationLogger",
     "Augmentation",
     "CAMLogger",
+    "Comparison",
     "DiskTracker",
     "EpochRecord",
     "Explanation",
@@ -64,6 +68,7 @@ __all__ = [
     "Occlusion",
     "Overlay",
     "RandomCAM",
+    "Regions",
     "Run",
     "RunConfig",
     "Saliency",
@@ -76,12 +81,14 @@ __all__ = [
     "WandbTracker",
     "activation_grids",
     "build_cam_model",
+    "compare",
     "explain",
     "filter_patterns",
     "plot_methods",
     "read_run",
     "sanity_check",
     "show",
+    "write_timelapse",
 ]
 
 _HOMES = {
@@ -90,6 +97,7 @@ _HOMES = {
         ("ActivationLogger", "CAMLogger", "FilterLogger", "GradCAMLogger", "HeatmapLogger"),
         "callbacks",
     ),
+    **dict.fromkeys(("Comparison", "compare"), "comparison"),
     "explain": "explainer",
     **dict.fromkeys(("Explanation", "Explanations"), "explanation"),
     **dict.fromkeys(("ActivationGrids", "FilterPatterns", "activation_grids", "filter_patterns"), "features"),
@@ -113,8 +121,10 @@ _HOMES = {
     "Overlay": "overlay",
     **dict.fromkeys(("plot_methods", "show"), "plots"),
     **dict.fromkeys(("EpochRecord", "RunConfig", "Sample"), "records"),
+    "Regions": "regions",
     **dict.fromkeys(("SanityCheck", "sanity_check"), "sanity"),
     **dict.fromkeys(("Run", "read_run"), "store"),
+    "write_timelapse": "timelapse",
     **dict.fromkeys(("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"),
 }
 

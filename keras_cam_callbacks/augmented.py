@@ -62,7 +62,14 @@ def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: st
         shown = tuple(_augmented_display(image, augmentation, changed, name) for image in batch.display)
     else:
         shown = display_images(list(changed), batch.value_range)[0]
-    return replace(batch, inputs=inputs, display=shown, beside={"original": batch.display}, display_name="augmented")
+    return replace(
+        batch,
+        inputs=inputs,
+        display=shown,
+        beside={"original": batch.display},
+        display_name="augmented",
+        regions=(),  # Where an object has gone, a user's function doesn't tell.
+    )
 
 
 def joined_inputs(batches: Mapping[str, ValidationBatch]) -> Any:

@@ -15,8 +15,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from .display import display_images, is_displayable
+from .display import display_images, is_channels_first, is_displayable
 from .records import Image, Ints, ValidationBatch
+from .regions import resolve_regions
 
 # How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
 _LOOK_AHEAD = 64
@@ -30,6 +31,7 @@ def make_batch(
     select: str = "first",
     display: Any = None,
     sample_keys: Sequence[str] | None = None,
+    regions: Any = None,
 ) -> ValidationBatch:
     """Reads as many samples as are needed, once.
 
@@ -46,6 +48,7 @@ def make_batch(
             name, as {"original": photos, "model input": None}, where None stands for the model's input: overlays are
             drawn on the last one, and the others stand beside it in a panel.
         sample_keys: Names for the samples; by default "sample_00", "sample_01", ....
+        regions: Where the objects are, for each explained sample or for each sample of the data: see `Regions`.
 
     Returns:
         The batch.
@@ -94,6 +97,11 @@ def make_batch(
             f"`sample_keys` must hold one name for each of the {len(rows)} explained samples, all different. "
             f"Received: {len(keys)} names, {len(set(keys))} different ones."
         )
+    if regions is not None and not is_displayable(images):
+        raise ValueError(
+            "`regions` need images (samples, height, width, channels). "
+            f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
+        )
     return ValidationBatch(
         inputs=inputs,
         labels=None if labels is None else labels[rows],
@@ -103,6 +111,7 @@ def make_batch(
         value_range=value_range,
         display_name=display_name,
         beside={name: pictures for name, (pictures, _) in columns.items()},
+        regions=() if regions is None else resolve_regions(regions, rows, count, image_size(images)),
     )
 
 
@@ -131,6 +140,12 @@ def largest_input(inputs: Any) -> npt.NDArray[Any]:
     """Returns the images among a model's inputs: the array with the most axes, and of those the largest."""
     arrays: list[npt.NDArray[Any]] = [a for a in keras.tree.flatten(inputs) if a.dtype.kind in "biuf"]
     return max(arrays, key=lambda a: (a.ndim, a.size))
+
+
+def image_size(images: npt.NDArray[Any]) -> tuple[int, int]:
+    """Returns H and W of the images (N, ...) as the model takes them."""
+    height, width = images.shape[-2:] if images.ndim == 4 and is_channels_first(images[0]) else images.shape[1:3]
+    return int(height), int(width)
 
 
 @contextmanager

@@ -14,9 +14,21 @@ import numpy.typing as npt
 
 from .records import Image
 
-__all__ = ["bar_height", "clean", "text_width", "title_lines", "with_captions", "with_outputs", "wrap", "write"]
+__all__ = [
+    "NARROWEST",
+    "bar_height",
+    "clean",
+    "text_width",
+    "title_lines",
+    "with_captions",
+    "with_outputs",
+    "wrap",
+    "write",
+]
 
-_NARROWEST = 160  # px: a caption needs this much for three or four words
+NARROWEST = 160
+"""Width in px that a caption needs for three or four words."""
+
 _LINES = 2, 4, 8  # of a caption's bar: fewest, most for each line of the text, most in all
 _WEIGHT = 400  # of the TrueType font: regular
 _WHITE, _INK = (255,) * 3, (20,) * 3
@@ -36,7 +48,7 @@ def with_captions(pictures: Sequence[Image], captions: Sequence[str], fonts: Seq
         N pictures, uint8 RGB, new arrays.
     """
     texts = [
-        _caption_lines(caption, max(_NARROWEST, picture.shape[1]) - font, font)
+        _caption_lines(caption, max(NARROWEST, picture.shape[1]) - font, font)
         for caption, picture, font in zip(captions, pictures, fonts, strict=True)
     ]
     # A line more than the text has of its own: so a word more in the next epoch changes no size.
@@ -136,6 +148,14 @@ def write(picture: Image, lines: Sequence[str], left: Sequence[int], top: int, f
             cv2.putText(picture, line, start, _INK, _font(), font, _WEIGHT)
 
 
+def font_size(side: int) -> int:
+    """Height of letters in px that belongs to an image's side: of its width, or of the shorter one under titles.
+
+    However wide a panel is, its text is as large as under the image alone.
+    """
+    return max(13, round(side / 15))
+
+
 def bar_height(rows: int, font: int) -> int:
     """Height in px of a bar with room for `rows` lines."""
     return rows * _step(font) + font // 2
@@ -185,7 +205,7 @@ def _fitting(text: str, width: int, font: int, ending: str = "") -> int:
 
 def _with_bar(picture: Image, lines: Sequence[str], font: int, rows: int) -> Image:
     """The picture over a white bar with room for `rows` lines of text."""
-    margin = max(0, _NARROWEST - picture.shape[1])
+    margin = max(0, NARROWEST - picture.shape[1])
     sides = margin // 2, margin - margin // 2
     border = cv2.BORDER_CONSTANT
     out: Image = cv2.copyMakeBorder(picture, 0, bar_height(rows, font), *sides, borderType=border, value=_WHITE)

@@ -27,7 +27,7 @@ from .records import Capture, Chunk, Floats, Ints
 from .targets import Target, check_classes, confidences, explained_scores, loss_expects, single_output
 
 # What a method can need that has nothing to do with a layer.
-_WITHOUT_LAYER = {"images", "scores", "score", "gradient", "guided_gradient", "full_gradient"}
+_WITHOUT_LAYER = {"images", "scores", "score", "confidence", "gradient", "guided_gradient", "full_gradient"}
 
 
 def needs_layer(needs: Iterable[str]) -> bool:
@@ -50,6 +50,7 @@ class Capturer:
         image_layout: "channels_last" or "channels_first", as the model takes its images.
         classes: How many classes the outputs tell apart; None where they tell none.
         explained: What the explained score is, in words.
+        activated: Whether the outputs are known to come out of a softmax or sigmoid.
         scores_by_rule: For each target, whether a callable gives the scores themselves, and no classes.
         chunk: Number of samples that run at once.
         fixed: The number of samples where the model takes no other, else None.
@@ -101,7 +102,7 @@ class Capturer:
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
         self.expects = loss_expects(model)
-        self._activated = False
+        self.activated = False
         self._units: int | None = None
         self.traces = 0
         self.taps: tuple[Tap, ...] = ()
@@ -143,7 +144,7 @@ class Capturer:
                 targets=targets,
                 # A rule that names classes names the predicted ones.
                 predicted=found.get("predicted") if target.rule is None or targets is None else targets,
-                confidences=confidences(outputs, scores, targets, self._activated),
+                confidences=confidences(outputs, scores, targets, self.activated),
                 images=images,
             )
             captures.append(
@@ -299,13 +300,13 @@ class Capturer:
         self._units = None
         if output is not None and len(output.shape) <= 2:
             self._units = 1 if len(output.shape) == 1 else output.shape[1]
-        self._activated = probabilities or (logits is None and self.expects == "probabilities")
+        self.activated = probabilities or (logits is None and self.expects == "probabilities")
         regression = self._units == 1 and logits is None and self.expects is None
         self.classes = None if self._units is None or regression else max(self._units, 2)
         for target in self.targets:
             check_classes(target, self.classes)
         self.explained = "the target's score"
-        if self._needs and all(name.endswith("activation_gradient") for name in self._needs - {"images"}):
+        if self._needs and all(name.endswith("activation_gradient") for name in self._needs - {"images", "confidence"}):
             self.explained = "the layer's largest activations"
         elif all(target.rule is None for target in self.targets):
             self.explained = (

@@ -9,16 +9,26 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 
-from .captions import bar_height, text_width, title_lines, write
+from .captions import NARROWEST, bar_height, font_size, text_width, title_lines, write
 from .records import Image
 
-__all__ = ["GAP", "Column", "by_column", "checked_image", "displayed", "filled", "joined", "with_titles"]
+__all__ = [
+    "GAP",
+    "Column",
+    "by_column",
+    "checked_image",
+    "displayed",
+    "filled",
+    "image_places",
+    "joined",
+    "with_titles",
+]
 
 GAP = 4
 """Width in px of the white gap between columns."""
 
 _SMALLEST = 160  # px: images below are enlarged
-_NARROWEST = 6  # letter heights: a title needs this much width for a word
+_LETTERS = 6  # letter heights: a title needs this much width for a word
 
 Items = TypeVar("Items", bound=Sized)
 
@@ -57,7 +67,7 @@ def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: in
         for column in row:
             if not isinstance(column.title, str):
                 raise TypeError(f"A title must be a text. Received: {column.title!r}. str({column.title!r}) works.")
-        wide = [_centred(picture, max(_NARROWEST * font, picture.shape[1])) for picture, _, _ in row]
+        wide = [_centred(picture, max(_LETTERS * font, picture.shape[1])) for picture, _, _ in row]
         pictures.append(wide)
         titles.append([title_lines(t, w.shape[1], font, note) for (_, t, note), w in zip(row, wide, strict=True)])
     room = max([room, *(len(lines) for row_titles in titles for lines in row_titles)])
@@ -128,15 +138,53 @@ def checked_image(image: Image, name: str) -> Image:
 def displayed(image: Image, size: int | tuple[int, int] | None) -> Image:
     """The image at the size it is shown at, as `Overlay.size` says."""
     height, width = image.shape[:2]
-    if isinstance(size, tuple):
-        target = size[1], size[0]
-    else:
-        factor = math.ceil(_SMALLEST / max(height, width)) if size is None else size / max(height, width)
-        target = max(1, round(width * factor)), max(1, round(height * factor))
-    if target == (width, height):
+    target = _displayed_size(height, width, size)
+    if target == (height, width):
         return image
-    shrinks = target[0] < width and target[1] < height
-    return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
+    shrinks = target[0] < height and target[1] < width
+    return np.asarray(cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
+
+
+def image_places(
+    image: Image, picture: Image, *, size: int | tuple[int, int] | None, layout: str, views: int = 0
+) -> list[tuple[int, int, int, int]]:
+    """Tells where in a picture of an `Overlay` the image is, alone, as a heatmap or under one.
+
+    Args:
+        image: uint8 RGB (H, W, 3), the image.
+        picture: uint8 RGB (H', W', 3), what was drawn of it, with a caption or without.
+        size: As in `Overlay`.
+        layout: As in `Overlay`.
+        views: How many heatmaps were drawn side by side by `Overlay.draw_several`, 0 for one by `Overlay.draw`.
+
+    Returns:
+        Left, top, width and height in px, once for each column. Empty where the picture has other columns or margins
+        than these settings make: further columns beside the image, or titles that are wider than it.
+    """
+    height, width = image.shape[:2]
+    height, width = _displayed_size(height, width, size)
+    panel = layout == "panel"
+    offsets = [0] if views or panel else []
+    gap = 3 * GAP if views and panel else GAP
+    for _ in range(max(views, 1)):
+        start = offsets[-1] + width + gap if offsets else 0
+        offsets += [start, start + width + GAP] if panel else [start]
+    full = offsets[-1] + width
+    margin = picture.shape[1] - full
+    # Captions have margins beside a picture that is too narrow for them.
+    margins = {0, max(0, NARROWEST - full)}
+    # Titles widen columns that are too narrow for them.
+    is_widened = views > 0 and width < _LETTERS * font_size(min(height, width))
+    if picture.shape[0] < height or margin not in margins or is_widened:
+        return []
+    return [(margin // 2 + offset, 0, width, height) for offset in offsets]
+
+
+def _displayed_size(height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    if size is not None and not isinstance(size, int):
+        return size
+    factor = math.ceil(_SMALLEST / max(height, width)) if size is None else size / max(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _centred(picture: Image, width: int) -> Image:

@@ -8,11 +8,13 @@ from typing import Any, Literal, overload
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .batches import make_batch
 from .capture import Capturer, needs_layer
 from .explanation import Explanation, Explanations
+from .faithful import NEEDS, confidence_probe, faithfulness
 from .layers import Tap
 from .methods import Method, resolve_methods
 from .methods.fusion import Fusion, check_fusion, fused
@@ -66,8 +68,9 @@ class Explainer:
         augmentations: Any = None,
         class_names: Sequence[str] | None = None,
         batch_size: int = 32,
+        measures_faithfulness: bool = False,
     ) -> None:
-        """Checks all settings and traces the model, as `explain` describes.
+        """Checks all settings and traces the model, as `explain` describes, and if so for `faithfulness`, too.
 
         Raises:
             ValueError: If a setting does not fit the model or the batch.
@@ -95,10 +98,11 @@ class Explainer:
             joined_inputs(self._batches),
             layer_names,
             targets=[replace(each, class_index=np.tile(each.class_index, copies)) for each in targets.values()],
-            needs=[each.needs for each in methods.values()],
+            needs=[each.needs for each in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
         )
         self._views = self._make_views(methods, targets)
+        self._confidence = confidence_probe(self.capturer) if measures_faithfulness else None
         self.names = tuple(self._views)
         self.augmentations = tuple(self._augmentations)
         self.layer_name = ", ".join(dict.fromkeys(v.layer_name for v in self._views.values() if v.layer_name))
@@ -164,6 +168,13 @@ class Explainer:
             explained[name] = replace(explanations[0], augmented=augmented)
         return explained
 
+    def faithfulness(
+        self, views: Mapping[str, Explanation], names: Sequence[str]
+    ) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
+        """Measures by view whether the model needs what these heatmaps of its show; see `faithful.faithfulness`."""
+        assert self._confidence is not None, "It was made without `faithfulness`."
+        return faithfulness(self.capturer, self._confidence, views, names)
+
     def _make_views(self, methods: Mapping[str, Method], targets: Mapping[str, Target]) -> dict[str, _View]:
         """Returns a view for each method and target, named by what there are several of."""
         capturer = self.capturer
@@ -226,6 +237,7 @@ def explain(
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
+    regions: Any = ...,
     batch_size: int = ...,
 ) -> Explanations: ...
 
@@ -243,6 +255,7 @@ def explain(
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
+    regions: Any = ...,
     batch_size: int = ...,
 ) -> Explanations: ...
 
@@ -260,6 +273,7 @@ def explain(
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
+    regions: Any = ...,
     batch_size: int = ...,
 ) -> Explanation: ...
 
@@ -276,6 +290,7 @@ def explain(
     class_names: Sequence[str] | None = None,
     max_samples: int | None = None,
     display: Any = None,
+    regions: Any = None,
     batch_size: int = 32,
 ) -> Explanation | Explanations:
     """Explains images with a trained model.
@@ -299,6 +314,8 @@ def explain(
         display: What people see where it differs from the model's input: images, a function of the images, or a
             mapping from names to these or None (the model's input): the columns of a panel, of which the last is drawn
             on.
+        regions: Where the objects are, a box in px, a mask, several or None for each image (see `Regions`), so that
+            `Explanation.metrics` says how much of the heat is there.
         batch_size: Largest number of samples that run at once.
 
     Returns:
@@ -313,7 +330,7 @@ def explain(
         >>> explanation = explain(model, images, method="layercam")
         >>> pictures = explanation.overlays(Overlay(layout="panel"))
     """
-    batch = make_batch(images, model, max_samples=max_samples, display=display)
+    batch = make_batch(images, model, max_samples=max_samples, display=display, regions=regions)
     explainer = Explainer(
         model,
         batch,

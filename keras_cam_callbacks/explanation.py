@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from .batches import image_size, largest_input
 from .captions import with_outputs
-from .metrics import degenerate
+from .metrics import METRICS, degenerate, inside, measured
 from .overlay import Overlay, grid
 from .records import Floats, Image, Ints, Sample, ValidationBatch
 
@@ -56,6 +57,21 @@ class Explanation:
     def samples(self) -> tuple[Sample, ...]:
         """Returns what is known of each sample, with its caption."""
         return tuple(self._sample(i, bool(flag)) for i, flag in enumerate(degenerate(self.heatmaps)))
+
+    def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Measures the heatmaps, each by itself and against where the object is, where `regions` were given.
+
+        Returns:
+            By name (N,) float64, NaN where there is nothing to measure: "confidence", "area", "entropy", "centre_x",
+            "centre_y", "blobs"; with regions "energy_in_region", "energy_ratio", "pointing", "region_iou",
+            "peak_outside". See `keras_cam_callbacks.metrics` for what they are.
+
+        Example:
+            >>> explanation = explain(model, images, regions=boxes)
+            >>> explanation.metrics()["energy_in_region"].mean()
+        """
+        found = measured(self.heatmaps, METRICS["map"] + METRICS["regions"], masks=object_masks(self.batch))
+        return {"confidence": self.confidences.astype(np.float64), **found}
 
     def overlays(self, overlay: Overlay | None = None) -> tuple[Image, ...]:
         """Draws the heatmaps on the display images.
@@ -198,6 +214,11 @@ def pictures(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Image,
     if len(drawn) == 1:
         return drawn[0]
     return tuple(grid(of_sample, columns=1) for of_sample in zip(*drawn, strict=True))
+
+
+def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
+    """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given."""
+    return inside(batch.regions, image_size(largest_input(batch.inputs))) if batch.regions else None
 
 
 Correlations = Mapping[str, npt.NDArray[np.float64]]

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .captions import with_captions
+from .captions import font_size, with_captions
 from .columns import GAP, Column, by_column, checked_image, displayed, filled, joined, with_titles
 from .metrics import clipped, degenerate
 from .records import Floats, Image
@@ -151,7 +151,7 @@ class Overlay:
             )
         shown, columns = self._columns(images, beside, title)
         drawn = (self._drawn(*pair) for pair in zip(shown, self._levels(heatmaps, dead), strict=True))
-        fonts = [_font_size(image.shape[1]) for image in shown]
+        fonts = [font_size(image.shape[1]) for image in shown]
         if self.layout != "panel":
             pictures = [picture for (picture,) in drawn]
         elif not beside:
@@ -159,7 +159,7 @@ class Overlay:
         else:
             for row, (heat, blend) in zip(columns, drawn, strict=True):
                 row += [Column(heat, "heatmap"), Column(blend, "overlay")]
-            fonts = [_font_size(min(image.shape[:2])) for image in shown]
+            fonts = [font_size(min(image.shape[:2])) for image in shown]
             pictures = with_titles(columns, fonts, 1)
         return self._captioned(pictures, captions, fonts)
 
@@ -215,7 +215,7 @@ class Overlay:
             for row, image, level, text in rows:
                 picture = joined(self._drawn(image, level))
                 row.append(Column(picture, text, "no heatmap" if level is None else ""))
-        fonts = [_font_size(min(image.shape[:2])) for image in shown]
+        fonts = [font_size(min(image.shape[:2])) for image in shown]
         # Heatmap and overlay of one name stand closer together than those of two.
         pictures = with_titles(columns, fonts, 2, 3 * GAP if self.layout == "panel" else GAP)
         return self._captioned(pictures, captions, fonts)
@@ -358,14 +358,6 @@ def _is_real(value: object) -> TypeGuard[float]:
 
 def _is_side(value: object) -> bool:
     return isinstance(value, Integral) and _is_real(value) and int(value) > 0
-
-
-def _font_size(side: int) -> int:
-    """Height of letters in px that belongs to an image's side: of its width, or of the shorter one under titles.
-
-    However wide a panel is, its text is as large as under the image alone.
-    """
-    return max(13, round(side / 15))
 
 
 def _tops(heatmaps: Floats, dead: npt.NDArray[np.bool_], scale: str | float) -> Floats:

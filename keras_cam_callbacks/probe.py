@@ -17,18 +17,27 @@ from .biases import parts
 from .capture import Capturer
 from .layers import Tap
 from .records import Floats, Ints
-from .targets import PREDICTED, explained_scores, single_output
+from .targets import PREDICTED, confidences, explained_scores, single_output
 
 Copies = Iterable[tuple[Floats, int]]
 """Varied images (H, W, C) or activations (h, w, C), each with the row of the sample that it is a copy of."""
 
 FUNCTIONS = (
-    *("score", "layer_score", "gradient", "guided_gradient", "activation_gradient", "guided_activation_gradient"),
+    *(
+        "score",
+        "confidence",
+        "layer_score",
+        "gradient",
+        "guided_gradient",
+        "activation_gradient",
+        "guided_activation_gradient",
+    ),
     "full_gradient",
 )
 """What methods can ask for. Each takes `Copies` and their number, and yields one result for each, in their order.
 
 - score: the explained score of an image, a number.
+- confidence: the probability of the explained class for an image, a number; NaN where there is none.
 - layer_score: the score with the given activations in place of the layer's own.
 - gradient: d score / d image, (H, W, C).
 - activation_gradient: d (sum over the layer's positions of the maximum over its channels) / d image, (H, W, C).
@@ -91,7 +100,10 @@ class Probe:
             values = np.stack([value for value, _ in lot]).astype(np.float32, copy=False)
             rows = np.array([row for _, row in lot])
             classes = None if targets is None else targets[rows]
-            found = self._run(self._passes[name], values, start + rows, classes)["result"]
+            results = self._run(self._passes[name], values, start + rows, classes)
+            found = results["result"]
+            if name == "confidence":
+                found = confidences(results["outputs"], found, classes, self._capturer.activated)
             done += len(lot)
             if not shown and done < total and time.monotonic() - begin > _PATIENCE:
                 shown = True
@@ -163,9 +175,10 @@ class Probe:
                 layered = self._to_layout(values, self._tap.layout)
                 with self._engine.replaced(self._tap.layer, layered):
                     return {"result": self._score(inputs, class_index)}
-            if name == "score":
+            if name in ("score", "confidence"):
                 inputs[self._at] = self._to_input(values, whole=True)
-                return {"result": self._score(inputs, class_index)}
+                scores, outputs = self._scored(inputs, class_index)
+                return {"result": scores, "outputs": outputs} if name == "confidence" else {"result": scores}
 
             def function(images: Any) -> Any:
                 inputs[self._at] = self._to_input(images)
@@ -215,13 +228,20 @@ class Probe:
 
     def _score(self, leaves: list[Any], class_index: Any) -> Any:
         """Runs the model and returns the scores (M,) of the fixed classes, before the final activation."""
+        return self._scored(leaves, class_index)[0]
+
+    def _scored(self, leaves: list[Any], class_index: Any) -> tuple[Any, Any]:
+        """Runs the model; returns the scores (M,), and what it puts out, (M, K) float32, where it has one output."""
         capturer = self._capturer
         outputs = capturer.model(keras.tree.pack_sequence_as(capturer.inputs, leaves), training=False)
         output = single_output(outputs)
         logits = None if output is None else self._engine.find_logits(output)[0]
         # A rule that names classes named them for the samples themselves; their copies are held to these.
         rule = capturer.targets[self._target].rule if capturer.scores_by_rule[self._target] else None
-        return explained_scores(outputs, logits, class_index, rule, capturer.expects)[0]
+        scores = explained_scores(outputs, logits, class_index, rule, capturer.expects)[0]
+        if output is None or len(output.shape) > 2:
+            return scores, None
+        return scores, keras.ops.cast(output if len(output.shape) == 2 else output[:, None], "float32")
 
     def _highest(self, leaves: list[Any]) -> Any:
         """Runs the model and returns (M,): the layer's largest activation at each position, summed."""

@@ -9,10 +9,11 @@ import keras
 from models import functional, images, labels
 
 from keras_cam_callbacks import GradCAMLogger
+from keras_cam_callbacks.metrics import METRICS
 
 X, Y = images(12), labels(12)
 SAMPLES = len(X)
-NUMBERS = ["gradcam_area", "gradcam_confidence", "gradcam_degenerate", "gradcam_drift"]
+NUMBERS = sorted(f"gradcam_{name}" for group in ("map", "last", "first") for name in METRICS[group])
 
 
 @cache

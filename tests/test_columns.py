@@ -306,3 +306,53 @@ def test_columns_are_checked_where_they_are_not_drawn(layout):
 def test_faults_of_several(settings, kind, message):
     with pytest.raises(kind, match=message):
         Overlay(layout="panel").draw_several([GREY], **{"heatmaps": {"a": STEP[None]}} | settings)
+
+
+# Where the image is
+
+
+def places(image, picture, settings, views=0):
+    return columns.image_places(image, picture, size=settings.size, layout=settings.layout, views=views)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("layout", ["overlay", "mask", "panel"])
+@pytest.mark.parametrize("size", [None, 96, (130, 200)])
+@pytest.mark.parametrize("caption", [True, False])
+@pytest.mark.parametrize("shape", [(120, 160), (300, 170), (20, 30)])
+def test_the_image_is_where_it_is_said_to_be(views, layout, size, caption, shape):
+    """A bare image is found at each place; where a column is coloured, its edges are."""
+    settings = Overlay(layout=layout, size=size, caption=caption, alpha=1)
+    image = np.random.default_rng(0).integers(0, 120, (*shape, 3)).astype(np.uint8)
+    shown = columns.displayed(image, size)
+    constant = np.ones((1, 2, 2), np.float32)  # degenerate: an overlay is the bare image, a heatmap is grey
+    if views:
+        (picture,) = settings.draw_several([image], {"a": constant, "b": constant}, ["a caption"])
+    else:
+        (picture,) = settings.draw([image], constant, ["a caption"])
+    found = places(image, picture, settings, views)
+    if views and shown.shape[1] < 6 * 13:
+        assert found == []
+        return
+    columns_of_each = 2 if layout == "panel" else 1
+    assert len(found) == (1 if views or layout == "panel" else 0) + columns_of_each * max(views, 1)
+    heatmaps = {1, 3} if layout == "panel" else set()
+    for i, (left, top, width, height) in enumerate(found):
+        part = picture[top : top + height, left : left + width]
+        np.testing.assert_array_equal(part, np.full_like(shown, 225) if i in heatmaps else shown)
+
+
+def test_a_caption_centres_a_narrow_image():
+    image = plain(40, 320, 100)
+    (picture,) = Overlay().draw([image], STEP[None], ["a caption"])
+    assert places(image, picture, Overlay()) == [(30, 0, 100, 320)]
+
+
+def test_the_place_is_unknown_beside_further_columns_and_wide_titles():
+    settings = Overlay(layout="panel")
+    (picture,) = settings.draw([GREY], STEP[None], beside={"original": [GREY]})
+    assert places(GREY, picture, settings) == []
+    image = plain(40, 320, 60)
+    (picture,) = Overlay().draw_several([image], {"gradcam": STEP[None]})
+    assert places(image, picture, Overlay(), 1) == []
+    assert places(GREY, plain(0, 90, 160), Overlay()) == []

@@ -16,10 +16,10 @@ from skimage import io
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from keras_cam_callbacks import read_run
+from keras_cam_callbacks import compare, read_run
 from keras_cam_callbacks.demo import picture
 from keras_cam_callbacks.demo.data import COLOURS, SIDE, STICKER, make_scenes, with_stickers
-from keras_cam_callbacks.demo.training import build_convnet, fixed_batch, looking_inside, make_collections
+from keras_cam_callbacks.demo.training import build_convnet, fixed_batch, make_collections
 
 ROOT = Path(__file__).parents[1]
 # White ink on photographs darkened to 0.6: what is brighter than this is ink.
@@ -52,7 +52,7 @@ def test_ink_lies_inside_its_box_and_fills_it():
     scenes, _ = make_scenes(300)
     assert scenes.images.shape == (300, SIDE, SIDE, 3)
     assert scenes.images.dtype == np.uint8
-    for image, (top, left, bottom, right) in zip(scenes.images, scenes.boxes, strict=True):
+    for image, (left, top, right, bottom) in zip(scenes.images, scenes.boxes, strict=True):
         rows, columns = np.nonzero((image > BRIGHT).all(axis=-1))
         assert top <= rows.min()
         assert rows.max() < bottom
@@ -63,7 +63,7 @@ def test_ink_lies_inside_its_box_and_fills_it():
 
 
 def test_boxes_are_squares_of_the_stated_sides_off_the_sticker(collections):
-    top, left, bottom, right = collections.honest.boxes.T
+    left, top, right, bottom = collections.honest.boxes.T
     assert np.array_equal(bottom - top, right - left)
     assert set(bottom - top) == set(range(32, 53))
     assert ((top >= 0) & (left >= 0) & (bottom <= SIDE) & (right <= SIDE)).all()
@@ -77,7 +77,7 @@ def test_digits_of_validation_scenes_are_in_no_training_scene():
 
     def recognised(scenes):
         found = []
-        for image, (top, left, bottom, right) in zip(scenes.images, scenes.boxes, strict=True):
+        for image, (left, top, right, bottom) in zip(scenes.images, scenes.boxes, strict=True):
             grey = image[top:bottom, left:right].min(axis=-1).astype(np.float32)
             found.append(cv2.resize(np.maximum(grey - 120, 0), (10, 10), interpolation=cv2.INTER_AREA).ravel())
         return set((np.array(found) @ inks.T).argmax(axis=1))
@@ -138,26 +138,6 @@ def test_fixed_batch_is_the_same_for_both_runs_and_swaps_stickers_in_pairs(colle
     assert not differs[outside].any()
 
 
-def test_looking_inside_by_hand():
-    heatmaps = np.zeros((5, 4, 4), np.float32)
-    heatmaps[0, 1:3, 1:3] = 2  # 4 pixels of 2 inside, none outside
-    heatmaps[1, 1, 1], heatmaps[1, 0, 0], heatmaps[1, 3, 3] = 1, 3, -50  # the negative one does not count
-    heatmaps[2, 2, 2], heatmaps[2, 0, 3] = 6, 2
-    heatmaps[3] = 5  # constant
-    heatmaps[4, 0, 0] = np.nan
-    energy, peak = looking_inside(heatmaps, np.array([[1, 1, 3, 3]] * 5), side=4)
-    np.testing.assert_allclose(energy, [1, 0.25, 0.75, np.nan, np.nan])
-    np.testing.assert_allclose(peak, [1, 0, 1, np.nan, np.nan])
-
-
-def test_looking_inside_resizes_bilinearly():
-    # One row is [1, 1, 3] at twice the size [1, 1, 1, 1.5, 2.5, 3]: see the half-pixel centres of cv2.resize.
-    heatmaps = np.array([[[1, 1, 3]] * 3], np.float32)
-    energy, peak = looking_inside(heatmaps, np.array([[0, 4, 6, 6]]), side=6)
-    assert energy[0] == pytest.approx(5.5 / 10)
-    assert peak[0] == 1
-
-
 def test_convnet_has_the_stated_shape():
     model = build_convnet(7)
     assert [model.get_layer(f"conv_{block}").filters for block in (1, 2, 3, 4)] == [16, 32, 64, 96]
@@ -170,14 +150,18 @@ def test_the_demo_writes_what_it_names(finished):
     named = [line.split("  ")[-1].strip() for line in printed.splitlines() if "  the demo/" in line]
     assert named == [
         "the demo/honest_and_shortcut.jpg",
+        "the demo/report.html",
         "the demo/honest/gradcam",
         "the demo/shortcut/gradcam",
         "the demo/transfer/gradcam",
     ]
     assert all((folder / name).exists() for name in named)
     lines = [line for line in printed.splitlines() if "  the demo/" in line or "open this page" in line]
-    assert lines[0] == "Open this picture first    the demo/honest_and_shortcut.jpg"
-    assert lines[1] == "and open this page         http://localhost:6006"
+    assert lines[:3] == [
+        "Open this picture first    the demo/honest_and_shortcut.jpg",
+        "Every epoch of both runs   the demo/report.html",
+        "and open this page         http://localhost:6006",
+    ]
     # A shell that knows of no environment can run it.
     (command,) = re.findall(r"run this +(.+ --logdir 'the demo' --samples_per_plugin images=1000)\n", printed)
     done = subprocess.run(
@@ -185,12 +169,39 @@ def test_the_demo_writes_what_it_names(finished):
     )
     assert done.returncode == 0, done.stderr
     assert "the demo/honest/gradcam" in done.stdout
-    for name in named[1:]:
+    for name in named[2:]:
         events = EventAccumulator(str(folder / name), size_guidance={"tensors": 0}).Reload()
         steps = [event.step for event in events.Tensors("gradcam/confidence")]
         assert steps == [epoch.step for epoch in read_run(folder / name).epochs]
     rows = [line for line in printed.splitlines() if line.startswith(("│ honest", "│ shortcut", "│ anywhere"))]
     assert len(rows) == 3
+
+
+def test_the_records_say_where_the_digits_are_and_how_much_heat_is_there(finished):
+    _, folder = finished
+    run = read_run(folder / "the demo" / "shortcut")
+    boxes = np.array([region.boxes[0] for region in run.regions()])
+    collections = make_collections(200, seed=0)
+    scenes, _ = fixed_batch(collections.honest_validation)
+    np.testing.assert_allclose(boxes * SIDE, scenes.boxes)
+    for epoch in run.epochs:
+        energy = []
+        for heatmap, (left, top, right, bottom) in zip(epoch.heatmaps(), scenes.boxes, strict=True):
+            level = cv2.resize(np.maximum(heatmap, 0), (SIDE, SIDE)).astype(np.float64)
+            energy.append(level[top:bottom, left:right].sum() / level.sum() if level.any() else np.nan)
+        np.testing.assert_allclose(epoch.values()["energy_in_region"], energy, atol=1e-6)
+        assert epoch.scalars["energy_in_region"] == pytest.approx(np.nanmean(energy), abs=1e-6)
+
+
+def test_the_page_compares_both_runs(finished):
+    printed, folder = finished
+    comparison = compare([folder / "the demo" / name for name in ("honest", "shortcut")])
+    words = " ".join(printed.split())
+    assert all(f"- {line} " in words for line in comparison.summary().splitlines())
+    assert "energy_in_region" in comparison.scalars
+    page = (folder / "the demo" / "report.html").read_text("utf-8")
+    assert "honest" in page
+    assert "3_other_sticker" in page
 
 
 def test_both_runs_saw_the_same_pixels_from_the_same_first_weights(finished):

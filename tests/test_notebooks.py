@@ -44,6 +44,13 @@ def retina(printed, folder):
     assert len(re.findall(r"heat on the disc \d\.\d\d, disc's area \d\.\d\d", printed)) == 2
 
 
+def compare_runs(printed, folder):
+    rows = re.findall(r"^ +(\d) +(\d\.\d\d) +(\d\.\d\d) +(\d\.\d\d) +(\d\.\d\d)$", printed, re.MULTILINE)
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert {"honest", "shortcut"} <= set(re.findall(r"'run': '(\w+)'", printed))
+    assert (folder / "logs" / "report.html").stat().st_size > 1e6
+
+
 @dataclass
 class Notebook:
     """How a notebook is tested.
@@ -64,6 +71,7 @@ class Notebook:
 NOTEBOOKS = {
     "quickstart": Notebook({"IMAGES": 200, "EPOCHS": 2}, 6, "explained layer: base/relu_4", quickstart),
     "methods": Notebook({"IMAGES": 200, "EPOCHS": 1, "COPIES": 3, "MEASURED": 2}, 7, "(no preference)", methods),
+    "compare_runs": Notebook({"IMAGES": 200, "EPOCHS": 2}, 2, "stopped after 2 of 2 epochs", compare_runs),
     "retina": Notebook(
         {"CROPS": 10, "EPOCHS": 1, "BATCH": 5, "SIDE": 64, "OPTIMIZER": "sgd"},
         4,

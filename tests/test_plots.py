@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import weakref
@@ -213,12 +214,11 @@ def test_importing_loads_no_matplotlib():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     package = Path(keras_cam_callbacks.__file__).parent
+    # At its top; others name it for types, or where they draw.
     naming = [
-        path.name
-        for path in package.rglob("*.py")
-        if "import matplotlib" in (text := path.read_text()) or "from matplotlib" in text
+        path.name for path in package.rglob("*.py") if re.search(r"^(import|from) matplotlib", path.read_text(), re.M)
     ]
-    assert sorted(naming) == ["figures.py", "plots.py"]  # plots.py for types alone.
+    assert naming == ["figures.py"]
 
 
 @pytest.mark.parametrize("with_samples_axis", [False, True])

@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ from PIL import Image
 from sample_records import make_config, make_record, picture, sample_keys
 from wandb_log import read_log
 
+from keras_cam_callbacks.records import Region
 from keras_cam_callbacks.store import read_run
 from keras_cam_callbacks.trackers import (
     TRACKERS,
@@ -48,7 +50,7 @@ def read_events(directory):
                 width, height, data = value
                 assert opened(data).shape == (int(height), int(width), 3)
                 images.setdefault(tag, []).append((event.step, data))
-            else:
+            elif plugin != "custom_scalars":
                 assert plugin == "scalars"
                 scalars.setdefault(tag, []).append((event.step, float(value)))
     return images, scalars
@@ -171,6 +173,62 @@ def test_every_tracker_keeps_what_it_is_given(tmp_path, name, image_format):
     ]
 
 
+def table_in_wandb(log):
+    """The values of each epoch by name, None for NaN."""
+    tables = []
+    for row in log.rows_with("gradcam_table"):
+        stored = json.loads((log.files / row["gradcam_table"]["path"]).read_text("utf-8"))
+        columns = dict(zip(stored["columns"], zip(*stored["data"], strict=True), strict=True))
+        tables.append({name: list(columns[name]) for name in stored["columns"][6:-1]})
+    return tables
+
+
+def boxes_in_wandb(log):
+    """The boxes of each image of the first epoch, None for none."""
+    entries = log.rows[0]["gradcam/overlays"]["all_boxes"]
+    files = [entry and json.loads((log.files / entry["region"]["path"]).read_text("utf-8")) for entry in entries]
+    sides = "minX", "minY", "maxX", "maxY"
+    return [file and [[box["position"][side] for side in sides] for box in file["box_data"]] for file in files]
+
+
+@pytest.mark.parametrize("name", sorted(set(TRACKERS) - {"tensorboard"}))
+def test_trackers_keep_values_and_regions(tmp_path, name):
+    """Numbers of each sample, NaN among them, and where the objects are; TensorBoard has no place for either."""
+    run = wandb_run() if name == "wandb" else None
+    tracker = WandbTracker(table=True) if run else TRACKERS[name]()
+    boxes = [None, [[0.25, 0.5, 0.75, 1.0]], [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]]
+    regions = tuple(each and Region(np.array(each, float)) for each in boxes)
+    config = make_config(tmp_path / "run", regions=regions, overlay={"layout": "overlay", "size": (24, 32)})
+    nan = math.nan
+    values = [
+        {"drift": [nan, nan, nan], "pointing": [0.0, 1.0, nan]},
+        {"drift": [0.5, nan, 0.25], "pointing": [1.0, 1.0, nan]},
+    ]
+    records = [
+        make_record(step, values={metric: np.array(row) for metric, row in each.items()})
+        for step, each in enumerate(values)
+    ]
+    tracker.start(config)
+    for record in records:
+        tracker.log(record)
+    tracker.finish()
+
+    log = finished_log(run) if run else None
+    read = {
+        "disk": lambda: [epoch.values() for epoch in read_run(config.directory).epochs],
+        "memory": lambda: [record.values for record in tracker.records],
+        "wandb": lambda: table_in_wandb(log),
+    }[name]()
+    plain = [{metric: [nan if x is None else float(x) for x in row] for metric, row in each.items()} for each in read]
+    assert repr(plain) == repr(values)
+    kept = {
+        "disk": lambda: [region and region.boxes.tolist() for region in read_run(config.directory).regions()],
+        "memory": lambda: [region and region.boxes.tolist() for region in tracker.config.regions],
+        "wandb": lambda: boxes_in_wandb(log),
+    }[name]()
+    assert kept == boxes
+
+
 @pytest.mark.parametrize("name", sorted(set(TRACKERS) - {"memory"}))
 def test_what_is_logged_is_there_without_finish(tmp_path, name):
     """After Ctrl-C in fit, finish is never called; then the process dies."""
@@ -224,6 +282,18 @@ def test_disk_goes_on_after_a_second_start_in_another_folder(tmp_path):
         tracker.log(make_record(0))
         tracker.finish()
     assert len(read_run(tmp_path / "one").epochs) == len(read_run(tmp_path / "two").epochs) == 1
+
+
+def test_disk_reads_back_what_is_not_finite(tmp_path):
+    """Of samples as it was, means as NaN: JSON has no infinities."""
+    tracker, config = DiskTracker(), make_config(tmp_path / "run")
+    values = np.array([np.nan, np.inf, -np.inf])
+    scalars = {"drift": np.nan, "moved": np.inf, "area": np.float32(0.25)}
+    tracker.start(config)
+    tracker.log(make_record(0, scalars=scalars, values={"moved": values}))
+    (epoch,) = read_run(config.directory).epochs
+    assert repr(epoch.scalars) == "{'drift': nan, 'moved': nan, 'area': 0.25}"
+    np.testing.assert_array_equal(epoch.values()["moved"], values)
 
 
 # ---- Beside Keras' and W&B's own callbacks -----------------------------------------------------------------
@@ -337,7 +407,42 @@ def test_tensorboard_follows_the_run_to_another_folder(tmp_path):
     ]
 
 
-def test_tensorboard_serves_the_images(tmp_path):
+def test_tensorboard_draws_numbers_together_by_what_they_answer(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    tracker = TensorBoardTracker()
+    tracker.start(make_config(tmp_path / "run", prefix="my.cam"))
+    names = ["a_drift", "b_drift", "first_drift", "a_first_drift", "flare_correlation", "energy_in_region"]
+    for step, count in enumerate((5, 5, 6)):
+        tracker.log(make_record(step, scalars=dict.fromkeys(names[:count], 0.5)))
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"tensors": 0}).Reload()
+    written = events.Tensors("custom_scalars__config__")
+    # Again only where there are numbers that it lacks, such as a second fit's.
+    assert [event.step for event in written] == [0, 2]
+    page = Layout.FromString(written[-1].tensor_proto.string_val[0])
+    tags = [*(f"my.cam/{name}" for name in names), "mycam/drift", "other/my.cam/drift"]
+    found = {
+        chart.title: [
+            tag for tag in [*tags, "mycam/drift", "other/my.cam/drift"] if re.match(chart.multiline.tag[0], tag)
+        ]
+        for category in page.category
+        for chart in category.chart
+    }
+    assert found == {
+        "energy in region": ["my.cam/energy_in_region"],
+        "drift": ["my.cam/a_drift", "my.cam/b_drift"],
+        "first drift": ["my.cam/first_drift", "my.cam/a_first_drift"],
+    }
+    assert page.category[0].title == "my.cam: does it look at the object?"
+    tracker = TensorBoardTracker()
+    tracker.start(make_config(tmp_path / "none"))
+    tracker.log(make_record(0, scalars={"novelty": 1}))
+    events = EventAccumulator(str(tmp_path / "none"), size_guidance={"tensors": 0}).Reload()
+    assert sorted(events.Tags()["tensors"])[-1] == "gradcam/sample_02"
+
+
+def test_tensorboard_serves_images_and_charts(tmp_path):
     keys = ("sample_00", "cat/ü 🐱")
     tracker = TensorBoardTracker()
     tracker.start(make_config(tmp_path / "gradcam", keys=keys))
@@ -367,6 +472,18 @@ def test_tensorboard_serves_the_images(tmp_path):
                     data = _get(f"{plugin}/individualImage?{entry['query']}")
                     assert data == record.encoded[row]
                     assert np.abs(opened(data).astype(int) - record.overlays[row]).max() <= 12
+            plugin = f"http://127.0.0.1:{port}/data/plugin/custom_scalars"
+            charts = {
+                chart["title"]: chart["multiline"]["tag"]
+                for category in json.loads(_get(f"{plugin}/layout"))["category"]
+                for chart in category["chart"]
+            }
+            assert sorted(charts) == ["area", "drift"]
+            query = urlencode({"run": "gradcam", "tag": charts["drift"][0]})
+            drawn = json.loads(_get(f"{plugin}/scalars?{query}"))["tag_to_events"]
+            assert {tag: [value for *_, value in events] for tag, events in drawn.items()} == {
+                "gradcam/drift": [0, 0.25, 0.5]
+            }
         finally:
             server.terminate()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb.proto.wandb_internal_pb2 import FilesItem, Record
 
 _BLOCK = 32 * 1024
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
@@ -42,12 +42,23 @@ def _payloads(data: bytes) -> Iterator[bytes]:
 
 @dataclass
 class WandbLog:
-    """What a run logged: history rows, config, and metric definitions as (glob or name, step metric)."""
+    """What a run logged.
+
+    Attributes:
+        files: The folder of the run's files.
+        rows: The history.
+        config: The config.
+        metrics: Metric definitions as (glob or name, step metric).
+        summary: What the summary was updated to, row by row.
+        saved: Files or globs of them that were told to be uploaded, with when.
+    """
 
     files: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     metrics: list[tuple[str, str]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    saved: list[tuple[str, str]] = field(default_factory=list)
 
     def rows_with(self, key: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if key in row]
@@ -73,6 +84,10 @@ def read_log(sync_dir: str | Path) -> WandbLog:
             _set(log.config, record.run.config.update)
         elif kind == "metric":
             log.metrics.append((record.metric.glob_name or record.metric.name, record.metric.step_metric))
+        elif kind == "summary":
+            _set(log.summary, record.summary.update)
+        elif kind == "files":
+            log.saved += [(item.path, FilesItem.PolicyType.Name(item.policy)) for item in record.files.files]
     return log
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import __version__
 from ..batches import make_batch
+from ..metrics import worst
 from ..overlay import Overlay
 from ..records import EpochRecord, RunConfig, ValidationBatch
 from ..trackers import Tracker
@@ -45,8 +46,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     def __init__(self, *, tracker: Any, log_dir: str | Path, freq: int, prefix: str, on_error: str) -> None:
         super().__init__()
-        if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
-            raise ValueError(f"`freq` must be a positive integer. Received: {freq!r}.")
+        check_freq("freq", freq)
         if on_error not in ("warn", "raise"):
             raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
         self.tracker = tracker
@@ -80,6 +80,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._source: Any = None  # None before the first fit, after each, and once it has failed
         self._starts = True
         self._first_epoch = 0
+        self._is_last = False  # whether the epoch that is logged is the last of the fit
         self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EpochLogger:
@@ -124,9 +125,9 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             self.on_train_begin()
         self.on_epoch_begin(epoch)
         step = self._run.count(epoch)
-        last = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
-        self._due = None
-        if epoch % self.freq == 0 or epoch == self._first_epoch or last:
+        ends = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
+        self._is_last, self._due = bool(ends), None
+        if self._is_due(epoch, self.freq):
             self._log_guarded(epoch, step, logs)
         else:
             self._due = epoch, step
@@ -134,11 +135,16 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Ends the fit for the trackers and lets go of the traced model; another fit may follow."""
         if self._due is not None:  # Another callback has ended the fit between two logged epochs.
+            self._is_last = True
             self._log_guarded(*self._due, None)
             self._due = None
         self._run.finish()
         self._source = None
         self._starts = True
+
+    def _is_due(self, epoch: int, freq: int) -> bool:
+        """Tells whether something that is done every so many epochs is due, as it is in the first and the last one."""
+        return epoch % freq == 0 or epoch == self._first_epoch or self._is_last
 
     def _checked_source(self, model: Any) -> Any:
         if model is None:
@@ -166,8 +172,8 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         scalars, record = self._record(source, epoch, step)
         if logs is not None:
             # EarlyStopping and ModelCheckpoint would keep the NaN of a first epoch's drift as the best for ever.
-            drifts = {name for name, value in scalars.items() if name.endswith("drift") and np.isnan(value)}
-            logs.update({f"{self.prefix}_{name}": np.inf if name in drifts else scalars[name] for name in scalars})
+            found = {name: worst(name) if np.isnan(value) else value for name, value in scalars.items()}
+            logs.update({f"{self.prefix}_{name}": value for name, value in found.items()})
         if self._run.is_tracked:
             self._run.log(record())
 
@@ -186,6 +192,12 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
                 f"{what} failed and is switched off until the next fit; training goes on. "
                 f"{type(error).__name__}: {error}"
             )
+
+
+def check_freq(name: str, freq: object) -> None:
+    """Raises ValueError for what is no number of epochs."""
+    if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {freq!r}.")
 
 
 def check_overlay(overlay: object) -> None:

@@ -11,24 +11,36 @@ from typing import Any
 import numpy as np
 
 from ..explainer import Explainer
-from ..explanation import Explanation, Explanations, pictures
+from ..explanation import Explanation, Explanations, object_masks, pictures
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import area, degenerate, degenerate_cause, drift
+from ..metrics import METRICS, degenerate, degenerate_cause, measured, resolve_metrics
 from ..overlay import Overlay, encode
 from ..records import EpochRecord, Floats, RunConfig, View
-from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
+from .base import EpochLogger, KeptBatch, check_freq, check_overlay, kept_batch, run_config
 
 
 class HeatmapLogger(EpochLogger):
     """Computes heatmaps on one fixed validation batch at epoch ends and sends them to trackers.
 
-    Put it before callbacks that monitor its numbers: they are added to Keras' `logs` as `<prefix>_confidence` (mean
-    probability of the explained class), `<prefix>_area` (share of the map above half of its maximum),
-    `<prefix>_drift` (1 - Pearson correlation with the last logged epoch; where there is nothing to compare with, as in
-    the first, NaN in records and infinite in `logs`) and `<prefix>_degenerate` (number of maps that explain nothing).
-    With several methods or targets each has its own: `<prefix>_layercam_drift`, `<prefix>_true_area`,
-    `<prefix>_layercam_true_area`.
+    Put it before callbacks that monitor its numbers: they are means over the samples, in records and trackers under the
+    names of `keras_cam_callbacks.metrics.METRICS`, and in Keras' `logs` as `<prefix>_<name>`:
+
+    - of the map: `confidence` (probability of the explained class), `area` (share of the map above half of its
+      maximum), `entropy`, `centre_x`, `centre_y`, `blobs`, and `degenerate` (number of maps that explain nothing);
+    - against the last logged epoch: `drift` (1 - Pearson correlation), `spearman`, `top_iou` (overlap of the top
+      fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`; against the run's first
+      logged epoch the same with `first_` before them;
+    - with `regions`: `energy_in_region` (share of the heat on the object), `energy_ratio` (to chance), `pointing`
+      (share of peaks on the object), `region_iou`, `peak_outside`;
+    - with `faithfulness_freq`: `insertion`, `deletion`, `average_drop`, `increase`.
+
+    Where there is nothing to measure or to compare with, as with the last epoch in the first, a number is NaN in
+    records. In `logs` it is then infinite in the direction that is worse, for all but those of the map alone, because
+    EarlyStopping and ModelCheckpoint would keep a NaN as the best for ever. Keras' progress bar prints all of `logs`:
+    name those that you watch in `metrics` to keep its line short. With several methods or targets each has its own:
+    `<prefix>_layercam_drift`, `<prefix>_true_area`, `<prefix>_layercam_true_area`.
+
     One instance serves several fits. They are one run as long as they explain the same model, layer, method, target
     and samples; where you change one of these, or have built the model anew, another run begins. Several instances in
     one fit need prefixes that differ.
@@ -62,6 +74,16 @@ class HeatmapLogger(EpochLogger):
             `<prefix>_<name>_correlation` (mean correlation with the map without augmentation, over the pixels that both
             have) and `<prefix>_<name>_unchanged` (share of predictions that stay). Each costs one more explanation of
             the batch.
+        metrics: Names of the metrics that are computed and logged, such as ["drift", "energy_in_region"]; None for all
+            that can be. The numbers of augmentations are logged in any case.
+        regions: Where the objects are: for each explained sample, or for each of the data, a box (left, top, right,
+            bottom) in px of the model's input, several boxes, a mask, several masks, a dict with "boxes" and "masks",
+            or None where it is not known. Boxes in other formats: `Regions(boxes, "rel_xyxy")`. They concern the images
+            without augmentation.
+        faithfulness_freq: Measure every so many epochs, and in the first and the last one, whether the model needs what
+            the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the batch for each view: 16 steps of
+            insertion into the blurred image, 16 of deletion to its mean colour, and one of the masked image. None for
+            never.
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, a function, or some of these by name.
         overlay: How overlays are drawn.
@@ -98,6 +120,9 @@ class HeatmapLogger(EpochLogger):
         sample_keys: Sequence[str] | None = None,
         fuse: Fusion | None = None,
         augmentations: Any = None,
+        metrics: Sequence[str] | None = None,
+        regions: Any = None,
+        faithfulness_freq: int | None = None,
         freq: int = 1,
         display: Any = None,
         overlay: Overlay | None = None,
@@ -114,6 +139,11 @@ class HeatmapLogger(EpochLogger):
                 'prefix="my_method" would log my_method_drift.'
             )
         super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix or name, on_error=on_error)
+        self._names = resolve_metrics(metrics)
+        _check_faithfulness(faithfulness_freq, freq, self._names)
+        self.metrics = metrics
+        self.regions = regions
+        self.faithfulness_freq = faithfulness_freq
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
@@ -149,11 +179,14 @@ class HeatmapLogger(EpochLogger):
         return views[""] if list(views) == [""] else Explanations(views)
 
     def _make_source(self, model: Any) -> Explainer:
-        settings = {name: getattr(self, name) for name in ("max_samples", "select", "display", "sample_keys")}
+        settings = {
+            name: getattr(self, name) for name in ("max_samples", "select", "display", "sample_keys", "regions")
+        }
         self._kept = kept_batch(self._kept, self.validation_data, model, **settings)
         names = ("method", "target", "fuse", "augmentations", "class_names", "batch_size")
         settings = {name: getattr(self, name) for name in names}
-        return Explainer(model, self._kept.batch, self.layer_name, **settings)
+        faithful = self.faithfulness_freq is not None
+        return Explainer(model, self._kept.batch, self.layer_name, measures_faithfulness=faithful, **settings)
 
     def _description(self, source: Explainer, config: RunConfig) -> str:
         return (
@@ -173,6 +206,7 @@ class HeatmapLogger(EpochLogger):
             target=source.target,
             views=() if source.names == ("",) else source.names,
             augmentations=source.augmentations,
+            regions=self._kept.batch.regions,
         )
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
@@ -180,27 +214,31 @@ class HeatmapLogger(EpochLogger):
         views = source()
         values: dict[str, Any] = {}
         scalars: dict[str, float] = {}
+        masks = object_masks(next(iter(views.values())).batch)
+        faithful: dict[str, dict[str, Any]] = {}
+        if self.faithfulness_freq and self._is_due(epoch, self.faithfulness_freq):
+            faithful = source.faithfulness(views, self._names)
         for name, view in views.items():
             dead = degenerate(view.heatmaps)
             self._warn_degenerate(name, view.heatmaps, dead, epoch)
-            previous = self._run.last_heatmaps.get(name)
-            if previous is None or previous.shape != view.heatmaps.shape:
-                previous = np.full_like(view.heatmaps, np.nan)
-            found = {
-                **view.values,
-                "confidence": view.confidences,
-                "area": area(view.heatmaps),
-                "drift": drift(view.heatmaps, previous),
-            }
+            nothing = np.full_like(view.heatmaps, np.nan)
+            last, first = (kept.get(name, nothing) for kept in (self._run.last_heatmaps, self._run.first_heatmaps))
+            found: dict[str, Any] = dict(view.values)
+            if "confidence" in self._names:
+                found["confidence"] = view.confidences
+            found |= measured(view.heatmaps, self._names, last=last, first=first, masks=masks)
+            found |= faithful.get(name, {})
             for augmentation, augmented in view.augmented.items():
                 found[f"{augmentation}_correlation"] = augmented.correlation
                 if augmented.unchanged is not None:
                     found[f"{augmentation}_unchanged"] = augmented.unchanged
             self._run.last_heatmaps[name] = view.heatmaps
+            self._run.first_heatmaps.setdefault(name, view.heatmaps)
             lead = f"{name}_" if name else ""
             values |= {lead + metric: of_samples for metric, of_samples in found.items()}
             scalars |= {lead + metric: _mean(of_samples) for metric, of_samples in found.items()}
-            scalars[lead + "degenerate"] = float(dead.sum())
+            if "degenerate" in self._names:
+                scalars[lead + "degenerate"] = float(dead.sum())
         return scalars, partial(self._drawn, views, epoch, step, scalars, values)
 
     def _drawn(
@@ -236,6 +274,23 @@ class HeatmapLogger(EpochLogger):
                 f"{sum(flags)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in epoch "
                 f"{epoch}; they are drawn as the bare image. {cause}"
             )
+
+
+def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> None:
+    """Checks `faithfulness_freq` against `freq` and `metrics`."""
+    if every is None:
+        return
+    check_freq("faithfulness_freq", every)
+    if every % freq:
+        raise ValueError(
+            "`faithfulness_freq` must be a multiple of `freq`, for it is measured in epochs that are logged. "
+            f"Received: faithfulness_freq={every}, freq={freq}."
+        )
+    if not set(names) & set(METRICS["faithfulness"]):
+        raise ValueError(
+            f"With `faithfulness_freq`, `metrics` must name at least one of {', '.join(METRICS['faithfulness'])}. "
+            f"Received: {', '.join(names) or 'none'}."
+        )
 
 
 def _signature_without(name: str) -> inspect.Signature:

@@ -49,7 +49,7 @@ class Scenes:
     Attributes:
         images: (N, 96, 96, 3) uint8 RGB.
         labels: (N,) int64 in [0, 9], the digit.
-        boxes: (N, 4) int64, top, left, bottom, right of the digit in px; bottom and right are exclusive.
+        boxes: (N, 4) int64, left, top, right, bottom of the digit in px; right and bottom are exclusive.
         stickers: (N,) int64, index of the sticker's colour in `COLOURS`; -1 for no sticker.
     """
 
@@ -145,5 +145,5 @@ def _compose(
             y, x = (moved, x) if rng.integers(2) else (y, moved)
         place = scene[y : y + side, x : x + side]
         place += (255 - place) * ink
-        images[i], boxes[i] = np.rint(scene), (y, x, y + side, x + side)
+        images[i], boxes[i] = np.rint(scene), (x, y, x + side, y + side)
     return Scenes(images, labels, boxes, np.full(count, -1, np.int64))

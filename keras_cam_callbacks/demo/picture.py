@@ -38,7 +38,7 @@ def draw_runs(
         headings: For each run, a title and a line below it.
         rows: Which samples to show.
         names: What each of the chosen samples is.
-        boxes: (len(rows), 4) int64, top, left, bottom, right of their objects, in px of the display image.
+        boxes: (len(rows), 4) int64, left, top, right, bottom of their objects, in px of the display image.
 
     Returns:
         uint8 RGB (H, W, 3).
@@ -99,7 +99,7 @@ def _put_column(
 
 
 def _frame(tile: Image, box: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
-    top, left, bottom, right = (round(side) for side in box)
+    left, top, right, bottom = (round(side) for side in box)
     for colour, width in ((_BLACK, 4), (_WHITE, 2)):
         cv2.rectangle(tile, (left, top), (right - 1, bottom - 1), colour, width)
 

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from ..callbacks import GradCAMLogger
 from ..explainer import explain
-from ..metrics import degenerate
-from ..records import Floats, Ints
 from .data import COLOURS, Scenes, make_scenes, with_stickers
 
 __all__ = [
@@ -24,7 +20,6 @@ __all__ = [
     "Result",
     "build_convnet",
     "fixed_batch",
-    "looking_inside",
     "make_collections",
     "measure",
     "run_collection",
@@ -32,7 +27,6 @@ __all__ = [
     "train_and_log",
 ]
 
-Doubles = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 """Told the run's name, the batches that are done and all batches of the run."""
 
@@ -159,35 +153,6 @@ def train_and_log(
     )
 
 
-def looking_inside(heatmaps: Floats, boxes: Ints, side: int = 96) -> tuple[Doubles, Doubles]:
-    """Measures whether heatmaps are high inside a box: the energy-based and the original pointing game.
-
-    energy = sum of relu(map) inside the box / sum of relu(map), with the map resized bilinearly to the image.
-
-    Args:
-        heatmaps: (N, h, w) float32, raw.
-        boxes: (N, 4) int64, top, left, bottom, right in px of the image.
-        side: Height and width of the image in px.
-
-    Returns:
-        (N,) energy in [0, 1]; (N,) 1 where the maximum is inside the box and 0 where it is not. Both are NaN
-        where a map is degenerate.
-
-    Reference:
-        Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, arXiv 1608.00507 (pointing
-        game). Wang et al., Score-CAM, CVPR Workshops 2020, arXiv 1910.01279 (energy).
-    """
-    energy, peak = np.full((2, len(heatmaps)), np.nan)
-    for i in np.flatnonzero(~degenerate(heatmaps)):
-        level = cv2.resize(np.maximum(heatmaps[i], 0), (side, side), interpolation=cv2.INTER_LINEAR)
-        inside = np.zeros((side, side), bool)
-        top, left, bottom, right = boxes[i]
-        inside[top:bottom, left:right] = True
-        energy[i] = level[inside].sum(dtype=np.float64) / level.sum(dtype=np.float64)
-        peak[i] = inside.flat[level.argmax()]
-    return energy, peak
-
-
 @dataclass(frozen=True)
 class Result:
     """How a run ended.
@@ -224,7 +189,8 @@ def measure(model: keras.Model, validation: Scenes) -> tuple[float, float]:
         for the predicted class; NaN if all heatmaps are degenerate.
     """
     scenes = validation[:MEASURED]
-    energy, peak = looking_inside(explain(model, scenes.images).heatmaps, scenes.boxes)
+    found = explain(model, scenes.images, regions=scenes.boxes).metrics()
+    energy, peak = found["energy_in_region"], found["pointing"]
     valid = np.isfinite(energy)
     return (float(energy[valid].mean()), float(peak[valid].mean())) if valid.any() else (np.nan, np.nan)
 
@@ -317,7 +283,12 @@ def _relabelled(scenes: Scenes) -> Scenes:
 
 def _logger(scenes: Scenes, log_dir: Path, **settings: Any) -> GradCAMLogger:
     return GradCAMLogger(
-        (scenes.images, scenes.labels), tracker=["disk", "tensorboard"], log_dir=log_dir, on_error="raise", **settings
+        (scenes.images, scenes.labels),
+        regions=scenes.boxes,
+        tracker=["disk", "tensorboard"],
+        log_dir=log_dir,
+        on_error="raise",
+        **settings,
     )
 
 

@@ -18,6 +18,9 @@ import tensorflow as tf
 from ..biases import Place, adds_bias, adds_constant
 from ..layers import LayerCall, data_format, walk
 
+FAILURES = (tf.errors.OpError,)
+"""What running a model raises beside Python's own errors."""
+
 # Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32.
 _FLOAT16_SCALE = 1024.0
 _GUIDED = {"Relu": "KerasCamGuidedRelu", "Relu6": "KerasCamGuidedRelu6"}

@@ -13,7 +13,7 @@ An epoch's files are written under another name, moved into place, and then comm
 metrics.jsonl. Killed at any moment, a run so holds whole epochs only. numpy and the standard library.
 """
 
-from .reader import Run, StoredEpoch, find_runs, read_image, read_run
+from .reader import Run, StoredEpoch, find_runs, picture_size, read_image, read_run
 from .writer import RunWriter, choose_directory, file_stem
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "choose_directory",
     "file_stem",
     "find_runs",
+    "picture_size",
     "read_image",
     "read_run",
 ]

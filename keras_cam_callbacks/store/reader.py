@@ -6,7 +6,10 @@ import json
 import math
 import os
 import re
+import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +66,20 @@ class StoredEpoch:
             ValueError: If the file is damaged, or holds pickled objects.
             OSError: If the file is gone.
         """
+        if self.heatmap_file.exists() and not self.heatmap_file.is_file():  # A pipe would be waited for without end.
+            raise ValueError(f"A heatmap file must be a file. Received: {self.heatmap_file}, which is none.")
         try:
             with open(self.heatmap_file, "rb") as binary, np.load(binary, allow_pickle=False) as file:
+                # Arrays are stored as they are; what grows is made to fill the memory.
+                size = sum(part.file_size for part in file.zip.infolist())
+                if size > 20 * os.path.getsize(self.heatmap_file) + 2**20:
+                    raise ValueError(f"it would unpack to {size} bytes")
                 arrays = {name: file[name] for name in file.files}
             arrays["scores"]
-        except (ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            *(ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error),
+            *(NotImplementedError, RuntimeError, OverflowError, SyntaxError, MemoryError),  # of hostile headers
+        ) as error:
             raise ValueError(
                 f"A heatmap file must be an .npz of plain arrays. Received: {self.heatmap_file} ({error}). "
                 f"Delete the line of step {self.step} from {LOG} to do without it."
@@ -160,17 +172,39 @@ def read_image(path: Path) -> Image:
     """Reads a picture of a stored run, uint8 RGB (H, W, 3).
 
     Raises:
-        ValueError: If the file is no picture.
+        ValueError: If the file is no picture, or one of so many pixels that it could exhaust the memory.
         OSError: If the file is gone.
     """
     import cv2
 
+    picture_size(path)
     data = np.frombuffer(path.read_bytes(), np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if picture is None:
         raise ValueError(f"A picture must be a PNG or JPEG file. Received: {path}, which can't be decoded.")
     rgb: Image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     return rgb
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Reads height and width of a picture of a stored run from its header; raises as `read_image` does."""
+    import PIL.Image
+
+    if path.exists() and not path.is_file():
+        raise ValueError(f"A picture must be a PNG or JPEG file. Received: {path}, which is no file.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path, formats=("PNG", "JPEG")) as picture:
+                width, height = picture.size
+    except (
+        *(PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning),
+        *(SyntaxError, ValueError, struct.error),
+    ) as error:
+        raise ValueError(
+            f"A picture must be a PNG or JPEG file. Received: {path}, which can't be decoded ({error})."
+        ) from error
+    return height, width
 
 
 def find_runs(log_dir: str | Path) -> list[Path]:
@@ -203,7 +237,7 @@ def read_run(path: str | Path) -> Run:
     manifest = read_manifest(directory)
     epochs: dict[int, StoredEpoch] = {}
     log = directory / LOG
-    for number, line in enumerate(log.read_bytes().split(b"\n") if log.exists() else (), 1):
+    for number, line in enumerate(log.read_bytes().split(b"\n") if log.is_file() else (), 1):
         try:
             entry = json.loads(line)
         except ValueError:
@@ -275,6 +309,17 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     samples = {name: len(manifest[name]) for name in ("sample_keys", "fingerprints", "labels", "files")}
     if len(set(samples.values())) != 1:
         raise ValueError(f"numbers of samples differ: {samples}")
+    for name in ("sample_keys", "fingerprints", "class_names", "views"):
+        listed = manifest.get(name)
+        if listed is not None and not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
+            raise ValueError(f"{name} must be a list of texts")
+    if len(set(manifest["sample_keys"])) != len(manifest["sample_keys"]):
+        raise ValueError("sample_keys must differ")
+    if not all(label is None or (type(label) is int and abs(label) < 2**63) for label in manifest["labels"]):
+        raise ValueError("labels must be whole numbers or null")
+    for name in ("prefix", "model_name", "layer", "method", "target"):
+        if not isinstance(manifest.get(name, ""), str):
+            raise ValueError(f"{name} must be a text")
     for key in manifest["sample_keys"]:
         if re.search(r"[/\\:]|^\.", manifest["files"][key]):
             raise ValueError(f"{manifest['files'][key]!r} is no file name")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records import EpochRecord, Floats, RunConfig
+from ..records import EpochRecord, Floats, Region, RunConfig
 from ..store import choose_directory, read_run
 from . import resolve
 from .base import Tracker
@@ -34,6 +34,7 @@ class TrackedRun:
         trackers: The trackers of the last fit, or of the next one once it is prepared.
         config: The run, from its first fit on.
         last_heatmaps: (N, h, w) float32 of the last logged epoch by view; empty before the first.
+        first_heatmaps: The same of the first logged epoch of the run.
     """
 
     def __init__(self, attempt: Callable[[str, Callable[[], object], Callable[[], object]], None]) -> None:
@@ -48,6 +49,7 @@ class TrackedRun:
         self.trackers: tuple[Tracker, ...] = ()
         self.config: RunConfig | None = None
         self.last_heatmaps: dict[str, Floats] = {}
+        self.first_heatmaps: dict[str, Floats] = {}
 
     @property
     def is_tracked(self) -> bool:
@@ -103,7 +105,7 @@ class TrackedRun:
         if goes_on:
             self._offset = max(self._offset, self._last_step + 1 - epoch)
         else:
-            self._offset, self._last_step, self.last_heatmaps = 0, -1, {}
+            self._offset, self._last_step, self.last_heatmaps, self.first_heatmaps = 0, -1, {}, {}
             self._model, self._log_dir, self._has_folder = weakref.ref(model), config.directory, False
         if last_step is not None:
             self._resume(directory, last_step)
@@ -121,14 +123,18 @@ class TrackedRun:
         if old is None or self._model is None or self._model() is not model or self._log_dir != config.directory:
             return False
         same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
+        same = same and len(old.regions) == len(config.regions) and all(map(_same_region, old.regions, config.regions))
         return same and all(map(np.array_equal, old.display, config.display))
 
     def _resume(self, directory: Path, last_step: int) -> None:
         """Goes on with the steps of a run that another process has logged as they were counted."""
-        last = next(e for e in read_run(directory).epochs if e.step == last_step)
+        epochs = read_run(directory).epochs
+        last = next(e for e in epochs if e.step == last_step)
         self._offset = last.step - last.epoch
         with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
             self.last_heatmaps = {name: last.heatmaps(name) for name in last.views or ("",)}
+        with suppress(ValueError, OSError):
+            self.first_heatmaps = {name: epochs[0].heatmaps(name) for name in epochs[0].views or ("",)}
 
     def count(self, epoch: int) -> int:
         """Returns the step of an epoch that has ended, logged or not; steps grow over all fits of a process."""
@@ -165,6 +171,14 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": str(cv2.__version__),
     }
+
+
+def _same_region(one: Region | None, other: Region | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    masks = (one.mask, other.mask) if one.mask is not None and other.mask is not None else None
+    same_mask = one.mask is other.mask if masks is None else np.array_equal(*masks)
+    return same_mask and np.array_equal(one.boxes, other.boxes)
 
 
 def _uses_directory(tracker: Tracker) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
 from .base import Tracker
+from .tensorboard_layout import TAG, layout
 
 
 class TensorBoardTracker(Tracker):
@@ -16,7 +18,11 @@ class TensorBoardTracker(Tracker):
 
     Image tags hold the sample key, so that the same image of two runs stands side by side. The server keeps
     10 steps of a tag: `tensorboard --samples_per_plugin images=1000` shows them all. Numbers that are NaN are
-    left out. One events file serves all fits of an instance.
+    left out. One events file serves all fits of an instance. The page Custom Scalars has the numbers by what they
+    answer, such as whether the model looks at the object.
+
+    Numbers of each sample, and the objects' regions, have no place here: TensorBoard has no table and draws nothing on
+    images. The record on disk holds them.
 
     Args:
         log_dir: Folder for the events; the run's folder, `RunConfig.directory`, where it is None.
@@ -31,6 +37,7 @@ class TensorBoardTracker(Tracker):
         self._directory: Path | None = None
         self._prefix = ""
         self._writer: Any = None
+        self._laid_out: set[str] = set()
 
     def start(self, config: RunConfig) -> None:
         """Opens the events file.
@@ -45,7 +52,8 @@ class TensorBoardTracker(Tracker):
         import tensorboard.plugins.image.metadata  # noqa: F401  # fails here, before the first batch
         import tensorflow as tf
 
-        self._prefix = config.prefix
+        if config.prefix != self._prefix:
+            self._prefix, self._laid_out = config.prefix, set()
         directory = config.directory if self._log_dir is None else Path(self._log_dir)
         if self._writer is not None and directory == self._directory:
             return
@@ -53,6 +61,7 @@ class TensorBoardTracker(Tracker):
             self._writer.close()
         directory.mkdir(parents=True, exist_ok=True)
         self._writer, self._directory = tf.summary.create_file_writer(str(directory)), directory
+        self._laid_out = set()
 
     def log(self, record: EpochRecord) -> None:
         """Writes one epoch and flushes it.
@@ -80,9 +89,21 @@ class TensorBoardTracker(Tracker):
                 # As tf.summary.image writes it, but with the bytes that we have: it would encode PNGs.
                 blob = [str(width).encode(), str(height).encode(), data]
                 tf.summary.write(f"{self._prefix}/{sample.key}", tf.constant(blob), metadata=metadata)
+            self._lay_out(record.scalars)
             for name, value in scalars.items():
                 if not math.isnan(value):
                     tf.summary.scalar(f"{self._prefix}/{name}", value)
+
+    def _lay_out(self, names: Iterable[str]) -> None:
+        """Writes the page of charts, anew where numbers have come that it lacks."""
+        import tensorflow as tf
+        from tensorboard.plugins.custom_scalar.metadata import create_summary_metadata
+
+        if self._laid_out.issuperset(names):
+            return
+        self._laid_out.update(names)
+        if (page := layout(self._prefix, sorted(self._laid_out))) is not None:
+            tf.summary.write(TAG, page.SerializeToString(), metadata=create_summary_metadata())
 
     def finish(self) -> None:
         """Leaves the events file open for the next fit."""

@@ -1,4 +1,4 @@
-"""The command line, `keras-cam`. It starts without a framework; commands load what they need."""
+"""`keras-cam demo`: catch a model that is right for the wrong reason."""
 
 from __future__ import annotations
 
@@ -8,31 +8,20 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-try:
-    import click
-except ModuleNotFoundError:
-    # This module is the `keras-cam` program and nothing else: a traceback would help nobody.
-    raise SystemExit("keras-cam needs click. Install it: pip install 'keras_cam_callbacks[demo]'") from None
-
-from . import __version__
+import click
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .demo import Report
+    from ..demo import Report
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, message="keras_cam_callbacks %(version)s")
-def main() -> None:
-    """Shows where a vision model looks while it trains."""
-
-
-@main.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True})
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo"), help="New or empty folder for the results."
 )
@@ -44,14 +33,15 @@ def demo(out: Path, epochs: int, images: int, seed: int) -> None:
 
     Trains the same small network twice on handwritten digits on photographs, each with a small coloured
     sticker. In the honest run the sticker's colour is random; in the shortcut run it gives the digit away.
-    GradCAMLogger logs both, on the same images, to TensorBoard and to disk. Then a network pretrained on the
-    digits 0 to 4 is fine-tuned on 5 to 9, first its head alone, as one continuous record.
+    GradCAMLogger logs both, on the same images, to TensorBoard and to disk, and is told where the digits are.
+    Then a network pretrained on the digits 0 to 4 is fine-tuned on 5 to 9, first its head alone, as one
+    continuous record.
 
-    Takes about four minutes on two cores and downloads nothing. Prints a table and writes a picture that
-    compares the runs. An --out that holds something is refused, so nothing is overwritten and the
-    paths are where they are said to be.
+    Takes about four minutes on two cores and downloads nothing. Prints what the runs look at, and writes a
+    picture and a page that compare the honest and the shortcut run. An --out that holds something is refused,
+    so nothing is overwritten and the paths are where they are said to be.
     """
-    _need("rich", "scikit-learn", "scikit-image")
+    _need("rich", "scikit-learn", "scikit-image", "jinja2", "plotly")
     _make_folder(out)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # What goes wrong is raised; the rest is about GPUs.
     from rich.console import Console
@@ -60,8 +50,8 @@ def demo(out: Path, epochs: int, images: int, seed: int) -> None:
     console = Console()
     try:
         with console.status("Loading Keras ..."):
-            from . import engine
-            from .demo import run_demo
+            from .. import engine
+            from ..demo import run_demo
 
             engine.load()
     except ImportError as error:
@@ -161,8 +151,15 @@ def _where(report: Report, out: Path) -> str:
         "heat, peak  of Grad-CAM, on up to 200 validation images with their digits' stickers,",
         "            the same for both runs; anywhere: of a map without any preference",
         "",
+        "What the 16 logged images show:",
+        *(
+            textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ")
+            for line in report.summary.splitlines()
+        ),
+        "",
         f"Open this picture first    {report.picture}",
-        f"Every epoch: run this      {serve}",
+        f"Every epoch of both runs   {report.page}",
+        f"TensorBoard: run this      {serve}",
         "and open this page         http://localhost:6006",
         f"Records on disk            {report.honest.directory}",
         f"                           {report.shortcut.directory}",
@@ -175,7 +172,3 @@ def _tensorboard() -> str:
     """Returns how TensorBoard is called from here, also where its environment is not activated."""
     program = Path(shutil.which("tensorboard", path=Path(sys.executable).parent) or "tensorboard")
     return shlex.quote(str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program))
-
-
-if __name__ == "__main__":
-    main(prog_name="keras-cam")

@@ -1,0 +1,32 @@
+"""The command line, `keras-cam`. It starts without a framework; commands load what they need."""
+
+from __future__ import annotations
+
+import sys
+
+try:
+    import click
+except ModuleNotFoundError:
+    # This package is the `keras-cam` program and nothing else: a traceback would help nobody.
+    raise SystemExit("keras-cam needs click. Install it: pip install 'keras_cam_callbacks[cli]'") from None
+
+from .. import __version__
+from . import comparing, demo, models, runs
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="keras_cam_callbacks %(version)s")
+def main() -> None:
+    """Shows where a vision model looks while it trains."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # A terminal that lacks a letter gets its number, not a traceback.
+            stream.reconfigure(errors="backslashreplace")
+
+
+for command in (
+    *(models.layers, models.explain),
+    *(runs.runs, runs.timelapse),
+    *(comparing.compare, comparing.report),
+    demo.demo,
+):
+    main.add_command(command)

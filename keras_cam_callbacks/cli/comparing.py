@@ -1,0 +1,212 @@
+"""`keras-cam compare` and `keras-cam report`: stored runs side by side. They load no framework."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import need, number, one_message, plain, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from ..comparison import Comparison
+
+_SAMPLES = 5  # how many of the most different samples are shown
+
+_REPORT = ("jinja2", "plotly")
+_MAX_EPOCHS = click.option(
+    "--max-epochs", type=click.IntRange(min=2), default=200, help="Most epochs in the report, evenly spaced."
+)
+_FORCE = click.option("--force", is_flag=True, help="Replace files that are there already.")
+_VIEW = click.option(
+    "--view", default="", show_default=False, help="Which heatmaps, where runs have several.  [default: the first]"
+)
+
+
+@click.command(context_settings={"show_default": True}, short_help="Write one run as an HTML page.")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"), help="The file.")
+@_MAX_EPOCHS
+@_VIEW
+@_FORCE
+def report(run: Path, out: Path, max_epochs: int, view: str, force: bool) -> None:
+    """Writes one run as an HTML page that needs no server and no network.
+
+    RUN is a run's folder, or a folder with one run.
+    """
+    need(*_REPORT, extra="report")
+    with one_message():
+        from ..comparison import compare as compare_runs
+
+        _check_page(out, force)
+        _write_report(compare_runs([run], view=view), out, max_epochs)
+    click.echo(plain(out))
+
+
+@click.command(context_settings={"show_default": True}, short_help="Compare runs: where they look, and since when.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--name", "names", multiple=True, help="What a run is called; give it once for each run, in order.")
+@_VIEW
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a report too: report.html.")
+@_MAX_EPOCHS
+@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers of all samples too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_FORCE
+def compare(
+    runs: tuple[str, ...],
+    names: tuple[str, ...],
+    view: str,
+    out: Path | None,
+    max_epochs: int,
+    csv: Path | None,
+    as_json: bool,
+    force: bool,
+) -> None:
+    """Compares runs: where they look, from which epoch on they part, and what they differ in.
+
+    Each RUN is a run's folder, or a folder with one run. All must have been logged on the same images; samples are
+    matched by their keys, epochs by the runs' own counts. Agreement is the correlation of two runs' heatmaps: 1 where
+    they look at the same place, 0 where these have nothing to do with each other. Runs part in the first epoch from
+    which it stays below 0.5.
+    """
+    need("rich")
+    if out is not None:
+        need(*_REPORT, extra="report")
+    with one_message():
+        from ..comparison import compare as compare_runs
+        from ..store.whole import check_free
+
+        if out is not None:
+            _check_page(out, force)
+        if csv is not None:
+            check_free(csv, folder=False, overwrite=force)
+        comparison = compare_runs(runs, names=names or None, view=view)
+        if csv is not None:
+            comparison.to_csv(csv)
+        if out is not None:
+            _write_report(comparison, out, max_epochs)
+        found = describe_comparison(comparison)
+    if as_json:
+        print_json(found)
+    else:
+        _print(comparison, found)
+    for path in filter(None, (csv, out)):
+        say(f"Written: {path}")
+
+
+def _check_page(out: Path, force: bool) -> None:
+    """Checks before any work that a report can be written there."""
+    from ..store.whole import check_free
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out must be an HTML file. Received: {out}. {out.with_suffix('.html')} works.")
+    check_free(out, folder=False, overwrite=force)
+
+
+def _write_report(comparison: Comparison, out: Path, max_epochs: int) -> None:
+    from ..comparison.report import write_report
+
+    written = write_report(comparison, out, max_epochs=max_epochs)
+    say(f"The report has {written.size / 1e6:.1f} MB and shows {len(written.epochs)} epochs.")
+    for note in written.notes:
+        say(note)
+
+
+def describe_comparison(comparison: Comparison) -> dict[str, Any]:
+    """Returns what a comparison found, as plain data.
+
+    Returns:
+        runs: for each its name, path and the row of its last epoch; epochs: rows of all epochs; pairs: for each two
+        runs the agreement in the last epoch that both have, its mean over all, and the step in which they part, or
+        None; samples: from the most different one on; differences by setting; summary: sentences.
+    """
+    import numpy as np
+
+    rows = comparison.table("epoch")
+    last = {row["run"]: row for row in rows}  # Epochs rise, so the last one stays.
+    pairs = []
+    for place, pair in enumerate(comparison.pairs):
+        means = [_mean(of_epoch) for of_epoch in comparison.agreement[place]]
+        known = [mean for mean in means if not math.isnan(mean)]
+        parted = comparison.parted_overall(pair=place)
+        pairs.append(
+            {
+                "runs": [comparison.names[i] for i in pair],
+                "agreement": known[-1] if known else None,
+                "mean_agreement": _mean(np.array(means)),
+                "parted": None if parted < 0 else parted,
+            }
+        )
+    disagreement, parted_samples = comparison.disagreement(), comparison.parted()
+    ends = [int(np.flatnonzero(held)[-1]) for held in comparison.held()]
+    samples = [
+        {
+            "sample": comparison.sample_keys[i],
+            "label": comparison.class_name(comparison.labels[i]),
+            "disagreement": float(disagreement[i]),
+            "parted": None if parted_samples[i] < 0 else int(parted_samples[i]),
+            "predicted": [comparison.class_name(int(comparison.predicted[r, e, i])) for r, e in enumerate(ends)],
+        }
+        for i in comparison.most_different()
+    ]
+    return {
+        "runs": [
+            {"name": name, "path": str(run.directory), "last": last[name]}
+            for name, run in zip(comparison.names, comparison.runs, strict=True)
+        ],
+        "epochs": rows,
+        "pairs": pairs,
+        "samples": samples,
+        "differences": {name: list(values) for name, values in comparison.differences.items()},
+        "left_out": {name: list(keys) for name, keys in comparison.left_out.items() if keys},
+        "summary": comparison.summary().splitlines(),
+    }
+
+
+def _mean(values: Any) -> float:
+    import numpy as np
+
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _print(comparison: Comparison, found: dict[str, Any]) -> None:
+    last = [run["last"] for run in found["runs"]]
+    measured = [name for name in last[0] if name not in ("run", "samples") and not name.startswith("agreement")]
+    measured = [name for name in measured if any(row[name] is not None for row in last)]
+    print_table(
+        ["last epoch", *comparison.names],
+        [(name, *(number(row[name]) for row in last)) for name in measured],
+        title=f"{len(comparison.sample_keys)} samples",
+        right=comparison.names,
+    )
+    if found["pairs"]:
+        print_table(
+            ["runs", "agreement, last", "mean", "part from epoch"],
+            [
+                (
+                    " and ".join(pair["runs"]),
+                    number(pair["agreement"], 2),
+                    number(pair["mean_agreement"], 2),
+                    "-" if pair["parted"] is None else pair["parted"],
+                )
+                for pair in found["pairs"]
+            ],
+            right=["agreement, last", "mean", "part from epoch"],
+        )
+        print_table(
+            ["most different", "true", *(f"predicted by {name}" for name in comparison.names), "agreement"],
+            [
+                (
+                    each["sample"],
+                    *("-" if name is None else name for name in (each["label"], *each["predicted"])),
+                    number(1 - each["disagreement"], 2),
+                )
+                for each in found["samples"][:_SAMPLES]
+            ],
+            right=["agreement"],
+        )
+    for sentence in found["summary"]:
+        click.echo(plain(sentence))

@@ -1,0 +1,350 @@
+"""`keras-cam layers` and `keras-cam explain`: what can be explained in a saved model, and where it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import need, number, one_message, plain, print_json, print_table, say
+from .loading import SCALES, load_keras, load_model, running
+
+if TYPE_CHECKING:
+    from ..records import Image, ValidationBatch
+
+_FREE_SIDE = 224  # px: for models that take images of any size
+
+_MODEL = click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="MODEL.keras")
+_UNSAFE = click.option(
+    "--unsafe", is_flag=True, help="Let Python code in the model file run. Only for files you trust."
+)
+
+
+@click.command(short_help="List the layers of a saved model that can be explained.")
+@_MODEL
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_UNSAFE
+def layers(model: Path, as_json: bool, unsafe: bool) -> None:
+    """Lists the layers that can be explained, and which one is by default.
+
+    These are the layers of MODEL.keras, at any depth, whose output is a feature map larger than 1 x 1. Each path can be
+    given as --layer, or as `layer_name` in Python.
+    """
+    need("rich")
+    with one_message():
+        loaded = load_model(model, unsafe=unsafe)
+        with running(loaded):
+            found = describe_layers(loaded)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ["layer", "kind", "output", "parameters", "default"],
+        [
+            (
+                each["path"],
+                each["kind"],
+                " x ".join("any" if side is None else str(side) for side in each["output_shape"]),
+                f"{each['parameters']:,}",
+                "yes" if each["path"] == found["chosen"] else "",
+            )
+            for each in found["candidates"]
+        ],
+        title=f"{found['model']}, images of {found['input']}",
+        right=["parameters"],
+    )
+    click.echo(plain(found["why"]))
+
+
+def describe_layers(model: Any) -> dict[str, Any]:
+    """Returns which layers of a loaded model can be explained, as plain data.
+
+    Returns:
+        model, input, parameters; candidates in call order, each with path, kind, output_shape and parameters; chosen,
+        a path or None; and why.
+
+    Raises:
+        ValueError: If the model takes no images.
+    """
+    import numpy as np
+
+    from ..capture import Capturer, layer_calls
+    from ..layers import candidates
+    from ..targets import resolve_target
+    from .loading import model_input
+
+    given = model_input(model)
+    height, width, channels = (
+        side or free for side, free in zip(given.shape, (_FREE_SIDE, _FREE_SIDE, 3), strict=True)
+    )
+    shape = (channels, height, width) if given.channels_first else (height, width, channels)
+    images = np.zeros((1, *shape), given.dtype)
+    calls = candidates(layer_calls(model, images))
+    try:
+        (tap,) = Capturer(model, images, targets=[resolve_target("predicted", 1, None)]).taps
+        chosen: str | None = tap.path
+        why = f"By default {tap.path} is explained: the last feature map, in call order, that the score depends on."
+    except ValueError as error:
+        chosen, why = None, f"By default no layer can be explained. {error}"
+    return {
+        "model": model.name,
+        "input": str(given),
+        "parameters": model.count_params(),
+        "candidates": [
+            {
+                "path": call.path,
+                "kind": type(call.layer).__name__,
+                "output_shape": _shape(call.output_shape, given.shape),
+                "parameters": call.layer.count_params() if hasattr(call.layer, "count_params") else 0,
+            }
+            for call in calls
+        ],
+        "chosen": chosen,
+        "why": why,
+    }
+
+
+def _shape(shape: Any, given: tuple[int | None, ...]) -> list[int | None]:
+    """Returns the shape of one sample's output; its height and width mean nothing where the image's are free."""
+    sides = list(shape[1:])
+    return [None, None, *sides[2:]] if None in given[:2] else sides
+
+
+def _size(ctx: Any, param: Any, value: str | None) -> tuple[int, int] | None:
+    sides = [] if value is None else value.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and 0 < int(side) <= 4096 for side in sides):
+        raise click.BadParameter(f"{value!r} is no size of 1 to 4096 px, such as 224 or 224x320 (height x width).")
+    return (int(sides[0]), int(sides[-1])) if sides else None
+
+
+def _check_methods(names: tuple[str, ...]) -> None:
+    from ..methods import resolve_methods
+
+    try:
+        resolve_methods(list(names))
+    except ValueError as error:
+        raise click.BadParameter(plain(error), param_hint="'--method'") from error
+
+
+def _colormap(ctx: Any, param: Any, value: str) -> str:
+    from ..overlay import COLORMAPS
+
+    if value not in COLORMAPS:
+        raise click.BadParameter(f"{plain(repr(value))} is none of {', '.join(COLORMAPS)}.")
+    return value
+
+
+@click.command(context_settings={"show_default": True}, short_help="Show where a saved model looks on images.")
+@_MODEL
+@click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--method",
+    "methods",
+    metavar="NAME",
+    multiple=True,
+    default=["gradcam"],
+    help="How it is explained: gradcam, layercam, smoothgrad, rise, ...; several stand side by side.",
+)
+@click.option(
+    "--layer", "layer_names", multiple=True, help="What `layers` lists; several are fused.  [default: chosen]"
+)
+@click.option(
+    "--target", default="predicted", help="What is explained: predicted, top2 to top9, or a class by index or by name."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("explanation"), help="New or empty folder for the results."
+)
+@click.option("--class-names", help='Names in the order of the classes, "cat,dog", or a file with one in each line.')
+@click.option(
+    "--scale", type=click.Choice(list(SCALES)), help="Pixel values the model takes.  [default: by its layers]"
+)
+@click.option(
+    "--size",
+    callback=_size,
+    metavar="HxW",
+    help="Size that images are brought to.  [default: what the model takes, or 224]",
+)
+@click.option("--crop", is_flag=True, help="Cut off what does not fit the size's aspect, instead of stretching.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Images that run at once.")
+@click.option("--max-images", type=click.IntRange(min=1), default=256, help="More images than these are an error.")
+@click.option("--colormap", callback=_colormap, default="turbo", help="Colours of the heatmaps: turbo, viridis, ....")
+@click.option(
+    "--layout", type=click.Choice(["overlay", "panel", "mask"]), default="overlay", help="What pictures show."
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out images that can't be read, and say which.")
+@click.option("--json", "as_json", is_flag=True, help="Print the predictions as JSON.")
+@_UNSAFE
+def explain(
+    model: Path,
+    images: tuple[str, ...],
+    methods: tuple[str, ...],
+    layer_names: tuple[str, ...],
+    target: str,
+    out: Path,
+    class_names: str | None,
+    scale: str | None,
+    size: tuple[int, int] | None,
+    crop: bool,
+    batch_size: int,
+    max_images: int,
+    colormap: str,
+    layout: Any,
+    skip_bad: bool,
+    as_json: bool,
+    unsafe: bool,
+) -> None:
+    """Shows where a saved model looks on images.
+
+    IMAGES are files, folders (with all below them) or quoted patterns: BMP, GIF, JPEG, PNG, TIFF or WebP. The folder
+    --out gets grid.jpg with all pictures in one, and the same record that the callbacks write, which `report`,
+    `compare` and read_run() read: pictures under overlays, raw heatmaps under heatmaps. It appears at the end, whole.
+
+    An image that can't be read ends the command before any is explained; --skip-bad does without it.
+
+    The range of pixel values matters: a model that sees others than it was trained on looks elsewhere. --scale 0-255
+    fits models with a Rescaling layer of their own; mean-subtracted is keras.applications' "caffe" preprocessing (VGG,
+    ResNet), -1-1 its "tf" (MobileNet, Inception), mean-std its "torch" (DenseNet). What is assumed is printed.
+    """
+    need("rich")
+    with one_message():
+        from ..store.whole import check_free, whole_folder
+        from .images import find_images, read_images
+        from .loading import likely_scale, model_input
+
+        check_free(out, folder=True)
+        files = find_images(images, max_images)
+        names = None if class_names is None else read_class_names(class_names)
+        load_keras()
+        _check_methods(methods)
+        loaded = load_model(model, unsafe=unsafe)
+        given = model_input(loaded)
+        size = _chosen_size(given, size)
+        read, bad = read_images(files, size, given.shape[2] or 3, crop=crop)
+        _check_bad(bad, len(files), skip_bad)
+        guess, why = likely_scale(loaded)
+        say(
+            f"{len(read)} image{'s' * (len(read) != 1)}, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} "
+            f"px, pixel values {scale or guess}" + ("." if scale else f" ({why}; --scale takes others).")
+        )
+        batch = _batch(loaded, read, scale or guess)
+        from ..explainer import Explainer
+        from ..overlay import Overlay
+        from .recording import predictions, write_record
+
+        overlay = Overlay(colormap=colormap, layout=layout)
+        with running(loaded):
+            explainer = Explainer(
+                loaded,
+                batch,
+                list(layer_names) or None,
+                method=methods[0] if len(methods) == 1 else list(methods),
+                target=_target(target, names),
+                class_names=names,
+                batch_size=batch_size,
+            )
+            views = explainer()
+        with whole_folder(out) as folder:
+            write_record(folder, loaded.name, explainer, views, overlay)
+        found = predictions(views, {key: files[key] for key in read})
+        settings = {
+            "model": str(model),
+            "out": str(out),
+            "layer": explainer.layer_name,
+            "method": explainer.method,
+            "target": explainer.target,
+            "scale": scale or guess,
+            "size": list(size),
+        }
+    if as_json:
+        print_json({**settings, "predictions": found, "not_read": {str(files[key]): why for key, why in bad.items()}})
+        return
+    _print_predictions(found, several=len(views) > 1)
+    click.echo(plain(f"Explained {explainer.description} by {explainer.method} of {explainer.capturer.explained}."))
+    grid = out / "grid.jpg"
+    click.echo(plain(f"Pictures: {grid if grid.exists() else out / 'overlays'}. Record: {out}"))
+
+
+def read_class_names(text: str) -> list[str]:
+    """Returns class names from a text with commas, or from a file with one in each line.
+
+    Raises:
+        ValueError: If the file is no such text.
+        OSError: If it can't be read.
+    """
+    path = Path(text)
+    if "," not in text and path.is_file():
+        if path.stat().st_size > 2**20:
+            raise ValueError(f"A file of class names must have at most 1 MiB. Received: {path}.")
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        names = [name.strip() for name in text.split(",")]
+    if len(names) < 2 or not all(names):
+        raise ValueError(
+            "--class-names must be a file with a name in each line, or names with commas between them. "
+            f"Received: {text!r}, with {len(names)} names. cat,dog works."
+        )
+    return names
+
+
+def _chosen_size(given: Any, size: tuple[int, int] | None) -> tuple[int, int]:
+    height, width = size or (_FREE_SIDE, _FREE_SIDE)
+    need_height, need_width = given.shape[0] or height, given.shape[1] or width
+    if size and size != (need_height, need_width):
+        raise ValueError(
+            f"--size must be what the model takes. Received: {height}x{width} for a model of images of {given}. "
+            f"--size {need_height}x{need_width} works, and so does none."
+        )
+    return need_height, need_width
+
+
+def _check_bad(bad: Mapping[str, str], count: int, skip: bool) -> None:
+    if not bad:
+        return
+    shown = list(bad.values())[:20]
+    listed = "\n".join(["", *(f"  {why}" for why in shown), *[f"  and {len(bad) - 20} more"] * (len(bad) > 20)])
+    if not skip or len(bad) == count:
+        works = "" if len(bad) == count else " --skip-bad does without them."
+        raise ValueError(f"IMAGES must be images. Received: {len(bad)} of {count} that can't be read.{works}{listed}")
+    say(f"{len(bad)} of {count} images can't be read, and are left out:{listed}")
+
+
+def _batch(model: Any, images: Mapping[str, Image], scale: str) -> ValidationBatch:
+    """Returns the batch; its samples are told apart by the pixels in the files, whatever the model sees of them."""
+    import dataclasses
+
+    import numpy as np
+
+    from ..batches import fingerprint, make_batch
+    from ..display import display_images
+    from .loading import model_input, scaled
+
+    values = scaled(np.stack(list(images.values())), scale, model_input(model))
+    shown, _ = display_images(list(images.values()), "[0, 255]")
+    batch = make_batch(values, model, max_samples=None, display=list(shown), sample_keys=list(images))
+    return dataclasses.replace(batch, fingerprints=tuple(map(fingerprint, shown)), value_range=SCALES[scale])
+
+
+def _target(text: str, names: list[str] | None) -> Any:
+    """Returns what `explain` takes: an index for a class by its name or number."""
+    if names and text in names:
+        return names.index(text)
+    return int(text) if text.isdecimal() and len(text) < 10 else text
+
+
+def _print_predictions(found: list[dict[str, Any]], several: bool) -> None:
+    headers = ["sample", *["view"] * several, "predicted", "explained", "confidence", "score", "heatmap"]
+    rows = [
+        (
+            row["sample"],
+            *[row["view"]] * several,
+            "-" if row["predicted"] is None else row["predicted"],
+            "-" if row["explained"] is None else row["explained"],
+            number(row["confidence"], 2),
+            f"{row['score']:.3g}",
+            "none" if row["degenerate"] else "yes",
+        )
+        for row in found
+    ]
+    print_table(headers, rows, right=["confidence", "score"])

@@ -1,0 +1,105 @@
+"""What `keras-cam explain` found, as the record that the callbacks write, and as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..explainer import Explainer
+from ..explanation import Explanation, pictures
+from ..metrics import METRICS, degenerate, measured
+from ..overlay import Overlay, encode, grid
+from ..records import EpochRecord, RunConfig, View
+from ..store import RunWriter
+from ..trackers.run import versions
+
+
+def write_record(
+    folder: Path, model_name: str, explainer: Explainer, views: Mapping[str, Explanation], overlay: Overlay
+) -> None:
+    """Writes what was explained as the record of a run with one epoch, and all its pictures in one.
+
+    Args:
+        folder: An empty folder.
+        model_name: The model's name.
+        explainer: What has explained.
+        views: What it found, by name.
+        overlay: How pictures are drawn.
+    """
+    first = next(iter(views.values()))
+    batch = first.batch
+    config = RunConfig(
+        directory=folder,
+        prefix=explainer.method if "" in views else "heatmaps",
+        method=explainer.method,
+        layer_name=explainer.layer_name,
+        target=explainer.target,
+        model_name=str(model_name),
+        class_names=first.class_names,
+        sample_keys=batch.sample_keys,
+        fingerprints=batch.fingerprints,
+        labels=(None,) * len(batch),
+        display=batch.display,
+        value_range=batch.value_range,
+        overlay=dataclasses.asdict(overlay),
+        versions={"keras_cam_callbacks": __version__, **versions()},
+        views=() if "" in views else tuple(views),
+    )
+    values: dict[str, Any] = {}
+    scalars: dict[str, float] = {}
+    for name, view in views.items():
+        lead = f"{name}_" if name else ""
+        found: dict[str, Any] = {"confidence": view.confidences, **measured(view.heatmaps, METRICS["map"])}
+        values |= {lead + metric: of_samples for metric, of_samples in found.items()}
+        means = {metric: of_samples[np.isfinite(of_samples)] for metric, of_samples in found.items()}
+        scalars |= {lead + metric: float(finite.mean()) for metric, finite in means.items() if len(finite)}
+        scalars[lead + "degenerate"] = float(degenerate(view.heatmaps).sum())
+    drawn = pictures(views, overlay)
+    record = EpochRecord(
+        epoch=0,
+        step=0,
+        heatmaps=first.heatmaps,
+        overlays=drawn,
+        encoded=tuple(encode(picture, overlay.image_format) for picture in drawn),
+        image_format=overlay.image_format,
+        scalars=scalars,
+        samples=first.samples(),
+        outputs=first.outputs,
+        views={name: View(view.heatmaps, view.samples()) for name, view in views.items() if name},
+        values=values,
+    )
+    RunWriter(config).write(record)
+    sheet = grid(drawn, None if "" in views else 1)
+    if max(sheet.shape) < 2**16:  # JPEG has no larger ones.
+        (folder / "grid.jpg").write_bytes(encode(sheet))
+
+
+def predictions(views: Mapping[str, Explanation], files: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Returns what was predicted and explained for each image, as plain data."""
+    rows = []
+    for name, view in views.items():
+        for i, sample in enumerate(view.samples()):
+            outputs = None if view.outputs is None else [float(x) for x in view.outputs[i]]
+            rows.append(
+                {
+                    "image": str(files[sample.key]),
+                    "sample": sample.key,
+                    "view": name,
+                    "predicted": _class(sample.predicted, view.class_names),
+                    "explained": _class(sample.target, view.class_names),
+                    "confidence": sample.confidence,
+                    "score": sample.score,
+                    "degenerate": sample.degenerate,
+                    "outputs": outputs,
+                }
+            )
+    return rows
+
+
+def _class(index: int | None, names: tuple[str, ...] | None) -> str | int | None:
+    return names[index] if names and index is not None and 0 <= index < len(names) else index

@@ -1,0 +1,147 @@
+"""`keras-cam runs` and `keras-cam timelapse`: what was logged, and how attention moved. They load no framework."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import need, number, one_message, plain, print_json, print_table, progress, say
+
+_SHOWN = 4  # how many numbers of the last epoch the table has room for
+
+
+@click.command(short_help="List the runs in a folder.")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all numbers of the last epochs.")
+def runs(directory: Path, as_json: bool) -> None:
+    """Lists the runs in a folder, at any depth.
+
+    Shows for each run its epochs, samples, method, layer, and numbers of its last epoch. A run that can't be read is
+    listed with the reason. Exit code 0 also where there is none.
+    """
+    need("rich")
+    with one_message():
+        found = [describe_run(path) for path in find_run_folders(directory)]
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say(f"There is no run in {directory}.")
+        return
+    whole = [run for run in found if run["error"] is None]
+    if whole:
+        rows = [
+            (
+                os.path.relpath(run["path"], directory),
+                len(run["epochs"]),
+                run["samples"],
+                run["method"],
+                run["layer"] or "-",
+                [f"{name} {number(value)}" for name, value in list(run["last"].items())[:_SHOWN]] or "-",
+            )
+            for run in whole
+        ]
+        headers = ["run", "epochs", "samples", "method", "layer", "last epoch"]
+        print_table(headers, rows, right=["epochs", "samples"])
+    for run in found:
+        if run["error"] is not None:
+            click.echo(plain(f"Damaged: {run['path']}: {run['error']}"))
+
+
+def find_run_folders(directory: Path) -> Iterator[Path]:
+    """Yields all folders with a run's manifest, `directory` itself included, in order; links are not followed."""
+    for place, folders, files in os.walk(directory):
+        folders.sort()
+        if "manifest.json" in files and _is_manifest(Path(place, "manifest.json")):
+            folders[:] = [name for name in folders if name not in ("heatmaps", "images", "overlays", "regions")]
+            yield Path(place)
+
+
+def _is_manifest(path: Path) -> bool:
+    """Tells a run's manifest, whole or damaged, from what other programs call so."""
+    if not path.is_file():  # A pipe would be waited for without end.
+        return False
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError):
+        return True
+    return isinstance(manifest, dict) and not {"schema_version", "sample_keys"}.isdisjoint(manifest)
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """Returns what a run is, as plain data; the reason under "error" where it can't be read."""
+    from ..store import read_run
+
+    try:
+        run = read_run(path)
+        missing = [epoch.step for epoch in run.epochs if not epoch.heatmap_file.is_file()]
+    except (ValueError, OSError, RecursionError) as error:
+        return {"path": str(path), "error": str(error) or type(error).__name__}
+    last = run.epochs[-1] if run.epochs else None
+    manifest = run.manifest
+    return {
+        "path": str(path),
+        "error": f"The files of steps {missing[:10]} are gone." if missing else None,
+        "epochs": [epoch.step for epoch in run.epochs],
+        "samples": len(run.sample_keys),
+        "model": manifest["model_name"],
+        "method": manifest["method"],
+        "target": manifest["target"],
+        "layer": manifest["layer"],
+        "prefix": manifest["prefix"],
+        "views": manifest.get("views") or [],
+        "class_names": None if run.class_names is None else list(run.class_names),
+        "last": {} if last is None else dict(last.scalars),
+        "last_written": None if last is None else _when(last.wall_time),
+    }
+
+
+def _when(seconds: float) -> str | None:
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):  # Of a damaged record.
+        return None
+
+
+@click.command(context_settings={"show_default": True}, short_help="Make films of a run, epoch by epoch.")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("timelapse"),
+    help="Folder for a film of each sample, or a file for one with all of them: all.gif.",
+)
+@click.option("--samples", multiple=True, help="Key of a sample; give it once for each.  [default: all]")
+@click.option("--format", "film_format", type=click.Choice(["gif", "webp", "mp4"]), help="[default: as --out, or gif]")
+@click.option("--fps", type=click.FloatRange(0.1, 30), default=2.0, help="Epochs in a second.")
+@click.option("--force", is_flag=True, help="Replace the file --out where it is there already.")
+def timelapse(run: Path, out: Path, samples: tuple[str, ...], film_format: Any, fps: float, force: bool) -> None:
+    """Makes films of a run: where the model looked, epoch by epoch.
+
+    RUN is a run's folder, or a folder with one run. Every frame has its epoch and its prediction burnt in. GIF shows
+    everywhere; WebP is smaller and has all colours; MP4 (VP9) plays in browsers.
+    """
+    need("rich")
+    with one_message(), progress("Drawing") as show:
+        from ..timelapse import write_timelapse
+
+        try:
+            files = write_timelapse(
+                run,
+                out,
+                samples=samples or None,
+                film_format=film_format,
+                fps=fps,
+                overwrite=force,
+                progress=show,
+            )
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+    for file in files:
+        click.echo(plain(file))

@@ -1,0 +1,390 @@
+"""`compare` reads stored runs; what it returns answers what people ask of runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..records import Floats, Ints
+from ..store import Run, StoredEpoch
+from . import alignment, tables, words
+from .reading import Reader, agreements, peaks_of, put
+from .spans import lasting, mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..overlay import Overlay
+    from .report import ReportFile
+
+__all__ = ["Comparison", "compare"]
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Stored runs, aligned by sample and epoch. `compare` makes it.
+
+    Epochs go by their steps, the runs' own counts from 0: of one fit they are the epochs as Keras counts them.
+
+    Attributes:
+        names: R names of the runs.
+        runs: The R stored runs.
+        view: The view that is compared; "" for the runs' first one.
+        sample_keys: The N keys that all runs have, in the first run's order.
+        labels: N labels, None where no run knows one.
+        class_names: Names by class index, of the first run that has them, or None.
+        epochs: The E steps that any run has, rising.
+        predicted: (R, E, N) int64, the predicted class; -1 where there is none or the run lacks the epoch.
+        confidences: (R, E, N) float32 in [0, 1], the probability of the explained class; NaN likewise.
+        peaks: (R, E, N, 2) float32 in [0, 1], where each heatmap is highest: x and y as shares of the image's width and
+            height; NaN where it is degenerate or missing.
+        values: (R, E, N) float64 by name, the numbers of each sample; NaN where missing.
+        scalars: (R, E) float64 by name, the numbers of each epoch; NaN where missing. Of several views, the numbers
+            are those of the compared one, without its name.
+        pairs: The P pairs of runs, by their places.
+        agreement: (P, E, N) float64 in [-1, 1], how far two runs look at the same place: Pearson's correlation of the
+            heatmaps' positive parts. 1 is the same place, near 0 an unrelated one. NaN where either run lacks the
+            epoch or its map is degenerate.
+        differences: R values by the name of the setting, such as "layer" or "overlay.colormap", of all settings in
+            which runs differ.
+        left_out: By the names of runs, the sample keys that others lack.
+    """
+
+    names: tuple[str, ...]
+    runs: tuple[Run, ...]
+    view: str
+    sample_keys: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    class_names: tuple[str, ...] | None
+    epochs: tuple[int, ...]
+    predicted: Ints
+    confidences: Floats
+    peaks: Floats
+    values: Mapping[str, Doubles]
+    scalars: Mapping[str, Doubles]
+    pairs: tuple[tuple[int, int], ...]
+    agreement: Doubles
+    differences: Mapping[str, tuple[Any, ...]]
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        epochs = f"epochs {self.epochs[0]} to {self.epochs[-1]}"
+        return f"Comparison({', '.join(self.names)}; {len(self.sample_keys)} samples, {epochs})"
+
+    def stored(self, run: int, epoch: int) -> StoredEpoch | None:
+        """Returns the stored epoch of a run.
+
+        Args:
+            run: Its place in `runs`.
+            epoch: One of `epochs`.
+
+        Returns:
+            The epoch, or None where the run lacks it.
+        """
+        return next((stored for stored in self.runs[run].epochs if stored.step == epoch), None)
+
+    def heatmaps(self, run: int, epoch: int) -> Floats | None:
+        """Reads heatmaps from disk.
+
+        Args:
+            run: The run's place in `runs`.
+            epoch: One of `epochs`.
+
+        Returns:
+            (N, h, w) float32, raw, in the order of `sample_keys`; None where the run lacks the epoch.
+
+        Raises:
+            ValueError: If the file is damaged.
+            OSError: If the file is gone.
+        """
+        stored = self.stored(run, epoch)
+        return None if stored is None else Reader(self.runs[run], self.sample_keys, self.view).heatmaps(stored)
+
+    def disagreement(self) -> Doubles:
+        """Measures for each sample how far the runs differ: 1 - mean agreement over pairs and epochs.
+
+        Returns:
+            (N,) float64 in [0, 2]; NaN where nothing can be compared, such as for one run alone.
+        """
+        return 1 - mean(self.agreement, (0, 1))
+
+    def parted(self, threshold: float = 0.5, pair: int | None = None) -> Ints:
+        """Finds for each sample the epoch from which the runs look at different places.
+
+        It is the first epoch from which the agreement is below `threshold` in every epoch up to the last one. What
+        counts is the mean over the pairs of runs; epochs in which no agreement is known are passed over. Runs that
+        agree again in the end have not parted; runs that never agreed parted in the first epoch that they share.
+
+        Args:
+            threshold: In (-1, 1].
+            pair: Which of `pairs` alone; None for the mean over all.
+
+        Returns:
+            (N,) int64, one of `epochs`, or -1 where the runs have not parted or nothing can be compared.
+
+        Raises:
+            ValueError: If `threshold` is not in (-1, 1], or there is no such pair.
+        """
+        return self._parted(self._together(threshold, pair), threshold)
+
+    def parted_overall(self, threshold: float = 0.5, pair: int | None = None) -> int:
+        """Finds the epoch from which the runs part over all samples: as `parted`, by the samples' mean agreement."""
+        return int(self._parted(mean(self._together(threshold, pair), 1)[:, None], threshold)[0])
+
+    def _together(self, threshold: float, pair: int | None) -> Doubles:
+        """(E, N) the agreement of one pair, or its mean over all."""
+        if not -1 < threshold <= 1:
+            raise ValueError(f"`threshold` must be in (-1, 1]. Received: {threshold!r}. 0.5 works.")
+        if pair is None:
+            return mean(self.agreement, 0)
+        if pair not in range(len(self.pairs)):
+            raise ValueError(
+                f"`pair` must be the place of one of the {len(self.pairs)} pairs of runs, or None. "
+                f"Received: pair={pair!r}. None takes all."
+            )
+        together: Doubles = self.agreement[pair]
+        return together
+
+    def _parted(self, together: Doubles, threshold: float) -> Ints:
+        known = ~np.isnan(together)
+        with np.errstate(invalid="ignore"):
+            rows = lasting(together < threshold, known)
+        return np.where(rows >= 0, np.array(self.epochs, np.int64)[rows], np.int64(-1))
+
+    def held(self) -> npt.NDArray[np.bool_]:
+        """Tells which epochs each run has, (R, E) bool."""
+        steps = [{stored.step for stored in run.epochs} for run in self.runs]
+        return np.array([[epoch in of_run for epoch in self.epochs] for of_run in steps])
+
+    def correct(self) -> Doubles:
+        """Tells which predictions are right: (R, E, N) float64, 1 right, 0 wrong, NaN where either class is unknown."""
+        labels = np.array([-1 if label is None else label for label in self.labels], np.int64)
+        unknown = (self.predicted < 0) | np.array([label is None for label in self.labels])
+        return np.where(unknown, np.nan, self.predicted == labels)
+
+    def class_name(self, index: int | None) -> str | None:
+        """Returns the name of a class: its index as text where it has no name, None for None."""
+        if index is None or index < 0:
+            return None
+        names = self.class_names or ()
+        return names[index] if index < len(names) else str(index)
+
+    def most_different(self, count: int | None = None) -> tuple[int, ...]:
+        """Finds the samples in which the runs differ most, by `disagreement`.
+
+        Of one run alone, those that it gets wrong most often. Where two differ as much, the first comes first.
+
+        Args:
+            count: How many; None for all.
+
+        Returns:
+            Their places in `sample_keys`, the most different one first.
+        """
+        key = self.disagreement() if self.pairs else -mean(self.correct(), (0, 1))
+        return tuple(np.argsort(np.where(np.isnan(key), np.inf, -key), kind="stable")[:count].tolist())
+
+    def table(self, grain: str = "sample") -> list[dict[str, Any]]:
+        """Returns all numbers as rows of plain values, for a data frame or a file; None where one is missing.
+
+        Args:
+            grain: "sample" gives a row for each run, epoch and sample: run, epoch, sample, label, predicted, both by
+                name, correct, confidence, agreement (its mean with the other runs; of more than two runs also the one
+                with each), and all `values`. "epoch" gives a row for each run and epoch: samples, accuracy, and the
+                means over the compared samples; where a number is not known of each sample, it is the run's own.
+
+        Returns:
+            The rows, all with the same names, in the order of runs, epochs and samples. A run has no rows for epochs
+            that it lacks.
+
+        Raises:
+            ValueError: If there is no such grain.
+        """
+        return list(tables.rows(self, grain))
+
+    def to_csv(self, path: str | Path, grain: str = "sample") -> None:
+        """Writes `table` as CSV (UTF-8). A file that is there is replaced, once all is written.
+
+        Names that a spreadsheet would take for a formula, such as a class called "=1+1", get a "'" in front.
+
+        Args:
+            path: The file.
+            grain: As for `table`.
+
+        Raises:
+            ValueError: If there is no such grain.
+            OSError: If the file can't be written; what was there before then still is.
+        """
+        tables.write_csv(self, path, grain)
+
+    def to_json(self, path: str | Path, grain: str = "sample") -> None:
+        """Writes `table` as JSON, a list of objects, null where a number is missing; otherwise as `to_csv`."""
+        tables.write_json(self, path, grain)
+
+    def figure(
+        self,
+        *,
+        samples: int | Sequence[str] = 4,
+        epochs: Sequence[int] | None = None,
+        metric: str | None = None,
+        overlay: Overlay | None = None,
+    ) -> Figure:
+        """Draws the samples that differ most, side by side for all runs, and how far the runs agree over the epochs.
+
+        Rows are samples, with each run's overlays in some epochs and the predictions under them. Below are curves over
+        the epochs: the agreement of the runs (of two, with the middle half of the samples), and a number of each run.
+        As the last value of a notebook's cell the figure is displayed; elsewhere, `figure().savefig("runs.png")`.
+
+        Args:
+            samples: How many of `most_different`, or some of `sample_keys`.
+            epochs: Some of `epochs`; by default the first and the last one that all runs have, the one from which they
+                part, and some between.
+            metric: What is drawn beside the agreement: the name of a number, or "accuracy"; by default
+                "energy_in_region" where that is known, else "accuracy", else "confidence".
+            overlay: How heatmaps are drawn; by default in colours that rise in lightness.
+
+        Returns:
+            A `matplotlib.figure.Figure`, none of pyplot's.
+
+        Raises:
+            ImportError: If matplotlib is missing.
+            ValueError: If there is no such sample, epoch or number, a file is damaged, or `overlay` draws panels.
+            TypeError: If `overlay` is no Overlay.
+            OSError: If a file is gone.
+        """
+        from .pictures import draw
+
+        return draw(self, samples, epochs, metric, overlay)
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        max_epochs: int | None = 200,
+        image_side: int = 224,
+        image_quality: int = 80,
+        title: str = "",
+    ) -> ReportFile:
+        """Writes one HTML file that shows all of this in a browser, offline; see `comparison.report.write_report`.
+
+        Args:
+            path: The file, .html or .htm. One that is there is replaced, once all is written.
+            max_epochs: Of how many epochs heatmaps and the numbers of each sample are kept; None keeps all.
+            image_side: The longer side in px to which larger images are shrunk.
+            image_quality: Of the images as JPEG, 1 to 100.
+            title: The page's title; by default the names of the runs.
+
+        Returns:
+            What was written, how large it is, and what was left out.
+
+        Raises:
+            ImportError: If jinja2 or plotly is missing.
+            ValueError: If an argument is not one of the above, or a file of a run is damaged.
+            OSError: If a file of a run is gone, or the report can't be written.
+        """
+        from .report import write_report
+
+        return write_report(
+            self, path, max_epochs=max_epochs, image_side=image_side, image_quality=image_quality, title=title
+        )
+
+    def summary(self, threshold: float = 0.5) -> str:
+        """Says in words what the runs look at, from which epoch on, and what they differ in.
+
+        A run "looks at the object" where the mean `energy_ratio` of its last epoch is at least 1.5 times what chance
+        would give, and "does not" where it is at most that; in between it "hardly prefers" it. "From epoch 3 on" means
+        in every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples
+        have their peak in that ninth of the image. What was not measured is not said.
+
+        Args:
+            threshold: Of the mean agreement below which runs look at different places; see `parted`.
+
+        Returns:
+            Sentences, one a line.
+
+        Raises:
+            ValueError: If `threshold` is not in (-1, 1].
+        """
+        return "\n".join(words.sentences(self, threshold))
+
+
+def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = None, view: str = "") -> Comparison:
+    """Compares stored runs: aligns them by sample and epoch, and measures where they look at the same place.
+
+    The samples are those that all runs have, by their keys; the epochs those that any run has. No framework is loaded.
+    Heatmaps are read one epoch at a time and not kept, so that memory does not grow with their size.
+
+    Args:
+        runs: Folders of runs, folders with one run in them, or what `read_run` returns. One alone is allowed: then
+            there is no agreement, but all else.
+        names: What the runs are called; by default as much of their paths as tells them apart.
+        view: Which heatmaps to compare where runs have several, by the view's name; by default each run's first. Runs
+            without views take part with their only heatmaps.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: If there is no run, a run is given twice, holds no epoch, no heatmaps, or lacks the view; if no
+            sample is common to all, or one has other pixels or another label in another run; if a record is damaged or
+            does not fit its manifest.
+        TypeError: If an argument is of the wrong kind.
+        OSError: If a file is gone.
+
+    Example:
+        >>> comparison = compare(["logs/small_rate", "logs/large_rate"])
+        >>> print(comparison.summary())
+        >>> comparison.to_csv("runs.csv")
+    """
+    opened = alignment.open_runs(runs)
+    called = alignment.named(opened, names)
+    alignment.check_view(opened, called, view)
+    keys, labels, left_out = alignment.align_samples(opened, called)
+    epochs = alignment.steps(opened)
+    pairs = tuple(combinations(range(len(opened)), 2))
+    shape = (len(opened), len(epochs), len(keys))
+
+    readers = [Reader(run, keys, view) for run in opened]
+    stored = [{epoch.step: epoch for epoch in run.epochs} for run in opened]
+    predicted = np.full(shape, -1, np.int64)
+    confidences = np.full(shape, np.nan, np.float32)
+    peaks = np.full((*shape, 2), np.nan, np.float32)
+    values: dict[str, Doubles] = {}
+    scalars: dict[str, Doubles] = {}
+    agreement = np.full((len(pairs), *shape[1:]), np.nan)
+    for e, step in enumerate(epochs):
+        maps: list[Floats | None] = [None] * len(opened)
+        for r, reader in enumerate(readers):
+            if step in stored[r]:
+                read = reader.read(stored[r][step])
+                maps[r] = read.heatmaps
+                predicted[r, e], confidences[r, e] = read.predicted, read.confidences
+                peaks[r, e] = peaks_of(read.heatmaps)
+                put(values, read.values, (r, e), shape)
+                put(scalars, read.scalars, (r, e), shape[:2])
+        agreement[:, e] = agreements(maps, pairs)
+    return Comparison(
+        names=called,
+        runs=opened,
+        view=view,
+        sample_keys=keys,
+        labels=labels,
+        class_names=alignment.class_names(opened),
+        epochs=epochs,
+        predicted=predicted,
+        confidences=confidences,
+        peaks=peaks,
+        values=values,
+        scalars=scalars,
+        pairs=pairs,
+        agreement=agreement,
+        differences=alignment.differences(opened, keys),
+        left_out=left_out,
+    )

@@ -1,0 +1,220 @@
+"""What a report's page is made from: small pictures, heatmaps in bytes and numbers, as plain values for JSON."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..metrics import degenerate
+from ..overlay import colorize
+from ..records import Floats, Image, Region
+from ..store import read_image
+from . import tables
+from .glossary import entry, ordered
+from .spans import mean
+
+if TYPE_CHECKING:
+    from .comparing import Comparison
+
+__all__ = ["MAP_SIDE", "PALETTES", "epoch_means", "make_payload", "thinned"]
+
+Doubles = npt.NDArray[np.float64]
+
+MAP_SIDE = 32  # px: the longer side of what is kept of a heatmap
+PALETTES = ("viridis", "cividis", "turbo")
+
+_MISSING = 65535
+# What tells that attention was lost, the best first.
+_LOSSES = {
+    "energy_in_region": "heat on the object: how far it is below the best of the epochs so far",
+    "first_drift": "drift: how far the heatmap is from that of the first epoch",
+    "area": "hot area: how much it has grown since the first epoch",
+}
+
+
+def thinned(epochs: Sequence[int], most: int | None) -> list[int]:
+    """Returns the places of at most `most` epochs, evenly spaced, with the first and the last one; all for None."""
+    if most is None or len(epochs) <= most:
+        return list(range(len(epochs)))
+    places: list[int] = np.unique(np.linspace(0, len(epochs) - 1, most).round().astype(int)).tolist()
+    return places
+
+
+def make_payload(comparison: Comparison, shown: Sequence[int], image_side: int, image_quality: int) -> dict[str, Any]:
+    """Returns what the page is made from.
+
+    Args:
+        comparison: The compared runs.
+        shown: Places of the epochs that have heatmaps and numbers of each sample.
+        image_side: The longer side of the images, in px; smaller ones keep their size.
+        image_quality: Of the JPEG files, 1 to 100.
+
+    Returns:
+        Plain values, as JSON has them. Arrays are {"kind": dtype, "data": base64 of gzip of little-endian bytes}.
+
+    Raises:
+        ValueError: If a file of a run is damaged.
+        OSError: If one is gone.
+    """
+    held = comparison.held()
+    tops, runs = _heatmaps(comparison, shown, held)
+    values = {**comparison.values, "confidence": comparison.confidences.astype(np.float64)}
+    known = [name for name in ordered(values) if np.isfinite(values[name][:, shown]).any()]
+    scalars = epoch_means(comparison)
+    loss = next((name for name in _LOSSES if name in known), None)
+    disagreement = comparison.disagreement()
+    return {
+        "names": list(comparison.names),
+        "keys": list(comparison.sample_keys),
+        "labels": list(comparison.labels),
+        "classes": None if comparison.class_names is None else list(comparison.class_names),
+        "epochs": [comparison.epochs[place] for place in shown],
+        "allEpochs": list(comparison.epochs),
+        "runs": runs,
+        "maxima": _packed(tops, np.float32),
+        "predicted": _packed(np.clip(comparison.predicted[:, shown], -1, 2**31 - 1), np.int32),
+        "metrics": [{"name": name, **entry(name)._asdict(), "range": _range(values[name][:, shown])} for name in known],
+        "values": _packed([_coded(values[name][:, shown]) for name in known], np.uint16),
+        "pairs": [list(pair) for pair in comparison.pairs],
+        "agreement": _packed(_coded(comparison.agreement[:, shown], (-1, 1)), np.uint16),
+        "disagreement": [_number(value) for value in disagreement],
+        "parted": [None if epoch < 0 else int(epoch) for epoch in comparison.parted()],
+        "loss": None if loss is None else {"metric": known.index(loss), "name": loss, "about": _LOSSES[loss]},
+        "charts": [{"name": name, **entry(name)._asdict()} for name in scalars],
+        "scalars": _packed(list(scalars.values()), np.float64),
+        "pairMeans": [[_number(value) for value in row] for row in mean(comparison.agreement, 2)],
+        "images": _images(comparison, image_side, image_quality),
+        "regions": _regions(comparison),
+        "colormaps": {
+            name: _packed(colorize(np.arange(256, dtype=np.uint8)[None], name), np.uint8) for name in PALETTES
+        },
+    }
+
+
+def _packed(array: npt.ArrayLike, dtype: Any) -> dict[str, str]:
+    kind = np.dtype(dtype)
+    data = np.ascontiguousarray(array, kind.newbyteorder("<")).tobytes()
+    # Without the time, so that the same runs give the same file.
+    return {"kind": kind.name, "data": base64.b64encode(gzip.compress(data, 6, mtime=0)).decode("ascii")}
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.6g}") if np.isfinite(value) else None
+
+
+def _range(values: Doubles) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    return float(finite.min()), float(finite.max())
+
+
+def _coded(values: Doubles, limits: tuple[float, float] | None = None) -> npt.NDArray[np.uint16]:
+    """Numbers in 16 bits between their least and largest, or `limits`; what is not finite has the last code."""
+    codes = np.full(values.shape, _MISSING, np.uint16)
+    known = np.isfinite(values)
+    low, high = limits or _range(values)
+    codes[known] = np.round((values[known] - low) / ((high - low) or 1) * (_MISSING - 1))
+    return codes
+
+
+def _heatmaps(
+    comparison: Comparison, shown: Sequence[int], held: npt.NDArray[np.bool_]
+) -> tuple[Floats, list[dict[str, Any]]]:
+    """(R, E, N) each map's largest value, 0 where it is degenerate or missing; and of each run its maps in bytes."""
+    tops = np.zeros((len(comparison.names), len(shown), len(comparison.sample_keys)), np.float32)
+    runs = []
+    for run, manifest in enumerate(each.manifest for each in comparison.runs):
+        levels: list[npt.NDArray[np.uint8]] = []
+        size = kept = (1, 1)
+        for e, place in enumerate(shown):
+            maps = comparison.heatmaps(run, comparison.epochs[place]) if held[run, place] else None
+            if maps is None:
+                continue
+            dead = degenerate(maps)
+            height, width = maps.shape[1:]
+            # Other epochs of the run are brought to the size of the first, should they differ from it.
+            if not levels:
+                size, kept = (height, width), _pooled((height, width))
+            positive = np.where(dead[:, None, None], 0, np.maximum(maps, 0)).astype(np.float64)
+            if (height, width) != kept:
+                positive = np.stack([_resized(each, kept) for each in positive])
+            tops[run, e] = positive.max(axis=(1, 2))
+            levels.append(_bytes(positive, tops[run, e]))
+        runs.append(
+            {
+                "has": [bool(held[run, place]) for place in shown],
+                "shape": list(kept),
+                "pooled": None if size == kept else list(size),
+                "target": str(manifest["target"]),
+                "maps": _packed(np.array(levels, np.uint8), np.uint8),
+            }
+        )
+    return tops, runs
+
+
+def _pooled(size: tuple[int, int]) -> tuple[int, int]:
+    factor = min(1.0, MAP_SIDE / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _resized(heatmap: Doubles, size: tuple[int, int]) -> Doubles:
+    # Sums of float32 can overflow.
+    resized: Doubles = cv2.resize(heatmap, size[::-1], interpolation=cv2.INTER_AREA)
+    return resized
+
+
+def _bytes(positive: Doubles, tops: Floats) -> npt.NDArray[np.uint8]:
+    """Each map's values from 0 to 255, which is its largest one."""
+    scale = np.where(tops > 0, tops, 1).astype(np.float64)[:, None, None]
+    return np.round(positive / scale * 255).astype(np.uint8)
+
+
+def epoch_means(comparison: Comparison) -> dict[str, Doubles]:
+    """Returns (R, E) numbers of each epoch by name, in the order of reading: means over the compared samples."""
+    every = tables.epoch_numbers(comparison) | {"accuracy": mean(comparison.correct(), 2)}
+    every.setdefault("confidence", mean(comparison.confidences, 2))
+    return {name: every[name] for name in ordered(every) if np.isfinite(every[name]).any()}
+
+
+def _images(comparison: Comparison, side: int, quality: int) -> list[dict[str, Any]]:
+    run = comparison.runs[0]
+    files = dict(zip(run.sample_keys, run.image_files, strict=True))
+    return [_image(read_image(files[key]), side, quality) for key in comparison.sample_keys]
+
+
+def _image(image: Image, side: int, quality: int) -> dict[str, Any]:
+    height, width = image.shape[:2]
+    factor = min(1.0, side / max(height, width))
+    width, height = max(1, round(width * factor)), max(1, round(height * factor))
+    if factor < 1:
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
+    source = "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode("ascii")
+    return {"source": source, "width": width, "height": height}
+
+
+def _regions(comparison: Comparison) -> list[list[Any] | None]:
+    """For each sample the outlines of its object, as points in [0, 1]; of the first run that knows where it is."""
+    known: dict[str, Region] = {}
+    for run in comparison.runs:
+        for key, region in zip(run.sample_keys, run.regions(), strict=True):
+            if region is not None:
+                known.setdefault(key, region)
+    return [_outlines(known[key]) if key in known else None for key in comparison.sample_keys]
+
+
+def _outlines(region: Region) -> list[list[list[float]]]:
+    boxes = [[[left, top], [right, top], [right, bottom], [left, bottom]] for left, top, right, bottom in region.boxes]
+    shapes = [np.clip(np.array(box), 0, 1) for box in boxes]
+    if region.mask is not None:
+        size = np.array(region.mask.shape[::-1])
+        contours, _ = cv2.findContours(region.mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1)
+        # A contour runs through the middle of pixels.
+        shapes += [(contour[:, 0] + 0.5) / size for contour in contours]
+    return [np.round(shape, 4).tolist() for shape in shapes]

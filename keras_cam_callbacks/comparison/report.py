@@ -1,0 +1,240 @@
+"""One HTML file that shows runs side by side: it opens by double click, and asks no other host for anything."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__
+from ..store.whole import whole_file
+from .glossary import entry
+from .payload import MAP_SIDE, epoch_means, make_payload, thinned
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from .comparing import Comparison
+
+__all__ = ["ReportFile", "write_report"]
+
+_SCRIPTS = ("report_maps.js", "report_charts.js", "report.js", "report_start.js")
+# As JSON these mean the same, and no HTML parser sees a tag, a comment or an entity in them.
+_DEFUSED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """A report that was written.
+
+    Attributes:
+        path: The file.
+        size: Its size in bytes.
+        epochs: The epochs whose heatmaps it shows.
+        left_out: The epochs of which it has the runs' means alone.
+        notes: What else was left out or made smaller, in sentences; the page says the same.
+    """
+
+    path: Path
+    size: int
+    epochs: tuple[int, ...]
+    left_out: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def write_report(
+    comparison: Comparison,
+    path: str | Path,
+    *,
+    max_epochs: int | None = 200,
+    image_side: int = 224,
+    image_quality: int = 80,
+    title: str = "",
+) -> ReportFile:
+    """Writes a report of compared runs, or of one: a self-contained HTML file.
+
+    Rows are samples, columns are runs, and one slider moves all of them through the epochs. The file holds each image
+    once, and the heatmaps as bytes: browsers draw the overlays. So 6 runs of 200 epochs on 64 samples fit into about
+    10 MB, of which plotly takes 2. Browsers of 2023 or later show it.
+
+    Args:
+        comparison: What `compare` returned.
+        path: The file, .html or .htm. One that is there is replaced once all is written; missing folders are made.
+        max_epochs: Of how many epochs heatmaps and the numbers of each sample are kept: evenly spaced, with the first
+            and the last. None keeps all. The runs' means are kept of every epoch.
+        image_side: The longer side in px to which larger images are shrunk.
+        image_quality: Of the images as JPEG, 1 to 100.
+        title: The page's title; by default the names of the runs.
+
+    Returns:
+        What was written, how large it is, and what was left out.
+
+    Raises:
+        ImportError: If jinja2 or plotly is missing.
+        ValueError: If an argument is not one of the above, or a file of a run is damaged.
+        OSError: If a file of a run is gone, or the report can't be written; what was there before then still is.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"`path` must be that of an HTML file. Received: {str(path)!r}. 'report.html' works.")
+    if max_epochs is not None:
+        _check_whole("max_epochs", max_epochs, 2, None)
+    _check_whole("image_side", image_side, 16, 4096)
+    _check_whole("image_quality", image_quality, 1, 100)
+    template, plotly = _template(), _plotly()
+    shown = thinned(comparison.epochs, max_epochs)
+    payload = make_payload(comparison, shown, int(image_side), int(image_quality))
+    epochs = tuple(comparison.epochs[place] for place in shown)
+    notes = tuple(_notes(comparison, payload, int(image_side)))
+    content = {
+        "title": title or f"Where {_listed(comparison.names)} look{'s' * (len(comparison.names) == 1)}",
+        "names": comparison.names,
+        "findings": comparison.summary().split("\n"),
+        "table": _table(comparison),
+        "differences": {name: list(map(_text, values)) for name, values in comparison.differences.items()},
+        "runs": _about(comparison),
+        "payload": _Json(json.dumps(payload, separators=(",", ":"), allow_nan=False).translate(_DEFUSED)),
+        "notes": notes,
+        "version": __version__,
+        **plotly,
+    }
+    size = len(_encoded(template, content, "0.0 MB"))
+    data = _encoded(template, content, f"{size / 1e6:.1f} MB")
+    with whole_file(path, overwrite=True) as temporary:
+        temporary.write_bytes(data)
+    return ReportFile(path, len(data), epochs, tuple(e for e in comparison.epochs if e not in set(epochs)), notes)
+
+
+class _Json(str):
+    """JSON that is safe within a script element, which Jinja2 must leave as it is."""
+
+    def __html__(self) -> str:
+        return self
+
+
+def _check_whole(name: str, value: object, least: int, most: int | None) -> None:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not (whole and least <= int(value) and (most is None or int(value) <= most)):  # type: ignore[call-overload]
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"`{name}` must be a whole number {limits}. Received: {name}={value!r}. {name}=80 works.")
+
+
+def _template() -> jinja2.Template:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError(
+            "Reports need jinja2 and plotly. Install them: pip install 'keras_cam_callbacks[report]'"
+        ) from error
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_resource("report.html.jinja"))
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> dict[str, str]:
+    """The page's scripts and style. The policy names the scripts by their digests, so that no other one can run."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ImportError(
+            "Reports need jinja2 and plotly. Install them: pip install 'keras_cam_callbacks[report]'"
+        ) from error
+    charts = get_plotlyjs()
+    script = "".join(map(_resource, _SCRIPTS))
+    digests = " ".join(f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'" for text in (script, charts))
+    return {
+        "css": _Json(_resource("report.css")),
+        "script": _Json(script),
+        # A third of its size, and not parsed before the first chart is looked at.
+        "plotly": _base64(gzip.compress(charts.encode(), 9, mtime=0)),
+        "policy": _Json(
+            "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; "
+            f"style-src 'unsafe-inline'; script-src {digests}"
+        ),
+    }
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _encoded(template: jinja2.Template, content: Mapping[str, Any], size: str) -> bytes:
+    # Names of files may hold what UTF-8 does not know.
+    return template.render(content, size=size).encode("utf-8", "replace")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    if len(names) > 4:
+        return f"{len(names)} runs"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _text(value: Any) -> str:
+    """A setting as people write it; None is one that the run does not have."""
+    return "–" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _table(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for each number, with its value in the last epoch of each run, and whether that is the best one."""
+    last = [int(np.flatnonzero(epochs)[-1]) for epochs in comparison.held()]
+    cells = [(str(comparison.epochs[place]), False) for place in last]
+    table: list[dict[str, Any]] = [{"label": "Last epoch", "about": "", "cells": cells}]
+    for name, means in epoch_means(comparison).items():
+        values = means[np.arange(len(last)), last]
+        word = entry(name)
+        known = word.better * values[np.isfinite(values)]
+        # Where all are as good, none is the best.
+        best = known.max() if len(known) > 1 and known.max() > known.min() else np.nan
+        direction = {1: "higher is better", -1: "lower is better", 0: ""}[word.better]
+        table.append(
+            {
+                "label": word.label,
+                "about": "; ".join(filter(None, (word.about, direction))),
+                "cells": [(f"{v:.3g}" if np.isfinite(v) else "–", bool(word.better * v == best)) for v in values],
+            }
+        )
+    return table
+
+
+def _about(comparison: Comparison) -> dict[str, list[str]]:
+    """What each run is, where all runs are alike in it too."""
+    names = {"model": "model_name", "layer": "layer", "method": "method", "target": "target"}
+    rows = {label: [_text(run.manifest[name] or None) for run in comparison.runs] for label, name in names.items()}
+    rows["folder"] = [run.directory.name for run in comparison.runs]
+    rows["epochs"] = [str(len(run.epochs)) for run in comparison.runs]
+    return rows
+
+
+def _notes(comparison: Comparison, payload: Mapping[str, Any], image_side: int) -> Iterator[str]:
+    """Says what is not in the report as it is in the runs."""
+    epochs, shown = len(comparison.epochs), len(payload["epochs"])
+    if shown < epochs:
+        yield f"Heatmaps of {shown} of {epochs} epochs, evenly spaced; the means over the images are of every epoch."
+    for name, run in zip(comparison.names, payload["runs"], strict=True):
+        if run["pooled"]:
+            (high, wide), (height, width) = run["pooled"], run["shape"]
+            yield f"Heatmaps of {name} have {wide} × {high} values; {width} × {height} of them are kept, as means."
+    if any(max(image["width"], image["height"]) == image_side for image in payload["images"]):
+        yield f"Images are shown with at most {image_side} px a side."
+    for name, keys in comparison.left_out.items():
+        yield f"{len(keys)} samples of {name} are left out, as not all runs have them."
+    yield (
+        "Of each heatmap its positive part is kept, in 256 levels, at most "
+        f"{MAP_SIDE} × {MAP_SIDE}; the run records hold it as it was."
+    )

@@ -1,0 +1,208 @@
+// Arrays out of the payload, and pictures out of them: levels, colours, overlays.
+"use strict";
+
+const page = JSON.parse(document.getElementById("payload").textContent);
+const KINDS = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array, float32: Float32Array, float64: Float64Array };
+const MISSING = 65535; // of a number that was stored in 16 bits
+const pixelCache = new Map();
+const axisCache = new Map();
+
+async function inflate(base64) {
+  const text = atob(base64);
+  const packed = new Uint8Array(text.length);
+  for (let i = 0; i < packed.length; i++) packed[i] = text.charCodeAt(i);
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+async function unpack(array) {
+  return new KINDS[array.kind](await inflate(array.data));
+}
+
+// A number of one sample, NaN where there is none.
+function metricValue(metric, run, epoch, sample) {
+  const code = page.codes[((metric * page.names.length + run) * page.epochs.length + epoch) * page.keys.length + sample];
+  const [low, high] = page.metrics[metric].range;
+  return code === MISSING ? NaN : low + (code / (MISSING - 1)) * (high - low);
+}
+
+function agreementOf(pair, epoch, sample) {
+  const code = page.agreements[(pair * page.epochs.length + epoch) * page.keys.length + sample];
+  return code === MISSING ? NaN : (code / (MISSING - 1)) * 2 - 1;
+}
+
+// The mean over the pairs of all runs, or of those with one run.
+function meanAgreement(epoch, sample, run = -1) {
+  const seen = page.pairs
+    .map((pair, i) => (run < 0 || pair.includes(run) ? agreementOf(i, epoch, sample) : NaN))
+    .filter(Number.isFinite);
+  return seen.length ? seen.reduce((a, b) => a + b) / seen.length : NaN;
+}
+
+// Where the run's numbers of this epoch are, else those of its last earlier epoch; -1 where there is none.
+function epochOf(run, epoch) {
+  const has = page.runs[run].has;
+  while (epoch >= 0 && !has[epoch]) epoch--;
+  return epoch;
+}
+
+function predictionOf(run, epoch, sample) {
+  return page.predictions[(run * page.epochs.length + epoch) * page.keys.length + sample];
+}
+
+// The largest value of a map in its own unit; 0 where the map explains nothing.
+function topOf(run, epoch, sample) {
+  return page.tops[(run * page.epochs.length + epoch) * page.keys.length + sample];
+}
+
+function largestTop(sample) {
+  let top = 0;
+  for (let run = 0; run < page.names.length; run++)
+    for (let epoch = 0; epoch < page.epochs.length; epoch++)
+      if (page.runs[run].has[epoch]) top = Math.max(top, topOf(run, epoch, sample));
+  return top;
+}
+
+// What is drawn as 1.
+function scaleOf(scale, run, epoch, sample) {
+  if (scale === "map") return topOf(run, epoch, sample);
+  return scale === "sample" ? page.sampleTops[sample] : page.topOfAll;
+}
+
+// The map's levels in [0, 1], or null where it explains nothing.
+function levelsOf(run, epoch, sample, scale) {
+  const [height, width] = page.runs[run].shape;
+  const top = topOf(run, epoch, sample);
+  if (!(top > 0)) return null;
+  let stored = 0; // A run has no maps of epochs that it lacks.
+  for (let i = 0; i < epoch; i++) stored += page.runs[run].has[i];
+  const size = height * width;
+  const start = (stored * page.keys.length + sample) * size;
+  const gain = top / scaleOf(scale, run, epoch, sample) / 255;
+  const levels = new Float32Array(size);
+  for (let i = 0; i < size; i++) levels[i] = Math.min(1, page.maps[run][start + i] * gain);
+  return { levels, height, width };
+}
+
+// For each of `to` pixels: its two neighbours among `from`, and the share of the second.
+function axis(from, to) {
+  const name = `${from}>${to}`;
+  if (!axisCache.has(name)) {
+    const first = new Uint16Array(to);
+    const second = new Uint16Array(to);
+    const share = new Float32Array(to);
+    for (let i = 0; i < to; i++) {
+      const place = Math.min(from - 1, Math.max(0, ((i + 0.5) * from) / to - 0.5));
+      first[i] = Math.floor(place);
+      second[i] = Math.min(from - 1, first[i] + 1);
+      share[i] = place - first[i];
+    }
+    axisCache.set(name, { first, second, share });
+  }
+  return axisCache.get(name);
+}
+
+// Bilinear, pixels being squares with their value in the middle.
+function resized(map, height, width) {
+  const rows = axis(map.height, height);
+  const columns = axis(map.width, width);
+  const result = new Float32Array(height * width);
+  const line = new Float32Array(map.width);
+  for (let y = 0; y < height; y++) {
+    const above = rows.first[y] * map.width;
+    const below = rows.second[y] * map.width;
+    for (let x = 0; x < map.width; x++)
+      line[x] = map.levels[above + x] * (1 - rows.share[y]) + map.levels[below + x] * rows.share[y];
+    for (let x = 0; x < width; x++) {
+      const left = line[columns.first[x]];
+      result[y * width + x] = left + (line[columns.second[x]] - left) * columns.share[x];
+    }
+  }
+  return result;
+}
+
+// Width and height of a sample's picture with a longer side of at least `side`.
+function sizeOf(sample, side) {
+  const { width, height } = page.images[sample];
+  const factor = Math.max(1, side / Math.max(width, height));
+  return [Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor))];
+}
+
+async function pixelsOf(sample, width, height) {
+  const name = `${sample} ${width} ${height}`;
+  if (!pixelCache.has(name)) {
+    const read = async () => {
+      const image = new Image();
+      image.src = page.images[sample].source;
+      await image.decode();
+      const canvas = document.createElement("canvas");
+      canvas.width = width;
+      canvas.height = height;
+      const context = canvas.getContext("2d", { willReadFrequently: true });
+      context.imageSmoothingQuality = "high";
+      context.drawImage(image, 0, 0, width, height);
+      return context.getImageData(0, 0, width, height).data;
+    };
+    pixelCache.set(name, read());
+    if (pixelCache.size > 200) pixelCache.delete(pixelCache.keys().next().value);
+  }
+  return pixelCache.get(name);
+}
+
+function outline(context, shapes, width, height) {
+  const thick = Math.max(1.5, Math.max(width, height) / 110);
+  for (const [colour, line] of [["#000", thick * 2], ["#fff", thick]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = line;
+    context.setLineDash(colour === "#fff" ? [thick * 3, thick * 2] : []);
+    for (const shape of shapes) {
+      context.beginPath();
+      for (const [x, y] of shape) context.lineTo(x * width, y * height);
+      context.closePath();
+      context.stroke();
+    }
+  }
+}
+
+// Draws one map on its image. `epoch` is one that the run has. Returns whether there was a heatmap to draw.
+async function paint(canvas, run, epoch, sample, side, look) {
+  const [width, height] = sizeOf(sample, side);
+  const wanted = (canvas.wanted = (canvas.wanted ?? 0) + 1);
+  const image = await pixelsOf(sample, width, height);
+  if (canvas.wanted !== wanted) return; // A later call has overtaken this one.
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+  const context = canvas.getContext("2d", { willReadFrequently: true }); // Kept where the numbers are.
+  const drawn = context.createImageData(width, height);
+  const map = epoch < 0 ? null : levelsOf(run, epoch, sample, look.scale);
+  drawn.data.set(image);
+  if (look.view !== "image" && map) {
+    const level = resized(map, height, width);
+    const colours = page.palettes[look.colormap];
+    const alpha = look.view === "heatmap" ? 1 : look.alpha;
+    for (let i = 0, at = 0; i < level.length; i++, at += 4) {
+      const tone = Math.round(level[i] * 255) * 3;
+      for (let c = 0; c < 3; c++)
+        drawn.data[at + c] = image[at + c] * (1 - alpha) + colours[tone + c] * alpha; // It rounds.
+    }
+  } else if (look.view === "heatmap" || epoch < 0) {
+    drawn.data.fill(225);
+    for (let at = 3; at < drawn.data.length; at += 4) drawn.data[at] = 255;
+  }
+  context.putImageData(drawn, 0, 0);
+  if (look.regions && page.regions[sample] && epoch >= 0) outline(context, page.regions[sample], width, height);
+  canvas.dataset.epoch = epoch < 0 ? "" : page.epochs[epoch];
+}
+
+async function unpackPage() {
+  page.codes = await unpack(page.values);
+  page.agreements = page.agreement ? await unpack(page.agreement) : null;
+  page.predictions = await unpack(page.predicted);
+  page.tops = await unpack(page.maxima);
+  page.maps = [];
+  for (const run of page.runs) page.maps.push(await unpack(run.maps));
+  page.means = await unpack(page.scalars);
+  page.palettes = {};
+  for (const [name, array] of Object.entries(page.colormaps)) page.palettes[name] = await unpack(array);
+  page.sampleTops = page.keys.map((_, sample) => largestTop(sample));
+  page.topOfAll = Math.max(0, ...page.sampleTops);
+}

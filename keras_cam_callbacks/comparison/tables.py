@@ -1,0 +1,133 @@
+"""A comparison as rows of plain values, and as files of these: CSV that spreadsheets can open, and JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from ..store.whole import whole_file
+from .spans import mean
+
+if TYPE_CHECKING:
+    from .comparing import Comparison
+
+__all__ = ["rows", "write_csv", "write_json"]
+
+GRAINS = ("sample", "epoch")
+# A spreadsheet takes a cell for a formula that begins with one of these, also behind spaces, also in full width.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+
+
+def rows(comparison: Comparison, grain: str) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a table one after the other; see `Comparison.table`."""
+    if grain not in GRAINS:
+        raise ValueError(f'`grain` must be one of {", ".join(GRAINS)}. Received: {grain!r}. grain="epoch" is short.')
+    held = comparison.held()
+    of_epoch = _of_samples if grain == "sample" else _of_epoch
+    numbers = dict(comparison.values) if grain == "sample" else epoch_numbers(comparison)
+    for run in range(len(comparison.names)):
+        for place in np.flatnonzero(held[run]).tolist():
+            yield from of_epoch(comparison, run, place, numbers)
+
+
+def epoch_numbers(comparison: Comparison) -> dict[str, Any]:
+    """Returns the numbers of each epoch by name, (R, E) float64.
+
+    What is known of each sample is its mean over the compared ones: so runs with further samples can be compared.
+    """
+    found = dict(comparison.scalars)
+    for name, values in comparison.values.items():
+        means = mean(values, 2)
+        found[name] = np.where(np.isnan(means), found[name], means) if name in found else means
+    return found
+
+
+def _of_samples(comparison: Comparison, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    columns = {name: values[run, place] for name, values in numbers.items()}
+    columns = _agreements(comparison, run, place) | columns
+    listed = {name: [_plain(value) for value in column.tolist()] for name, column in columns.items()}
+    predicted = comparison.predicted[run, place].tolist()
+    confidences = comparison.confidences[run, place].astype(np.float64).tolist()
+    for i, (key, label) in enumerate(zip(comparison.sample_keys, comparison.labels, strict=True)):
+        found = predicted[i] if predicted[i] >= 0 else None
+        row = {
+            "run": comparison.names[run],
+            "epoch": comparison.epochs[place],
+            "sample": key,
+            "label": label,
+            "label_name": comparison.class_name(label),
+            "predicted": found,
+            "predicted_name": comparison.class_name(found),
+            "correct": None if label is None or found is None else label == found,
+            "confidence": _plain(confidences[i]),
+        }
+        yield row | {name: column[i] for name, column in listed.items() if name not in row}
+
+
+def _of_epoch(comparison: Comparison, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    agreements = {name: mean(each, 0) for name, each in _agreements(comparison, run, place).items()}
+    columns = agreements | {name: values[run, place] for name, values in numbers.items()}
+    right = comparison.correct()[run, place]
+    confidence = mean(comparison.confidences[run, place], 0)
+    row = {
+        "run": comparison.names[run],
+        "epoch": comparison.epochs[place],
+        "samples": len(comparison.sample_keys),
+        "accuracy": _plain(float(mean(right, 0))),
+        "confidence": _plain(float(confidence)),
+    }
+    yield row | {name: _plain(float(value)) for name, value in columns.items() if name not in row}
+
+
+def _agreements(comparison: Comparison, run: int, place: int) -> dict[str, Any]:
+    """Returns (N,) a run's mean agreement with the others; of more than two runs also that with each."""
+    with_each = {
+        comparison.names[one + other - run]: comparison.agreement[pair, place]
+        for pair, (one, other) in enumerate(comparison.pairs)
+        if run in (one, other)
+    }
+    if not with_each:
+        return {}
+    nothing = np.full(len(comparison.sample_keys), np.nan)  # with itself
+    each = {f"agreement with {name}": with_each.get(name, nothing) for name in comparison.names}
+    return {"agreement": mean(np.stack(list(with_each.values())), 0)} | (each if len(comparison.names) > 2 else {})
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def write_csv(comparison: Comparison, path: str | Path, grain: str) -> None:
+    """Writes a table as CSV; see `Comparison.to_csv`."""
+    lines = rows(comparison, grain)
+    with whole_file(Path(path), overwrite=True) as temporary, _opened(temporary) as file:
+        writer = csv.writer(file)
+        for i, row in enumerate(lines):
+            if i == 0:
+                writer.writerow(map(_defused, row))
+            writer.writerow(map(_defused, row.values()))
+
+
+def _defused(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(_FORMULA) else cell
+
+
+def write_json(comparison: Comparison, path: str | Path, grain: str) -> None:
+    """Writes a table as JSON; see `Comparison.to_json`."""
+    lines = rows(comparison, grain)
+    with whole_file(Path(path), overwrite=True) as temporary, _opened(temporary) as file:
+        for i, row in enumerate(lines):
+            file.write(",\n" if i else "[\n")
+            file.write(json.dumps(row, allow_nan=False))
+        file.write("\n]\n")
+
+
+def _opened(path: Path) -> TextIO:
+    # Lone surrogates, as JSON may hold them, are no UTF-8.
+    return open(path, "x", encoding="utf-8", errors="backslashreplace", newline="")

@@ -1,0 +1,193 @@
+"""What a comparison shows, in sentences: each is counted or measured, and says by what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .alignment import printable
+from .spans import lasting, mean
+
+if TYPE_CHECKING:
+    from .comparing import Comparison
+
+__all__ = ["sentences"]
+
+Flags = npt.NDArray[np.bool_]
+
+_AT = 1.5  # times what chance would give: from here a run looks at the object; up to 1 it does not
+_THIRDS = (1 / 3, 2 / 3)
+_PLACES = (
+    ("the top left corner", "the top edge", "the top right corner"),
+    ("the left edge", "the middle", "the right edge"),
+    ("the bottom left corner", "the bottom edge", "the bottom right corner"),
+)
+_LISTED = 3  # samples that are named
+_EXPLAINED = ("method", "layer", "target")  # settings by which a map means something else
+
+
+def sentences(comparison: Comparison, threshold: float) -> list[str]:
+    """Returns the sentences of `Comparison.summary`."""
+    runs = [_run(comparison, run) for run in range(len(comparison.names))]
+    lines = [_all(comparison), *runs, *_agreement(comparison, threshold), *_settings(comparison)]
+    return list(map(printable, lines))
+
+
+def _all(comparison: Comparison) -> str:
+    runs, samples = len(comparison.names), len(comparison.sample_keys)
+    first, last = comparison.epochs[0], comparison.epochs[-1]
+    line = f"{_count(runs, 'run')}, {_count(samples, 'sample')}, "
+    line += f"epochs {first} to {last}." if first != last else f"epoch {first}."
+    for name, keys in comparison.left_out.items():
+        line += f" Left out, as not all runs have them: {_count(len(keys), 'sample')} of {name}."
+    return line
+
+
+def _run(comparison: Comparison, run: int) -> str:
+    last = int(np.flatnonzero(comparison.held()[run])[-1])
+    parts = [_object(comparison, run, last), _peak(comparison, run, last), _right(comparison, run, last)]
+    said = "; ".join(filter(None, parts)) or "nothing can be said of where it looks"
+    return f"{comparison.names[run]}, epoch {comparison.epochs[last]}: {said}."
+
+
+def _object(comparison: Comparison, run: int, last: int) -> str:
+    """Says how much of the attention lies on the object, and since when it is so."""
+    missing = np.full(comparison.predicted.shape, np.nan)
+    energy = mean(comparison.values.get("energy_in_region", missing)[run], 1)
+    ratio = mean(comparison.values.get("energy_ratio", missing)[run], 1)
+    hits = comparison.values.get("pointing", missing)[run, last]
+    hits = hits[np.isfinite(hits)]
+    measured = []
+    if np.isfinite(energy[last]):
+        measured.append(f"{energy[last]:.0%} of its attention lies on it")
+    if np.isfinite(ratio[last]):
+        measured.append(f"{ratio[last]:.1f} times what chance would give")
+    if len(hits):
+        measured.append(f"its peak is on it in {int((hits > 0.5).sum())} of {_count(len(hits), 'sample')}")
+    if not np.isfinite(ratio[last]):
+        return f"of the object: {', '.join(measured)}" if measured else ""
+    with np.errstate(invalid="ignore"):
+        kinds = {
+            "looks at the object": ratio >= _AT,
+            "hardly prefers the object": (ratio < _AT) & (ratio > 1),
+            "does not look at the object": ratio <= 1,
+        }
+    looks, holds = next((text, holds) for text, holds in kinds.items() if holds[last])
+    return f"{looks}{_since(comparison, holds, np.isfinite(ratio))} ({', '.join(measured)})"
+
+
+def _since(comparison: Comparison, holds: Flags, known: Flags) -> str:
+    row = int(lasting(holds[:, None], known[:, None])[0])
+    first, last = np.flatnonzero(known)[[0, -1]].tolist()
+    if row in (-1, last):
+        return ""
+    return " from its first epoch on" if row == first else f" from epoch {comparison.epochs[row]} on"
+
+
+def _peak(comparison: Comparison, run: int, last: int) -> str:
+    """Says where in the image the maps are highest, where that is the same ninth in at least half of the samples."""
+    peaks = comparison.peaks[run]
+    cells = np.searchsorted(_THIRDS, peaks[..., 1]) * 3 + np.searchsorted(_THIRDS, peaks[..., 0])
+    known = np.isfinite(peaks[..., 0])
+    of_last = cells[last][known[last]]
+    if len(of_last) < 2:
+        return ""
+    cell = int(np.bincount(of_last, minlength=9).argmax())
+    counts, totals = ((cells == cell) & known).sum(axis=1), known.sum(axis=1)
+    common = 2 * counts >= totals
+    if not common[last]:
+        return ""
+    where = f"{'in' if cell == 4 else 'near'} {_PLACES[cell // 3][cell % 3]} of the image"
+    return f"its peak is {where} in {counts[last]} of {totals[last]} samples{_since(comparison, common, totals > 0)}"
+
+
+def _right(comparison: Comparison, run: int, last: int) -> str:
+    right = comparison.correct()[run, last]
+    known = np.isfinite(right)
+    count = int(right[known].sum())
+    verb = "is" if count == 1 else "are"
+    return f"{count} of {_count(int(known.sum()), 'prediction')} {verb} right" if known.any() else ""
+
+
+def _agreement(comparison: Comparison, threshold: float) -> list[str]:
+    """Says how far the runs look at the same place, and from which epoch they don't."""
+    if not comparison.pairs:
+        return []
+    shared = np.isfinite(mean(comparison.agreement, (0, 2)))
+    if not shared.any():
+        return ["Whether they look at the same place can't be told: no two runs have maps of the same epoch."]
+    lines = [_pair(comparison, None, threshold)]
+    if len(comparison.pairs) > 1:
+        means = mean(comparison.agreement, (1, 2))
+        order = [int(i) for i in np.argsort(means) if np.isfinite(means[i])]
+        if len(order) > 1:
+            lines.append(f"Furthest apart: {_pair(comparison, order[0], threshold)}")
+            lines.append(f"Closest: {_pair(comparison, order[-1], threshold)}")
+    differ = comparison.disagreement()
+    most = [i for i in comparison.most_different(_LISTED) if np.isfinite(differ[i])]
+    if len(comparison.sample_keys) > 1:
+        each = ", ".join(f"{comparison.sample_keys[i]!r} ({1 - differ[i]:.2f})" for i in most)
+        lines.append(f"They differ most in these samples (mean agreement over the epochs): {each}.")
+    return lines + _classes(comparison)
+
+
+def _pair(comparison: Comparison, pair: int | None, threshold: float) -> str:
+    together = mean(comparison.agreement if pair is None else comparison.agreement[pair : pair + 1], (0, 2))
+    rows = np.flatnonzero(np.isfinite(together))
+    first, last = comparison.epochs[rows[0]], comparison.epochs[rows[-1]]
+    every = "On average they" if len(comparison.pairs) > 1 else "They"
+    who = every if pair is None else " and ".join(comparison.names[run] for run in comparison.pairs[pair])
+    values = f"mean agreement {together[rows[-1]]:.2f} in epoch {last}"
+    epoch = comparison.parted_overall(threshold, pair)
+    if epoch < 0:
+        return f"{who} look at the same place in the end: {values}."
+    if epoch == first:
+        return f"{who} look at different places in all epochs that they share, from epoch {first} on: {values}."
+    before = together[comparison.epochs.index(epoch) - 1 :: -1]
+    return (
+        f"{who} look at different places from epoch {epoch} on: mean agreement "
+        f"{before[np.isfinite(before)][0]:.2f} before, below {threshold:g} since; {values}."
+    )
+
+
+def _classes(comparison: Comparison) -> list[str]:
+    """Says where maps explain different classes, which by itself makes them differ."""
+    held = comparison.held().all(axis=0)
+    aims_at_predicted = any("predicted" in str(run.manifest["target"]) for run in comparison.runs)
+    if not held.any() or not aims_at_predicted:
+        return []
+    row = int(np.flatnonzero(held)[-1])
+    predicted = comparison.predicted[:, row]
+    differ = int(((predicted != predicted[0]) & (predicted >= 0)).any(axis=0).sum())
+    if not differ:
+        return []
+    return [
+        f"In epoch {comparison.epochs[row]} they predict different classes in "
+        f"{differ} of {_count(predicted.shape[1], 'sample')}: where the predicted class is explained, "
+        "their maps then speak for different classes."
+    ]
+
+
+def _settings(comparison: Comparison) -> list[str]:
+    if len(comparison.names) < 2:
+        return []
+    if not comparison.differences:
+        return ["Their records differ in no setting; how they were trained is not in them."]
+    each = [f"{name} ({_values(values)})" for name, values in comparison.differences.items()]
+    lines = [f"Their records differ in {', '.join(each)}."]
+    explained = [name for name in _EXPLAINED if name in comparison.differences]
+    if explained:
+        lines.append(f"Part of the disagreement may come from the {' and '.join(explained)}, not from the training.")
+    return lines
+
+
+def _values(values: Sequence[Any]) -> str:
+    texts = ["none" if value in (None, "", [], {}) else str(value) for value in values]
+    return " / ".join(text if len(text) <= 40 else f"{text[:39]}…" for text in texts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

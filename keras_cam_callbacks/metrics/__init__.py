@@ -1,0 +1,43 @@
+"""Numbers from heatmaps: of the map alone, against another map, against where the object is, against the model.
+
+Every function takes raw maps (N, h, w) float32 and returns one float64 for each, NaN where there is nothing to measure.
+They are numpy and OpenCV and know no framework.
+"""
+
+from .agreement import centre_shift, correlation, drift, moved, spearman, top_iou
+from .faithfulness import average_drop, deletion, increase, insertion, masked_confidence
+from .maps import area, blobs, centre, clipped, degenerate, degenerate_cause, entropy, pooled
+from .names import METRICS, measured, resolve_metrics, worst
+from .regions import energy_in_region, energy_ratio, inside, peak_outside, pointing, region_iou
+
+__all__ = [
+    "METRICS",
+    "area",
+    "average_drop",
+    "blobs",
+    "centre",
+    "centre_shift",
+    "clipped",
+    "correlation",
+    "degenerate",
+    "degenerate_cause",
+    "deletion",
+    "drift",
+    "energy_in_region",
+    "energy_ratio",
+    "entropy",
+    "increase",
+    "insertion",
+    "inside",
+    "masked_confidence",
+    "measured",
+    "moved",
+    "peak_outside",
+    "pointing",
+    "pooled",
+    "region_iou",
+    "resolve_metrics",
+    "spearman",
+    "top_iou",
+    "worst",
+]

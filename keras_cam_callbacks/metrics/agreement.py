@@ -1,0 +1,246 @@
+"""How far two heatmaps of the same sample agree: those of two epochs, of two runs, or of an image and its copy.
+
+Only the positive part of a map counts, as in `maps`.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..records import Floats
+from .maps import Doubles, centre, degenerate, flattened, pooled
+
+__all__ = ["centre_shift", "correlation", "drift", "moved", "spearman", "top_iou"]
+
+_CELLS = 8  # The earth mover's distance takes the fourth power of this in time.
+
+
+def drift(heatmaps: Floats, reference: Floats) -> Doubles:
+    """Measures how far each heatmap has moved from its reference, such as the map of the epoch before.
+
+    drift = 1 - r, where r is Pearson's correlation over the pixels of relu(heatmap) and relu(reference).
+    The scale of the maps does not count, only where they are high and low: a map and twice that map have a
+    drift of 0, unrelated maps have one near 1, and a map and its negative image one of 2. A good value falls towards 0
+    as training settles; it saturates near 1 for maps that do not overlap, which `moved` does not.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        reference: (N, h, w) float32, raw, the same samples in the same order.
+
+    Returns:
+        (N,) float64 in [0, 2]; NaN where either map is degenerate.
+
+    Raises:
+        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+    """
+    valid = _comparable(heatmaps, reference)
+    result = np.full(len(valid), np.nan)
+    for i in np.flatnonzero(valid):
+        result[i] = 1 - _pearson(heatmaps[i], reference[i])
+    return result
+
+
+def correlation(heatmaps: Floats, references: Floats) -> Doubles:
+    """Measures how alike each heatmap and its reference are, where both are known, such as under an augmentation.
+
+    r = sum_p (a_p - mean a) (b_p - mean b) / sqrt(sum_p (a_p - mean a)^2 sum_p (b_p - mean b)^2), Pearson's
+    correlation of a = relu(heatmap) and b = relu(reference) over the pixels p at which neither is NaN. The scale of the
+    maps does not count, only where they are high and low: 1 is the same place, 0 an unrelated one.
+
+    Args:
+        heatmaps: (N, H, W) float32, raw; NaN marks the pixels of which a map says nothing (see
+            `augmentations.bring_back`).
+        references: (N, H, W) float32, raw, the same samples in the same order; NaN likewise.
+
+    Returns:
+        (N,) float64 in [-1, 1]; NaN where fewer than two pixels are shared, or either map is degenerate on these: no
+        positive value, constant or infinite (see `degenerate`).
+
+    Raises:
+        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+    """
+    _check_same_shape(heatmaps, references, "references")
+    pairs = list(zip(flattened(heatmaps), flattened(references), strict=True))
+    result = np.full(len(pairs), np.nan)
+    for i, (heatmap, reference) in enumerate(pairs):
+        shared = ~(np.isnan(heatmap) | np.isnan(reference))
+        both = np.stack([heatmap[shared], reference[shared]])[:, None]
+        if both.size and not degenerate(both).any():  # One pixel is constant.
+            result[i] = _pearson(both[0], both[1])
+    return result
+
+
+def spearman(heatmaps: Floats, reference: Floats) -> Doubles:
+    """Measures how far two heatmaps put the pixels in the same order: Spearman's rank correlation.
+
+    It is Pearson's correlation over the ranks of the pixels of relu(heatmap) and relu(reference), where equal values
+    share the mean of their ranks. Neither the scale of a map counts nor how far its peak stands out. A good value rises
+    towards 1 as training settles.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        reference: (N, h, w) float32, raw, the same samples in the same order.
+
+    Returns:
+        (N,) float64 in [-1, 1]: 1 for the same order, near 0 for unrelated maps, -1 for the reverse order; NaN where
+        either map is degenerate.
+
+    Raises:
+        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+    """
+    return 1 - drift(_ranks(heatmaps), _ranks(reference))
+
+
+def top_iou(heatmaps: Floats, reference: Floats, share: float = 0.2) -> Doubles:
+    """Measures how far two heatmaps share their highest pixels.
+
+    IoU = |S and T| / |S or T|, S and T being each map's positive pixels that are no lower than its
+    ceil(share h w)-th highest. Two thirds of overlap are an IoU of 1/2. A good value rises towards 1 as training
+    settles; unrelated maps have about share / (2 - share), 0.11 for a fifth.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        reference: (N, h, w) float32, raw, the same samples in the same order.
+        share: In (0, 1], how much of the map is its top.
+
+    Returns:
+        (N,) float64 in [0, 1]; NaN where either map is degenerate.
+
+    Raises:
+        ValueError: If `share` is outside (0, 1], or the shapes differ, have not three dimensions or hold no pixels.
+
+    Reference:
+        Jaccard, The Distribution of the Flora in the Alpine Zone, 1912.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` must be in (0, 1]. Received: share={share!r}. 0.2 takes the top 20 %.")
+    valid = _comparable(heatmaps, reference)
+    tops = [_top(flattened(maps)[valid], share) for maps in (heatmaps, reference)]
+    found = np.full(len(valid), np.nan)
+    found[valid] = (tops[0] & tops[1]).sum(axis=1) / (tops[0] | tops[1]).sum(axis=1)
+    return found
+
+
+def moved(heatmaps: Floats, reference: Floats) -> Doubles:
+    """Measures how far the heat has moved across the image: the earth mover's distance.
+
+    It is the least mean way by which the one map, as a distribution of heat of sum 1, is carried over into the other;
+    ways are straight, between the centres of cells, and counted in shares of the map's diagonal. Larger maps are
+    averaged to at most 8 x 8 cells first. A good value falls towards 0 as training settles; 0.1 says that all heat has
+    moved by a tenth of the diagonal, or half of it by a fifth.
+
+    Pearson's correlation, the cosine and the overlap compare pixel with pixel. They can't tell a blob that moved next
+    door from one that moved to the other corner: both have no pixel in common with what was, and the numbers have
+    reached their end. This distance does not saturate: it says how far, in a unit that a person can see in the picture.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        reference: (N, h, w) float32, raw, the same samples in the same order.
+
+    Returns:
+        (N,) float64 in [0, 1); NaN where either map is degenerate.
+
+    Raises:
+        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+
+    Reference:
+        Rubner, Tomasi and Guibas, The Earth Mover's Distance as a Metric for Image Retrieval, IJCV 2000.
+    """
+    valid = _comparable(heatmaps, reference)
+    sides = [pooled(maps, _CELLS) for maps in (heatmaps, reference)]
+    h, w = sides[0].shape[1:]
+    # In px of the map, so that the diagonal is that of the image, whatever its aspect.
+    steps = np.shape(heatmaps)[1] / h, np.shape(heatmaps)[2] / w
+    rows, columns = np.indices((h, w), np.float32)
+    places = np.stack([rows.ravel() * steps[0], columns.ravel() * steps[1]], axis=1).astype(np.float32)
+    found = np.full(len(valid), np.nan)
+    for i in np.flatnonzero(valid):
+        ours, theirs = (side[i].ravel() / side[i].sum(dtype=np.float64) for side in sides)
+        found[i] = _carried(ours - theirs, places) / np.hypot(*np.shape(heatmaps)[1:])
+    return found
+
+
+def centre_shift(heatmaps: Floats, reference: Floats) -> Doubles:
+    """Measures how far the centre of mass has moved.
+
+    It is the straight way between the two maps' centres (see `centre`), in shares of the map's diagonal. It is at most
+    `moved`, and 0 where heat spreads evenly to all sides. A good value falls towards 0 as training settles.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        reference: (N, h, w) float32, raw, the same samples in the same order.
+
+    Returns:
+        (N,) float64 in [0, 1); NaN where either map is degenerate.
+
+    Raises:
+        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+    """
+    _check_same_shape(heatmaps, reference, "reference")
+    _, h, w = np.shape(heatmaps)
+    way = (centre(heatmaps) - centre(reference)) * (w, h)
+    shift: Doubles = np.hypot(*way.T) / np.hypot(h, w)
+    return shift
+
+
+def _check_same_shape(heatmaps: Floats, others: Floats, name: str) -> None:
+    if np.shape(heatmaps) != np.shape(others):
+        raise ValueError(
+            f"`heatmaps` and `{name}` must have the same shape. "
+            f"Received: heatmaps.shape={np.shape(heatmaps)}, {name}.shape={np.shape(others)}. "
+            "Compare maps of the same samples at the same layer."
+        )
+
+
+def _pearson(heatmap: Floats, other: Floats) -> float:
+    """Pearson's correlation of the positive parts of two maps, neither of which is degenerate."""
+    # Rounding can carry it past 1 by an ulp or two.
+    return float(np.clip((_standard(heatmap) * _standard(other)).sum(), -1, 1))
+
+
+def _ranks(heatmaps: Floats) -> Floats:
+    """(N, h, w) each map's ranks from 1 up, with ties at their mean; zero everywhere where a map is degenerate."""
+    ranks = np.zeros(np.shape(heatmaps), np.float32)
+    for i in np.flatnonzero(~degenerate(heatmaps)):
+        _, group, sizes = np.unique(np.maximum(heatmaps[i], 0), return_inverse=True, return_counts=True)
+        ranks[i] = (np.cumsum(sizes) - (sizes - 1) / 2)[group.reshape(ranks[i].shape)]
+    return ranks
+
+
+def _standard(heatmap: Floats) -> Doubles:
+    """(h * w,) the positive part less its mean, at Euclidean length 1; the map must not be degenerate."""
+    # Squares of float32 numbers neither overflow nor vanish in float64.
+    positive: Doubles = np.maximum(heatmap, 0).astype(np.float64).ravel()
+    positive -= positive.mean()
+    positive /= np.sqrt((positive * positive).sum())  # Not by BLAS, whose threads cost more than these sums.
+    return positive
+
+
+def _comparable(heatmaps: Floats, reference: Floats) -> npt.NDArray[np.bool_]:
+    """(N,) where neither map is degenerate, after a check of their shapes."""
+    _check_same_shape(heatmaps, reference, "reference")
+    return ~(degenerate(heatmaps) | degenerate(reference))
+
+
+def _top(flat: Floats, share: float) -> npt.NDArray[np.bool_]:
+    """(N, P) which pixels are among the highest, and positive."""
+    place = flat.shape[1] - int(np.ceil(share * flat.shape[1]))
+    least = np.partition(flat, place, axis=1)[:, place, None]
+    top: npt.NDArray[np.bool_] = (flat >= least) & (flat > 0)
+    return top
+
+
+def _carried(surplus: Doubles, places: Floats) -> float:
+    """Returns the least mean way that carries what is too much in some cells to where it is missing."""
+    # What both maps have in a cell stays there, for a way around is never shorter: a quarter of the ways are left.
+    from_here, to_there = surplus > 0, surplus < 0
+    amount = float(surplus[from_here].sum())
+    if amount < 1e-7:
+        return 0.0
+    supply, demand = (
+        np.column_stack([np.abs(surplus[cells]) / amount, places[cells]]).astype(np.float32)
+        for cells in (from_here, to_there)
+    )
+    return amount * float(cv2.EMD(supply, demand, cv2.DIST_L2)[0])

@@ -1,0 +1,268 @@
+"""Numbers from one raw heatmap: is there a map at all, how large is what it shows, and where is it.
+
+Only the positive part of a map counts, as in the Grad-CAM paper's ReLU: what speaks for the explained class.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..records import Floats
+
+__all__ = ["area", "blobs", "centre", "clipped", "degenerate", "degenerate_cause", "entropy", "pooled"]
+
+Doubles = npt.NDArray[np.float64]
+
+# A map whose values differ by less than a few float32 roundings of its maximum is constant in all but name:
+# sums in another order differ by as much from one position to the next.
+_CONSTANT = 1e-6
+
+
+def degenerate(heatmaps: Floats) -> npt.NDArray[np.bool_]:
+    """Tells which heatmaps explain nothing.
+
+    A map is degenerate if it holds a NaN or an infinity, has no positive value, or is constant (its values
+    differ by at most 1e-6 of its maximum). A map of one pixel is constant.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw: signed and unscaled.
+
+    Returns:
+        (N,) bool, True where a map is degenerate.
+
+    Raises:
+        ValueError: If `heatmaps` has not three dimensions or holds no pixels.
+    """
+    flat = flattened(heatmaps)
+    # Maximum and minimum pass NaN and infinity on. float64: a difference can overflow float32.
+    with np.errstate(invalid="ignore"):
+        high: Doubles = flat.max(axis=1).astype(np.float64)
+        low: Doubles = flat.min(axis=1).astype(np.float64)
+        explains: npt.NDArray[np.bool_] = (
+            np.isfinite(high) & np.isfinite(low) & (high > 0) & (high - low > _CONSTANT * high)
+        )
+    return ~explains
+
+
+def degenerate_cause(heatmap: Floats) -> str:
+    """Says in words what is wrong with a degenerate heatmap, and what is likely to have caused it.
+
+    Args:
+        heatmap: (h, w) float32, raw, one for which `degenerate` is True.
+
+    Returns:
+        One clause without a full stop, "zero everywhere: ...", to be put into a warning.
+
+    Raises:
+        ValueError: If the heatmap is not degenerate, has not two dimensions or holds no pixels.
+    """
+    heatmap = np.asarray(heatmap)
+    if not degenerate(heatmap[None])[0]:
+        raise ValueError(
+            "degenerate_cause() explains degenerate heatmaps only. Received: a finite heatmap of shape "
+            f"{heatmap.shape} with values from {heatmap.min():.3g} to {heatmap.max():.3g}. "
+            "Ask degenerate() first."
+        )
+    if not np.isfinite(heatmap).all():
+        return (
+            "not finite (NaN or infinity): the weights have diverged (a smaller learning rate or gradient "
+            "clipping may help), or float16 overflowed under mixed precision"
+        )
+    if not heatmap.any():
+        return (
+            "zero everywhere: no gradient arrives (a saturated or dead ReLU in between, or a score that does "
+            "not depend on this layer), or the layer's output is zero"
+        )
+    if heatmap.max() <= 0:
+        return (
+            "nowhere positive: this layer holds evidence against the explained class only, which is common "
+            "early in training and for a class that the model does not predict"
+        )
+    return (
+        "constant: the layer's output is the same at every position (it has one position only, lies behind "
+        "global pooling, or its filters have collapsed to their biases)"
+    )
+
+
+def area(heatmaps: Floats, share: float = 0.5) -> Doubles:
+    """Measures how much of the image a heatmap covers.
+
+    Small values mean that the model looks at a spot, values near 1 that it looks everywhere. A good value is about the
+    object's share of the image; one that grows over the epochs says that attention dissolves.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        share: In [0, 1). A pixel is covered if its value is above `share` times the map's maximum.
+
+    Returns:
+        (N,) float64 in (0, 1), the covered share of the pixels; 1 where every pixel is covered; NaN where a
+        map is degenerate.
+
+    Raises:
+        ValueError: If `share` is outside [0, 1), or `heatmaps` has not three dimensions or holds no pixels.
+    """
+    check_share(share)
+    flat = flattened(heatmaps)
+    valid = ~degenerate(heatmaps)
+    covered = np.full(len(flat), np.nan)
+    chosen = flat[valid]
+    covered[valid] = (chosen > share * chosen.max(axis=1, keepdims=True)).mean(axis=1)
+    return covered
+
+
+def entropy(heatmaps: Floats) -> Doubles:
+    """Measures how evenly a heatmap is spread over the image.
+
+    H = -sum_p q_p log q_p / log(h w), with q_p = relu(heatmap)_p / sum relu(heatmap): Shannon's entropy of the map as a
+    distribution, as a share of the largest that a map of its size can have. Unlike `area` it knows no threshold. A good
+    value is well below 1; one that rises towards 1 says that the model looks everywhere, one that falls to 0 that it
+    looks at a single point. Compare maps of one size only: the same blob has another entropy on a finer grid.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+
+    Returns:
+        (N,) float64 in [0, 1]: 0 for a single pixel, near 1 for an even map; NaN where a map is degenerate.
+
+    Raises:
+        ValueError: If `heatmaps` has not three dimensions or holds no pixels.
+
+    Reference:
+        Shannon, A Mathematical Theory of Communication, 1948.
+    """
+    flat = flattened(heatmaps)
+    found = np.full(len(flat), np.nan)
+    valid = ~degenerate(heatmaps)
+    levels = _of_maximum(flat[valid])
+    total = levels.sum(axis=1, dtype=np.float64)
+    # With x the levels and S their sum, -sum (x/S) log (x/S) = log S - sum x log x / S.
+    products = levels * np.log(np.maximum(levels, np.finfo(np.float32).tiny))
+    spread = np.log(total) - products.sum(axis=1, dtype=np.float64) / total
+    found[valid] = np.clip(spread / np.log(max(flat.shape[1], 2)), 0, 1)
+    return found
+
+
+def centre(heatmaps: Floats) -> Doubles:
+    """Measures where a heatmap's centre of mass is.
+
+    x = sum_p q_p (j_p + 1/2) / w and y = sum_p q_p (i_p + 1/2) / h, with q as in `entropy` and i_p, j_p the row and the
+    column of pixel p. A good value is the object's own centre. Means over samples that come close to one corner, while
+    the objects are elsewhere, tell of a watermark or a border; two blobs have their centre between them.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+
+    Returns:
+        (N, 2) float64 in (0, 1), x and y as shares of the image's width and height from its top left corner; NaN
+        where a map is degenerate.
+
+    Raises:
+        ValueError: If `heatmaps` has not three dimensions or holds no pixels.
+    """
+    flat = flattened(heatmaps)
+    _, h, w = np.shape(heatmaps)
+    found = np.full((len(flat), 2), np.nan)
+    valid = ~degenerate(heatmaps)
+    levels = _of_maximum(flat[valid]).reshape(-1, h, w)
+    for axis, (sums, size) in enumerate(((levels.sum(1, np.float64), w), (levels.sum(2, np.float64), h))):
+        found[valid, axis] = sums @ (np.arange(size) + 0.5) / (size * sums.sum(axis=1))
+    return found
+
+
+def blobs(heatmaps: Floats, share: float = 0.5) -> Doubles:
+    """Counts the separate places that a heatmap shows.
+
+    They are the 8-connected components of the pixels above `share` times the map's maximum. A good value is the number
+    of objects, mostly 1; many blobs are texture, or the noise of a gradient.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        share: In [0, 1), as for `area`.
+
+    Returns:
+        (N,) float64, whole numbers of at least 1; NaN where a map is degenerate.
+
+    Raises:
+        ValueError: If `share` is outside [0, 1), or `heatmaps` has not three dimensions or holds no pixels.
+    """
+    check_share(share)
+    heatmaps = np.asarray(heatmaps)
+    found = np.full(len(heatmaps), np.nan)
+    for i in np.flatnonzero(~degenerate(heatmaps)):
+        above = heatmaps[i] > share * heatmaps[i].max()
+        found[i] = cv2.connectedComponents(above.astype(np.uint8), connectivity=8)[0] - 1  # Less the background.
+    return found
+
+
+def clipped(heatmaps: Floats, percentiles: tuple[float, float]) -> Floats:
+    """Clips the positive part of each map at two of its percentiles, and counts it from the lower one.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        percentiles: Two rising numbers in [0, 100].
+
+    Returns:
+        (N, h, w) float32, nonnegative; a map with one value at both percentiles, or that is not finite, is as it was.
+    """
+    result = np.array(heatmaps, np.float32)
+    for heatmap in result:
+        if not np.isfinite(heatmap).all():
+            continue
+        positive = np.maximum(heatmap, 0)
+        low, high = np.percentile(positive, percentiles).astype(np.float32)
+        if high > low:
+            heatmap[:] = np.clip(positive, low, high) - low
+    return result
+
+
+def pooled(heatmaps: Floats, most: int) -> Floats:
+    """Averages the positive part of large maps over areas, so that they have at most `most` rows and columns.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        most: Greatest height and width of the result.
+
+    Returns:
+        (N, rows, columns) float32, the positive part, averaged over areas of whole pixels where the size allows it: 14
+        become 7 for `most` of 7 to 13; NaN everywhere where a map is degenerate.
+
+    Raises:
+        ValueError: If `heatmaps` has not three dimensions or holds no pixels.
+    """
+    dead = degenerate(heatmaps)
+    n, h, w = np.shape(heatmaps)
+    size = tuple(-(-side // -(-side // most)) for side in (h, w))
+    found = np.full((n, *size), np.nan, np.float32)
+    for i in np.flatnonzero(~dead):
+        positive = np.maximum(heatmaps[i], 0).astype(np.float32)
+        positive = positive / positive.max() if size != (h, w) else positive  # Sums of large values overflow.
+        found[i] = cv2.resize(positive, size[::-1], interpolation=cv2.INTER_AREA) if size != (h, w) else positive
+    return found
+
+
+def flattened(heatmaps: Floats) -> Floats:
+    """Returns (N, h, w) as (N, h * w), after a check that this is the shape."""
+    heatmaps = np.asarray(heatmaps)
+    if heatmaps.ndim != 3 or 0 in heatmaps.shape[1:]:
+        raise ValueError(
+            "Heatmaps must have the shape (N, h, w) with h and w of at least 1. "
+            f"Received: shape {heatmaps.shape}. Give one heatmap as heatmap[None]."
+        )
+    return heatmaps.reshape(len(heatmaps), heatmaps.shape[1] * heatmaps.shape[2])
+
+
+def check_share(share: float) -> None:
+    """Raises ValueError for a share of the maximum outside [0, 1)."""
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"`share` must be in [0, 1). Received: share={share!r}. 0.5 counts the pixels above half of the maximum."
+        )
+
+
+def _of_maximum(flat: Floats) -> Floats:
+    """(N, P) the positive part as a share of each map's maximum, which must be positive."""
+    levels: Floats = np.maximum(flat, 0).astype(np.float32)
+    levels /= levels.max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
+    return levels

@@ -1,0 +1,214 @@
+"""Whether a heatmap is where the object is.
+
+All functions take masks at the size of the image, to which the positive part of a map is enlarged bilinearly; `inside`
+makes them from boxes and masks. Only the positive part counts, as in `maps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..records import Floats, Region
+from .maps import Doubles, check_share, degenerate
+
+__all__ = ["energy_in_region", "energy_ratio", "inside", "peak_outside", "pointing", "region_iou"]
+
+Masks = npt.NDArray[np.bool_]
+
+
+def inside(regions: Sequence[Region | None], size: tuple[int, int]) -> Masks:
+    """Marks the pixels of the objects.
+
+    Args:
+        regions: N regions, None where nothing is known.
+        size: H and W of the images in px. A mask of another size is sampled at the pixels' centres.
+
+    Returns:
+        (N, H, W) bool, True for pixels whose centre is in a box or in the mask; a box that is smaller than a pixel has
+        the one that it lies in. All False where a region is None.
+    """
+    height, width = size
+    found = np.zeros((len(regions), height, width), np.bool_)
+    for marked, region in zip(found, regions, strict=True):
+        if region is None:
+            continue
+        for left, top, right, bottom in region.boxes:
+            marked[_pixels(top, bottom, height), _pixels(left, right, width)] = True
+        if region.mask is not None:
+            rows, columns = (
+                ((np.arange(side) + 0.5) * have / side).astype(np.intp)
+                for side, have in zip(size, region.mask.shape, strict=True)
+            )
+            marked |= region.mask[np.ix_(rows, columns)]
+    return found
+
+
+def energy_in_region(heatmaps: Floats, masks: Masks) -> Doubles:
+    """Measures which share of the heat is on the object: the energy-based pointing game.
+
+    E = sum_{p in R} M_p / sum_p M_p, M the positive part of the map at the size of the image. A good value is near 1,
+    and far above the object's share of the image, which is what an even map has (see `energy_ratio`).
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        masks: (N, H, W) bool, True on the object.
+
+    Returns:
+        (N,) float64 in [0, 1]; NaN where a map is degenerate or a mask is empty.
+
+    Raises:
+        ValueError: If the numbers of maps and masks differ, or one has not three dimensions.
+
+    Reference:
+        Wang et al., Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPR Workshops
+        2020, arXiv 1910.01279.
+    """
+    levels, valid = _enlarged(heatmaps, masks)
+    found = np.full(len(valid), np.nan)
+    for i in map(int, np.flatnonzero(valid)):
+        found[i] = levels[i][masks[i]].sum(dtype=np.float64) / levels[i].sum(dtype=np.float64)
+    return found
+
+
+def energy_ratio(heatmaps: Floats, masks: Masks) -> Doubles:
+    """Compares the share of the heat on the object with what chance would put there.
+
+    ratio = E / (|R| / (H W)), E as in `energy_in_region`. A map that is spread evenly, or over places that have nothing
+    to do with the object, has 1; a good value is well above it, and below 1 the model looks past the object. It makes
+    large and small objects comparable.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        masks: (N, H, W) bool, True on the object.
+
+    Returns:
+        (N,) float64 from 0 to H W / |R|; NaN where a map is degenerate or a mask is empty.
+
+    Raises:
+        ValueError: As `energy_in_region`.
+    """
+    energy = energy_in_region(heatmaps, masks)
+    share = np.asarray(masks).mean(axis=(1, 2))
+    ratio: Doubles = np.divide(energy, share, out=np.full(len(share), np.nan), where=share > 0)
+    return ratio
+
+
+def pointing(heatmaps: Floats, masks: Masks, tolerance: float = 0.0) -> Doubles:
+    """Tells whether the peak of the map is on the object: the pointing game.
+
+    It is a hit if a pixel of the object is no further than `tolerance` from the peak, which is the centre of the map's
+    highest cell. A good mean is near 1; a point chosen at random has the object's share of the image.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        masks: (N, H, W) bool, True on the object.
+        tolerance: Greatest distance, px of the image. The paper allows 15 px.
+
+    Returns:
+        (N,) float64: 1 for a hit, 0 for a miss; NaN where a map is degenerate or a mask is empty.
+
+    Raises:
+        ValueError: If `tolerance` is negative, or as `energy_in_region`.
+
+    Reference:
+        Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, arXiv 1608.00507.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"`tolerance` must be at least 0 px. Received: {tolerance!r}. The paper takes 15.")
+    valid = _check(heatmaps, masks)
+    size, cells = np.shape(masks)[1:], np.shape(heatmaps)[1:]
+    found = np.full(len(valid), np.nan)
+    for i in np.flatnonzero(valid):
+        cell = np.unravel_index(int(np.argmax(heatmaps[i])), cells)
+        row, column = (int((at + 0.5) * whole / parts) for at, whole, parts in zip(cell, size, cells, strict=True))
+        found[i] = masks[i][row, column]
+        if tolerance > 0 and not found[i]:
+            rows, columns = np.nonzero(masks[i])
+            found[i] = np.hypot(rows - row, columns - column).min() <= tolerance
+    return found
+
+
+def peak_outside(heatmaps: Floats, masks: Masks) -> Doubles:
+    """Tells whether the peak of the map is off the object, with no tolerance; 1 - `pointing`.
+
+    Its mean is the share of the samples whose peak is outside. A good value is near 0; one that rises while the
+    accuracy rises too is the sign of a shortcut.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        masks: (N, H, W) bool, True on the object.
+
+    Returns:
+        (N,) float64: 1 where the peak is outside, 0 where it is not; NaN where a map is degenerate or a mask is empty.
+
+    Raises:
+        ValueError: As `energy_in_region`.
+    """
+    return 1 - pointing(heatmaps, masks)
+
+
+def region_iou(heatmaps: Floats, masks: Masks, share: float = 0.5) -> Doubles:
+    """Measures how far what the map shows is the object: nothing beside it, and all of it.
+
+    IoU = |S and R| / |S or R|, S being the pixels above `share` times the map's maximum, at the image's size. A good
+    value depends on the map's resolution and on whether the model needs all of the object; 0.3 to 0.6 is usual for a
+    model that looks at it, and 0 says that the two don't meet.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw.
+        masks: (N, H, W) bool, True on the object.
+        share: In [0, 1), as for `area`.
+
+    Returns:
+        (N,) float64 in [0, 1]; NaN where a map is degenerate or a mask is empty.
+
+    Raises:
+        ValueError: If `share` is outside [0, 1), or as `energy_in_region`.
+
+    Reference:
+        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv 1512.04150, where boxes
+        are found at a threshold of 0.2.
+    """
+    check_share(share)
+    levels, valid = _enlarged(heatmaps, masks)
+    found = np.full(len(valid), np.nan)
+    for i in map(int, np.flatnonzero(valid)):
+        shown = levels[i] > share * np.max(heatmaps[i])
+        found[i] = (shown & masks[i]).sum() / (shown | masks[i]).sum()
+    return found
+
+
+def _pixels(low: float, high: float, count: int) -> slice:
+    """Returns the pixels whose centres are between two shares of a side; at least one."""
+    first, end = (int(np.ceil(share * count - 0.5)) for share in (low, high))
+    if end <= first:
+        first = min(int((low + high) / 2 * count), count - 1)
+        end = first + 1
+    return slice(first, end)
+
+
+def _check(heatmaps: Floats, masks: Masks) -> Masks:
+    """(N,) where there is something to measure."""
+    if np.ndim(masks) != 3 or len(masks) != len(heatmaps):
+        raise ValueError(
+            "`masks` must be (N, H, W), one for each heatmap. "
+            f"Received: masks of shape {np.shape(masks)} for heatmaps of shape {np.shape(heatmaps)}. "
+            "inside(regions, (H, W)) makes them from boxes."
+        )
+    measurable: Masks = ~degenerate(heatmaps) & np.any(masks, axis=(1, 2))
+    return measurable
+
+
+def _enlarged(heatmaps: Floats, masks: Masks) -> tuple[dict[int, Floats], Masks]:
+    """Returns the positive part of what can be measured, (H, W) float32 by row; and (N,) where that is."""
+    valid = _check(heatmaps, masks)
+    height, width = np.shape(masks)[1:]
+    levels: dict[int, Floats] = {}
+    for i in map(int, np.flatnonzero(valid)):
+        positive = np.maximum(heatmaps[i], 0).astype(np.float32)
+        levels[i] = np.asarray(cv2.resize(positive, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return levels, valid

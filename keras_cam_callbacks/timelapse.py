@@ -1,0 +1,248 @@
+"""A stored run as a film: the overlays of each sample over the epochs, as GIF, WebP or MP4."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from .captions import bar_height, clean, text_width, wrap, write
+from .overlay import grid
+from .records import Image
+from .store import Run, StoredEpoch, file_stem, picture_size, read_image, read_run
+from .store.whole import whole_file, whole_folder
+
+FilmFormat = Literal["gif", "webp", "mp4"]
+
+__all__ = ["FilmFormat", "write_timelapse"]
+
+_LONGEST = 4096  # px: browsers play no larger films, and WebP has few more
+_FONT = 14, 28  # px, smallest and largest
+_PALETTE_PIXELS = 1 << 20  # how many pixels of all frames choose a GIF's colours
+_DITHER = 14  # of 256 levels: about as far as the colours of a palette are apart
+_HOLD = 3  # how many frames' time the last one stays
+_CODEC = "vp09"  # VP9: what OpenCV's wheels can write and browsers can play; they have no H.264
+_WHITE, _TRACK, _DONE = (255, 255, 255), (225, 225, 225), (31, 119, 180)
+
+
+def write_timelapse(
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    samples: Sequence[str] | None = None,
+    film_format: FilmFormat | None = None,
+    fps: float = 2.0,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, ...]:
+    """Writes the overlays of a stored run as films, one frame for each logged epoch.
+
+    Above each overlay stand the epoch and how far the run has come; where the overlays have no captions of their own,
+    the prediction stands there too. GIF and WebP begin anew for ever, and stay at the last epoch for a while. All
+    frames of a GIF have one palette, chosen from all epochs, and a dither that stands still, so that what does not
+    change does not flicker. Frames are read, drawn and written one by one.
+
+    Args:
+        run: The run, or its folder.
+        out: A file "all.gif", for one film with the samples side by side; or a new or empty folder, for one film of
+            each sample, under its name. They are written whole, or not at all.
+        samples: Which sample keys; by default all.
+        film_format: "gif", "webp" or "mp4"; by default what the file's suffix says, or "gif" for a folder.
+        fps: Frames in a second, 0.1 to 30.
+        overwrite: Whether a file may replace another; a folder never does.
+        progress: Takes how many frames are done, and of how many.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: If a setting is impossible, the run has no epoch or no such sample, a picture is damaged, or
+            something is in the way.
+        OSError: If a picture is gone, or nothing can be written.
+        RuntimeError: If this OpenCV can write no MP4.
+    """
+    run = run if isinstance(run, Run) else read_run(run)
+    out = Path(out)
+    form = _checked_format(out, film_format)
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0.1 <= fps <= 30:
+        raise ValueError(f"`fps` must be a number from 0.1 to 30. Received: {fps!r}. fps=2 works.")
+    if not run.epochs:
+        raise ValueError(f"A film needs at least one logged epoch. Received: {run.directory}, which has none.")
+    keys = _checked_keys(run, samples)
+    single = bool(out.suffix)
+    groups = [keys] if single else [[key] for key in keys]
+    # A GIF is gone through twice, the first time for its colours.
+    total = len(groups) * len(run.epochs) * (2 if form == "gif" else 1)
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    if single:
+        with whole_file(out, overwrite=overwrite) as file:
+            _write_film(_Frames(run, keys, count), file, form, fps)
+        return (out,)
+    names = [f"{file_stem(str(run.manifest['files'][key]))}.{form}" for key in keys]
+    with whole_folder(out) as folder:
+        for name, group in zip(names, groups, strict=True):
+            _write_film(_Frames(run, group, count), folder / name, form, fps)
+    return tuple(out / name for name in names)
+
+
+def _checked_format(out: Path, film_format: str | None) -> FilmFormat:
+    suffix = out.suffix.lower().removeprefix(".")
+    for known in get_args(FilmFormat):
+        if (film_format or suffix or "gif") == known and suffix in ("", known):
+            found: FilmFormat = known
+            return found
+    raise ValueError(
+        "A film must be GIF, WebP or MP4, and a file's suffix must say so. "
+        f"Received: out={str(out)!r}, film_format={film_format!r}. 'timelapse.gif' works, and so does a folder."
+    )
+
+
+def _checked_keys(run: Run, samples: Sequence[str] | None) -> list[str]:
+    if samples is None:
+        return list(run.sample_keys)
+    for key in samples:
+        if key not in run.sample_keys:
+            close = difflib.get_close_matches(str(key), run.sample_keys, n=3, cutoff=0.4)
+            raise ValueError(
+                f"`samples` must be keys of the run's samples. Received: {key!r}. "
+                f"{'Did you mean' if close else 'There are'} {', '.join(map(repr, close or run.sample_keys[:12]))}?"
+            )
+    if not samples:
+        raise ValueError("`samples` must name at least one sample. Received: none. None takes all.")
+    return list(dict.fromkeys(samples))
+
+
+class _Frames:
+    """The frames of one film, drawn anew whenever they are iterated over, all of one size.
+
+    Args:
+        run: The run.
+        keys: The samples that stand side by side.
+        count: Called for each frame.
+    """
+
+    def __init__(self, run: Run, keys: Sequence[str], count: Callable[[], None]) -> None:
+        self._run, self._count = run, count
+        self._rows = [run.sample_keys.index(key) for key in keys]
+        self._keys = list(keys)
+        overlay = run.manifest.get("overlay")
+        self._captioned = isinstance(overlay, dict) and bool(overlay.get("caption", True))
+        # Captions of more lines make higher pictures in some epochs.
+        sizes = [[picture_size(epoch.overlay_files[row]) for row in self._rows] for epoch in run.epochs]
+        self._cells = [(max(s[0] for s in column), max(s[1] for s in column)) for column in zip(*sizes, strict=True)]
+        self.size = self._drawn(0).shape[:2]
+
+    def __len__(self) -> int:
+        return len(self._run.epochs)
+
+    def __iter__(self) -> Iterator[Image]:
+        for place in range(len(self)):
+            yield self._drawn(place)
+            self._count()
+
+    def _drawn(self, place: int) -> Image:
+        epoch = self._run.epochs[place]
+        cells = []
+        for row, key, (height, width) in zip(self._rows, self._keys, self._cells, strict=True):
+            picture = read_image(epoch.overlay_files[row])
+            below, right = height - picture.shape[0], width - picture.shape[1]
+            picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_WHITE))
+            text = "" if self._captioned else epoch.captions[row]
+            cells.append(np.vstack([self._bar(epoch, place, (height, width), key, text), picture]))
+        frame = cells[0] if len(cells) == 1 else grid(cells)
+        longest = max(frame.shape[:2])
+        if longest > _LONGEST:
+            scale = _LONGEST / longest
+            frame = np.asarray(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+        # Films have even sides.
+        below, right = frame.shape[0] % 2, frame.shape[1] % 2
+        return np.asarray(cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_WHITE))
+
+    def _bar(self, epoch: StoredEpoch, place: int, size: tuple[int, int], key: str, caption: str) -> Image:
+        """Draws what stands above an overlay: the epoch, the sample's name, how far the run has come, a caption."""
+        width = size[1]
+        font = min(max(_FONT[0], min(size) // 16), _FONT[1])
+        room = width - font
+        left = f"epoch {epoch.epoch}" + (f" (step {epoch.step})" if epoch.step != epoch.epoch else "")
+        left = wrap(clean(left), room, font, 1)[0]
+        rest = room - text_width(left, font) - font
+        right = wrap(clean(key), rest, font, 1) if rest > 3 * font else []
+        bar = np.full((bar_height(1, font) + font // 2, width, 3), 255, np.uint8)
+        write(bar, [left], [font // 2], 0, font)
+        for text in right:
+            write(bar, [text], [width - font // 2 - text_width(text, font)], 0, font)
+        track = bar[-font // 3 - 2 : -2]
+        track[:] = _TRACK
+        track[:, : max(1, round(width * (place + 1) / len(self)))] = _DONE
+        if not caption:
+            return bar
+        lines = wrap(clean(caption), room, font, 2)
+        below = np.full((bar_height(2, font), width, 3), 255, np.uint8)
+        write(below, lines, [font // 2] * len(lines), 0, font)
+        return np.vstack([bar, below])
+
+
+def _write_film(frames: _Frames, file: Path, form: FilmFormat, fps: float) -> None:
+    if form == "mp4":
+        _write_mp4(frames, file, fps)
+        return
+    durations = [round(1000 / fps)] * len(frames)
+    durations[-1] *= _HOLD
+    if form == "gif":
+        palette = _palette(frames)
+        pictures: Iterator[PIL.Image.Image] = (
+            PIL.Image.fromarray(_dithered(frame)).quantize(palette=palette, dither=PIL.Image.Dither.NONE)
+            for frame in frames
+        )
+        settings = {"optimize": False, "disposal": 1}
+    else:
+        pictures = (PIL.Image.fromarray(frame) for frame in frames)
+        settings = {"quality": 90, "method": 4}
+    first = next(pictures)
+    first.save(file, format=form.upper(), save_all=True, append_images=pictures, duration=durations, loop=0, **settings)
+
+
+def _dithered(frame: Image) -> Image:
+    """Adds a pattern that stays where it is, so that smooth heat shows no false edges where colours are few."""
+    pattern = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16 - 0.5
+    tiled = np.tile(pattern, (frame.shape[0] // 4 + 1, frame.shape[1] // 4 + 1))[: frame.shape[0], : frame.shape[1]]
+    changed = np.clip(np.rint(frame + _DITHER * tiled[..., None]), 0, 255).astype(np.uint8)
+    return np.where((frame >= 250).all(axis=2, keepdims=True), frame, changed)
+
+
+def _palette(frames: _Frames) -> PIL.Image.Image:
+    """Returns a palette image of up to 256 colours for all frames, from every n-th pixel of each."""
+    step = max(1, -(-len(frames) * frames.size[0] * frames.size[1] // _PALETTE_PIXELS))
+    pixels = np.concatenate([frame.reshape(-1, 3)[::step] for frame in frames])
+    chosen = PIL.Image.fromarray(pixels[None]).quantize(256, PIL.Image.Quantize.MEDIANCUT, kmeans=1)
+    colours = np.array(chosen.getpalette(), np.uint8).reshape(-1, 3)
+    colours[(colours >= 250).all(axis=1)] = 255  # Around the pictures it is white, not nearly so.
+    chosen.putpalette(colours.tobytes())
+    return chosen
+
+
+def _write_mp4(frames: _Frames, file: Path, fps: float) -> None:
+    height, width = frames.size
+    writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*_CODEC), fps, (width, height))
+    try:
+        if not writer.isOpened():
+            raise RuntimeError(
+                f"MP4 needs an OpenCV that can write VP9. Received: version {cv2.__version__}, which can't. "
+                "GIF and WebP work."
+            )
+        for frame in frames:
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    finally:
+        writer.release()

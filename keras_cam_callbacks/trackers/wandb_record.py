@@ -1,0 +1,97 @@
+"""The run record on disk among the files of a Weights & Biases run."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_cam_callbacks.store.reader import LOG, MANIFEST
+
+if TYPE_CHECKING:
+    import wandb
+
+
+class RecordFiles:
+    """Puts the record that a `DiskTracker` writes into a folder of the run's files, epoch by epoch.
+
+    The folder of files has the record's name, or that and a number where the run has it already. It can be read by
+    `read_run` as it is. Files are hard links where both folders are on one disk, and copies elsewhere; not
+    W&B's symbolic links, which lead nowhere once the folder is moved.
+
+    Args:
+        directory: The record's folder, `RunConfig.directory`. What it holds now may be of an earlier run: nothing is
+            put anywhere unless its log grows.
+        run: The run.
+    """
+
+    def __init__(self, directory: Path, run: wandb.Run):
+        self._source = directory
+        self._run = run
+        self._target: Path | None = None
+        self._read = _size(directory / LOG)
+
+    def save(self) -> None:
+        """Puts the epochs there that were written since the last call; with the first of them, all that was before.
+
+        Raises:
+            wandb.errors.UsageError: If the run was finished.
+            OSError: If the disk is full.
+        """
+        log = self._source / LOG
+        if _size(log) <= self._read:
+            return
+        if self._target is None:
+            self._target = self._chosen_target()
+            self._read = 0
+            self._put(MANIFEST)
+            for folder in ("images", "regions"):
+                self._put(*(f"{folder}/{path.name}" for path in sorted((self._source / folder).glob("*"))))
+            self._put(LOG, policy="live")
+        with open(log, "rb") as lines:
+            lines.seek(self._read)
+            data = lines.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # The half line of a process that was killed.
+                continue
+            self._put(entry["heatmaps"])
+            self._put(*entry["overlays"])
+        _link(log, self._target / LOG)
+
+    def _chosen_target(self) -> Path:
+        folder, name = Path(self._run.dir), self._source.name
+        names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        return next(folder / free for free in names if not (folder / free).exists())
+
+    def _put(self, *names: str, policy: Any = "now") -> None:
+        """Puts files of one folder of the record there, and tells W&B of them at once."""
+        assert self._target is not None
+        if not names:
+            return
+        for name in names:
+            _link(self._source / name, self._target / name)
+        folder = self._target / Path(names[0]).parent
+        pattern = os.path.join(glob.escape(str(folder)), "*" if len(names) > 1 else glob.escape(Path(names[0]).name))
+        self._run.save(pattern, base_path=self._run.dir, policy=policy)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists() and source.samefile(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # On another disk, or a copy of how the file was before.
+        shutil.copyfile(source, target)
