@@ -204,6 +204,8 @@ class RunConfig:
         views: Names of the views, where there are several.
         augmentations: Names of the augmentations.
         regions: As in `ValidationBatch`.
+        training: How the model is trained in the run's first fit, as far as it says: "optimizer", "learning_rate",
+            "loss", "epochs" and more.
     """
 
     directory: Path
@@ -223,3 +225,4 @@ class RunConfig:
     views: tuple[str, ...] = ()
     augmentations: tuple[str, ...] = ()
     regions: tuple[Region | None, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)

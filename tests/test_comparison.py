@@ -524,4 +524,4 @@ def test_two_real_fits(tmp_path):
         rows = [row for row in found.table("epoch") if row["run"] == name]
         assert [row["epoch"] for row in rows] == [0, 1]
         assert rows[1]["area"] == pytest.approx(histories[name]["gradcam_area"][1])
-    assert found.differences == {}
+    assert found.differences == {"training.learning_rate": (0.001, 0.5)}

@@ -187,7 +187,7 @@ def test_the_summary_says_who_looks_where_and_since_when(pair):
         "In epoch 3 they predict different classes in 2 of 4 samples: where the predicted class is explained, their "
         "maps then speak for different classes."
     )
-    assert lines[6] == "Their records differ in no setting; how they were trained is not in them."
+    assert lines[6] == "Their records differ in no setting; what data they were trained on is not in them."
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_the_summary_does_not_say_what_was_not_measured(tmp_path):
         "b, epoch 1: of the object: its peak is on it in 1 of 2 samples; its peak is near the top left corner of the "
         "image in 1 of 2 samples.",
         "Whether they look at the same place can't be told: no two runs have maps of the same epoch.",
-        "Their records differ in no setting; how they were trained is not in them.",
+        "Their records differ in no setting; what data they were trained on is not in them.",
     ]
 
 

@@ -22,6 +22,7 @@ from ..overlay import Overlay
 from ..records import EpochRecord, RunConfig, ValidationBatch
 from ..trackers import Tracker
 from ..trackers.run import TrackedRun, versions
+from .training import training_settings
 
 logger = logging.getLogger("keras_cam_callbacks")
 
@@ -222,6 +223,7 @@ def run_config(
         value_range=batch.value_range,
         overlay=dataclasses.asdict(drawing),
         versions={"keras_cam_callbacks": __version__, **versions()},
+        training=training_settings(logger.model, logger.params),
         **settings,
     )
 

@@ -175,7 +175,7 @@ def _settings(comparison: Comparison) -> list[str]:
     if len(comparison.names) < 2:
         return []
     if not comparison.differences:
-        return ["Their records differ in no setting; how they were trained is not in them."]
+        return ["Their records differ in no setting; what data they were trained on is not in them."]
     each = [f"{name} ({_values(values)})" for name, values in comparison.differences.items()]
     lines = [f"Their records differ in {', '.join(each)}."]
     explained = [name for name in _EXPLAINED if name in comparison.differences]

@@ -127,7 +127,7 @@ class Run:
     Attributes:
         directory: Its folder.
         manifest: What is the same for all epochs: versions, model_name, layer, method, target, prefix,
-            class_names, sample_keys, files, fingerprints, labels, value_range, overlay, regions.
+            class_names, sample_keys, files, fingerprints, labels, value_range, overlay, regions, training.
         epochs: The epochs in the order of their steps.
     """
 

@@ -84,6 +84,7 @@ def _manifest(config: RunConfig) -> dict[str, Any]:
         "class_names",
         "views",
         "augmentations",
+        "training",
     )
     samples = ("sample_keys", "fingerprints", "labels")
     files = _stems(config.sample_keys)
