@@ -417,7 +417,17 @@ def test_a_folder_that_holds_something_is_left_alone(folder, tmp_path):
 def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):
     """In a process of its own, while a slow method runs."""
     code = "from keras_cam_callbacks.cli import main; main(prog_name='keras-cam')"
-    slow = ["explain", str(folder / "plain.keras"), str(folder / "images"), "--method", "rise", "--out", "out"]
+    slow = [
+        "explain",
+        str(folder / "plain.keras"),
+        str(folder / "images"),
+        "--method",
+        "rise",
+        "--batch-size",
+        "1",
+        "--out",
+        "out",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *slow],

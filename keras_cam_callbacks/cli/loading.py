@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -126,16 +128,37 @@ def load_model(path: Path, *, unsafe: bool = False) -> Any:
 
 @contextmanager
 def running(model: Any) -> Iterator[None]:
-    """Has what fails while a model runs raised as ValueError: its file says what it does, and may say nonsense."""
+    """Has what fails while a model runs raised as ValueError: its file says what it does, and may say nonsense.
+
+    Ctrl-C stays Ctrl-C: while TensorFlow traces a function it may take an interrupt for a fault of the function.
+    """
     from .. import engine
 
+    interrupted = False
+
+    def interrupt(number: int, frame: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, interrupt) if main else None
     try:
         yield
+    except ValueError as error:
+        if interrupted:
+            raise KeyboardInterrupt from error
+        raise
     except (*engine.load().FAILURES, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if interrupted:
+            raise KeyboardInterrupt from error
         raise ValueError(
             f"A model must run on images of the size and type that it names. Received: model {model.name!r}, which "
             f"fails: {type(error).__name__}: {str(error)[:600]}"
         ) from error
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

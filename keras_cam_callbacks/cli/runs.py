@@ -14,6 +14,7 @@ import click
 from .console import need, number, one_message, plain, print_json, print_table, progress, say
 
 _SHOWN = 4  # how many numbers of the last epoch the table has room for
+_FIRST = ("confidence", "energy_in_region", "drift", "area")  # those that tell most, where a run has them
 
 
 @click.command(short_help="List the runs in a folder.")
@@ -43,7 +44,7 @@ def runs(directory: Path, as_json: bool) -> None:
                 run["samples"],
                 run["method"],
                 run["layer"] or "-",
-                [f"{name} {number(value)}" for name, value in list(run["last"].items())[:_SHOWN]] or "-",
+                [f"{name} {number(value)}" for name, value in _telling(run["last"])] or "-",
             )
             for run in whole
         ]
@@ -72,6 +73,12 @@ def _is_manifest(path: Path) -> bool:
     except (ValueError, RecursionError, OSError):
         return True
     return isinstance(manifest, dict) and not {"schema_version", "sample_keys"}.isdisjoint(manifest)
+
+
+def _telling(numbers: dict[str, float]) -> list[tuple[str, float]]:
+    """Returns the few numbers of an epoch that are shown."""
+    places = {name: place for place, name in enumerate(_FIRST)}
+    return sorted(numbers.items(), key=lambda item: places.get(item[0], _SHOWN))[:_SHOWN]
 
 
 def describe_run(path: Path) -> dict[str, Any]:

@@ -131,15 +131,16 @@ def measured(
         asked = {name for name in _AGAINST if lead + name in names}
         if reference is None or not asked:
             continue
-        if lead and reference is last:  # In the second epoch.
-            known = {name for name in asked if name in found}
-            found |= {lead + name: found[name] for name in known}
-            asked -= known
-        for name in _AGAINST:
-            if name in asked:
-                comparable = reference.shape == heatmaps.shape and not degenerate(reference).all()
-                nothing = np.full(len(heatmaps), np.nan)
-                found[lead + name] = _AGAINST[name](heatmaps, reference) if comparable else nothing
+        comparable = reference.shape == heatmaps.shape and not degenerate(reference).all()
+        for name in _AGAINST:  # In this order, so that all epochs of all runs have the same.
+            if name not in asked:
+                continue
+            if lead and reference is last and name in found:  # In the second epoch.
+                found[lead + name] = found[name]
+            elif comparable:
+                found[lead + name] = _AGAINST[name](heatmaps, reference)
+            else:
+                found[lead + name] = np.full(len(heatmaps), np.nan)
     if masks is not None:
         found |= {name: metric(heatmaps, masks) for name, metric in _IN_REGION.items() if name in names}
     return found
