@@ -129,6 +129,15 @@ def drawn(page, step: int, run: int = 0, key: str = "photo 0") -> None:
     page.wait_for_function(script, arg=[step, key, run])
 
 
+def soon(page, holds) -> None:
+    """Waits until it holds, for a busy browser draws when it finds the time."""
+    for _ in range(100):
+        if holds():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("It does not hold after 10 seconds.")
+
+
 def shown_keys(page) -> list[str]:
     return page.eval_on_selector_all("#samples tr", "rows => rows.map(row => row.dataset.key)")
 

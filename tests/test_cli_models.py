@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -414,13 +415,16 @@ def test_a_folder_that_holds_something_is_left_alone(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):
-    """In a process of its own, while a slow method runs."""
+def test_ctrl_c_leaves_nothing_behind(folder, tmp_path, tmp_path_factory):
+    """In a process of its own, while a slow method runs on so many images that it can't be done by then."""
+    many = tmp_path_factory.mktemp("many")
+    for i in range(100):
+        shutil.copy(folder / "images/a.png", many / f"{i}.png")
     code = "from keras_cam_callbacks.cli import main; main(prog_name='keras-cam')"
     slow = [
         "explain",
         str(folder / "plain.keras"),
-        str(folder / "images"),
+        str(many),
         "--method",
         "rise",
         "--batch-size",

@@ -26,6 +26,7 @@ from report_runs import (
     predicted,
     set_epoch,
     shown_keys,
+    soon,
     write_run,
 )
 
@@ -143,11 +144,9 @@ def test_overlay_strength_colours_and_bare_image(page):
     drawn(page, 1)
     page.wait_for_function("() => !!page.palettes")
     expected = 0.7 * image(0)[0, 0] + 0.3 * coloured(heatmap(0, 1, 0), 224, 168, colormap="cividis")
-    page.wait_for_timeout(100)
-    assert np.abs(pixels(page, "photo 0", 0) - expected).max() <= 8
+    soon(page, lambda: np.abs(pixels(page, "photo 0", 0) - expected).max() <= 8)
     see(page, "image")
-    page.wait_for_timeout(100)
-    assert np.abs(pixels(page, "photo 0", 0) - image(0)[0, 0].astype(int)).max() <= 4
+    soon(page, lambda: np.abs(pixels(page, "photo 0", 0) - image(0)[0, 0].astype(int)).max() <= 4)
 
 
 def test_a_shared_scale(page):
@@ -156,10 +155,9 @@ def test_a_shared_scale(page):
     choose(page, "scale", "sample")
     set_epoch(page, 0)
     drawn(page, 0)
-    page.wait_for_timeout(100)
     top = max(heatmap(run, step, 0).max() for run, steps in ((0, LAST + 1), (1, 4)) for step in range(steps))
     expected = coloured(heatmap(0, 0, 0), 224, 168, top).astype(int)
-    assert np.abs(pixels(page, "photo 0", 0) - expected).max() <= 8
+    soon(page, lambda: np.abs(pixels(page, "photo 0", 0) - expected).max() <= 8)
     assert levels(heatmap(0, 0, 0), 224, 168, top).max() < 0.9
     assert page.locator("#ramp-top").inner_text() == "most in this sample, all runs and epochs"
 
@@ -167,14 +165,15 @@ def test_a_shared_scale(page):
 def test_outlines_of_the_object(page):
     see(page, "image")
     drawn(page, LAST)
-    page.wait_for_timeout(100)
+
+    def inside():
+        found = pixels(page, "photo 0", 0)
+        return found[found.shape[0] * 2 // 5, found.shape[1] // 2]
+
+    soon(page, lambda: np.abs(inside() - image(0)[0, 0].astype(int)).max() <= 4)
     found = pixels(page, "photo 0", 0)
     height, width = found.shape[:2]
-    inside, edge = (
-        found[height * 2 // 5, width // 2],
-        found[height * 2 // 5, round(width * 0.25) - 3 : round(width * 0.25) + 3],
-    )
-    assert np.abs(inside - image(0)[0, 0].astype(int)).max() <= 4
+    edge = found[height * 2 // 5, round(width * 0.25) - 3 : round(width * 0.25) + 3]
     assert np.abs(edge - image(0)[0, 0].astype(int)).max() > 60
 
 
@@ -188,8 +187,7 @@ def test_epochs_that_a_run_lacks_and_maps_that_explain_nothing(page):
     expect(shortcut.locator(".note")).to_have_text("no heatmap")
     drawn(page, DEAD[0], run=1, key="photo 1")
     page.locator("#regions").uncheck()
-    page.wait_for_timeout(100)
-    assert np.abs(pixels(page, "photo 1", 1) - image(1)[0, 0].astype(int)).max() <= 4
+    soon(page, lambda: np.abs(pixels(page, "photo 1", 1) - image(1)[0, 0].astype(int)).max() <= 4)
     assert "no heatmap" in shortcut.locator("canvas").get_attribute("aria-label")
 
 
