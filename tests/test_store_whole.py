@@ -99,7 +99,7 @@ def test_names_that_are_free(tmp_path, monkeypatch):
     assert next_free(Path("a.gif")) == Path("a-3.gif")
     assert next_free(tmp_path / "out") == tmp_path / "out-2"
     Path("folder").mkdir()
-    with pytest.raises(ValueError, match=r"can't be put where a folder is\. Received: folder\. folder-2 works"):
+    with pytest.raises(ValueError, match=r"where a folder is\. Received: folder\. folder-2 works"):
         check_free(Path("folder"), folder=False, overwrite=True)
     with pytest.raises(ValueError, match=r"Received: a\.gif, which is there already"):
         check_free(Path("a.gif"), folder=True)
