@@ -185,8 +185,8 @@ def test_epochs_that_a_run_lacks_and_maps_that_explain_nothing(page):
     drawn(page, 3, run=1)
     set_epoch(page, DEAD[0])
     expect(shortcut.locator(".note")).to_have_text("no heatmap")
+    page.locator("#regions").uncheck()  # The page scrolls to it.
     drawn(page, DEAD[0], run=1, key="photo 1")
-    page.locator("#regions").uncheck()
     soon(page, lambda: np.abs(pixels(page, "photo 1", 1) - image(1)[0, 0].astype(int)).max() <= 4)
     assert "no heatmap" in shortcut.locator("canvas").get_attribute("aria-label")
 
