@@ -190,7 +190,7 @@ def test_a_class_is_explained_by_index_or_name(folder, tmp_path):
 
 def test_class_names_from_a_file_and_too_few(folder, tmp_path):
     names = tmp_path / "names.txt"
-    names.write_text("ant\n\nbee, the \n cat [red]x\n", encoding="utf-8")
+    names.write_text("ant\n\nbee, the \n cat [red]x\n", encoding="utf-8-sig")  # As Windows' editors do.
     files = folder / "plain.keras", folder / "images/a.png"
     found = json.loads(run("explain", *files, "--class-names", names, "--out", tmp_path / "a", "--json").stdout)
     assert found["predictions"][0]["predicted"] in ("ant", "bee, the", "cat [red]x")

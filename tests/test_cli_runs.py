@@ -24,7 +24,7 @@ from test_cli_images import declared_png
 from keras_cam_callbacks import compare, read_run
 from keras_cam_callbacks.cli import main
 from keras_cam_callbacks.cli.console import markup, plain
-from keras_cam_callbacks.store import RunWriter
+from keras_cam_callbacks.store import RunWriter, read_image
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "[red]cat[/red]\x1b[31m\x07\u202egpj.exe\nnext"
@@ -409,3 +409,47 @@ main(["runs", {str(logs)!r}])
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr == "Error: This needs rich. Install it: pip install 'keras_cam_callbacks[cli]'\n"
+
+
+def test_csv_and_report_are_two_files(logs, tmp_path):
+    runs = [write_run(tmp_path / name / "gradcam") for name in "ab"]
+    result = run("compare", *runs, "--csv", tmp_path / "x.html", "--out", tmp_path / "x.html")
+    assert "--csv and --out must be two files" in one_error(result)
+    assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"regions": [{"boxes": [[0, 0, 10**400, 1]], "mask": None}, None, None]},
+        {"regions": [7, None, None]},
+        {"files": dict.fromkeys(("sample_00", "sample_01", "sample_02"), "same")},
+    ],
+    ids=("number", "region", "files"),
+)
+def test_one_damaged_run_is_one_line(tmp_path, change):
+    manifest = write_run(tmp_path / "a" / "gradcam") / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text("utf-8")) | change), "utf-8")
+    write_run(tmp_path / "b" / "gradcam")
+    result = run("runs", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "Damaged: " in result.output
+    assert "b/gradcam" in result.output
+    assert "must be whole" in one_error(run("report", tmp_path / "a", "--out", tmp_path / "x.html"))
+
+
+def test_a_linked_image_stays_where_it_is(tmp_path):
+    folder = write_run(tmp_path / "a" / "gradcam")
+    (tmp_path / "secret.png").write_bytes((folder / "images/sample_00.png").read_bytes())
+    (folder / "images/sample_00.png").unlink()
+    (folder / "images/sample_00.png").symlink_to(tmp_path / "secret.png")
+    assert "leads out of the run's folder" in one_error(run("report", folder, "--out", tmp_path / "x.html"))
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_pictures_are_read_as_they_are_stored(tmp_path):
+    upright = PIL.Image.new("RGB", (20, 10), (200, 30, 30))
+    exif = upright.getexif()
+    exif[0x0112] = 6  # To be shown turned by a quarter.
+    upright.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (10, 20, 3)

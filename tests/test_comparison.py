@@ -286,6 +286,34 @@ def test_of_several_pairs_the_mean_counts_unless_one_is_named(pair):
     assert found.parted_overall(pair=1) == 11
 
 
+def test_a_run_that_ends_does_not_part_the_others(pair):
+    nan = np.nan
+    # The third run agrees more with both than they do with each other, and is there for two epochs only.
+    for other in ([0.75, 0.75, nan, nan], [nan, nan, 0.75, 0.75]):
+        found = with_agreement(pair, [[[each] for each in pair] for pair in ([0.33] * 4, other, other)])
+        assert found.parted().tolist() == [-1]
+        assert found.parted_overall() == -1
+        assert found.parted_overall(pair=0) == 10
+
+
+def test_runs_that_are_never_all_there_have_no_average(tmp_path):
+    maps = random_maps(2)
+    runs = [write_run(tmp_path / "a", maps), write_run(tmp_path / "b", maps[:1])]
+    found = compare([*runs, write_run(tmp_path / "c", maps[1:], steps=[1])])
+    assert np.isnan(found.together()).all()
+    assert (found.parted_overall(), found.parted_overall(pair=0)) == (-1, -1)
+    assert "On average" not in found.summary()
+    assert "Closest: a and " in found.summary()
+
+
+def test_numbers_go_to_the_view_that_has_them(tmp_path):
+    maps = random_maps(1, 2)
+    values = {"true_top_iou": [[0.1, 0.2]], "true_top_top_iou": [[0.3, 0.4]], "true_other": [[5, 6]]}
+    run = write_run(tmp_path / "run", None, views={"true": maps, "true_top": maps}, values=values)
+    assert {k: v.ravel().tolist() for k, v in compare([run]).values.items()} == {"top_iou": [0.1, 0.2], "other": [5, 6]}
+    assert {k: v.ravel().tolist() for k, v in compare([run], view="true_top").values.items()} == {"top_iou": [0.3, 0.4]}
+
+
 # What is refused
 
 

@@ -180,7 +180,7 @@ def test_outlines_of_the_object(page):
 def test_epochs_that_a_run_lacks_and_maps_that_explain_nothing(page):
     row = page.locator('tr[data-key="photo 1"]')
     shortcut = row.locator(".tile").nth(1)
-    expect(shortcut.locator(".note")).to_have_text("last logged: epoch 3")
+    expect(shortcut.locator(".note")).to_have_text("as of epoch 3")
     expect(row.locator(".tile").nth(0).locator(".note")).to_have_text("")
     drawn(page, 3, run=1)
     set_epoch(page, DEAD[0])
@@ -515,7 +515,14 @@ def test_fewer_epochs(opened, tmp_path):
     ("count", "most", "places"), [(5, None, [0, 1, 2, 3, 4]), (5, 2, [0, 4]), (9, 4, [0, 3, 5, 8])]
 )
 def test_thinned_epochs_are_even(count, most, places):
-    assert thinned(range(count), most) == places
+    assert thinned(np.ones((1, count), bool), most) == places
+
+
+def test_thinned_epochs_hold_the_ends_of_each_run():
+    held = np.zeros((2, 100), bool)
+    held[0], held[1, 1:4] = True, True
+    assert thinned(held, 10) == [0, 1, 3, 33, 44, 55, 66, 77, 88, 99]
+    assert thinned(held, 2) == [0, 99]
 
 
 def test_large_maps_and_images_are_made_smaller(tmp_path):

@@ -92,6 +92,20 @@ def test_what_others_put_there_meanwhile_is_not_overwritten(tmp_path):
     assert everything(tmp_path) == ["a.gif", "out", "out/theirs"]
 
 
+def test_an_empty_folder_is_filled_where_it_is(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path / "empty")
+    with whole_folder(Path()) as new:
+        (new / "a").touch()
+    assert everything(tmp_path / "empty") == ["a"]
+    Path("a").unlink()
+    with whole_folder(tmp_path / "link") as new:
+        (new / "b").mkdir()
+    assert everything(tmp_path / "empty") == ["b"]
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_names_that_are_free(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.gif").touch()

@@ -82,6 +82,8 @@ def compare(
             _check_page(out, force)
         if csv is not None:
             check_free(csv, folder=False, overwrite=force)
+            if out is not None and csv.resolve() == out.resolve():
+                raise ValueError(f"--csv and --out must be two files. Received: {csv} for both. --csv runs.csv works.")
         comparison = compare_runs(runs, names=names or None, view=view)
         if csv is not None:
             comparison.to_csv(csv)

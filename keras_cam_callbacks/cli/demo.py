@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .loading import load_keras
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -43,19 +45,14 @@ def demo(out: Path, epochs: int, images: int, seed: int) -> None:
     """
     _need("rich", "scikit-learn", "scikit-image", "jinja2", "plotly")
     _make_folder(out)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # What goes wrong is raised; the rest is about GPUs.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     console = Console()
     try:
         with console.status("Loading Keras ..."):
-            from .. import engine
+            load_keras()
             from ..demo import run_demo
-
-            engine.load()
-    except ImportError as error:
-        raise click.ClickException(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import re
 import signal
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,7 +226,10 @@ def _checked_archive(path: Path) -> bytes:
                 )
             text = archive.read(config)
             json.loads(text)
-    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
+        *(KeyError, NotImplementedError, RuntimeError, UnicodeDecodeError),
+    ) as error:
         raise ValueError(
             f"A model must be a whole .keras file. Received: {path}, which is none ({error or type(error).__name__})."
         ) from error

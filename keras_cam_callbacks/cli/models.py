@@ -277,7 +277,7 @@ def read_class_names(text: str) -> list[str]:
     if "," not in text and path.is_file():
         if path.stat().st_size > 2**20:
             raise ValueError(f"A file of class names must have at most 1 MiB. Received: {path}.")
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     else:
         names = [name.strip() for name in text.split(",")]
     if len(names) < 2 or not all(names):

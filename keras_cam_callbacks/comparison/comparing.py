@@ -120,8 +120,8 @@ class Comparison:
         """Finds for each sample the epoch from which the runs look at different places.
 
         It is the first epoch from which the agreement is below `threshold` in every epoch up to the last one. What
-        counts is the mean over the pairs of runs; epochs in which no agreement is known are passed over. Runs that
-        agree again in the end have not parted; runs that never agreed parted in the first epoch that they share.
+        counts is the mean over the pairs of runs; epochs in which that of a pair is not known are passed over. Runs
+        that agree again in the end have not parted; runs that never agreed parted in the first epoch that they share.
 
         Args:
             threshold: In (-1, 1].
@@ -133,18 +133,31 @@ class Comparison:
         Raises:
             ValueError: If `threshold` is not in (-1, 1], or there is no such pair.
         """
-        return self._parted(self._together(threshold, pair), threshold)
+        _check_threshold(threshold)
+        return self._parted(self.together(pair), threshold)
 
     def parted_overall(self, threshold: float = 0.5, pair: int | None = None) -> int:
         """Finds the epoch from which the runs part over all samples: as `parted`, by the samples' mean agreement."""
-        return int(self._parted(mean(self._together(threshold, pair), 1)[:, None], threshold)[0])
+        _check_threshold(threshold)
+        return int(self._parted(mean(self.together(pair), 1)[:, None], threshold)[0])
 
-    def _together(self, threshold: float, pair: int | None) -> Doubles:
-        """(E, N) the agreement of one pair, or its mean over all."""
-        if not -1 < threshold <= 1:
-            raise ValueError(f"`threshold` must be in (-1, 1]. Received: {threshold!r}. 0.5 works.")
+    def together(self, pair: int | None = None) -> Doubles:
+        """Returns the agreement of one pair of runs, or its mean over all.
+
+        Args:
+            pair: Which of `pairs`; None for all.
+
+        Returns:
+            (E, N) float64; NaN where that of one of the pairs is not known, unless it never is for the sample.
+
+        Raises:
+            ValueError: If there is no such pair.
+        """
         if pair is None:
-            return mean(self.agreement, 0)
+            # Not the mean of whatever is known: it would jump where one of the runs ends.
+            known = ~np.isnan(self.agreement)
+            whole = (known | ~known.any(axis=1, keepdims=True)).all(axis=0)
+            return np.where(whole, mean(self.agreement, 0), np.nan)
         if pair not in range(len(self.pairs)):
             raise ValueError(
                 f"`pair` must be the place of one of the {len(self.pairs)} pairs of runs, or None. "
@@ -313,6 +326,11 @@ class Comparison:
             ValueError: If `threshold` is not in (-1, 1].
         """
         return "\n".join(words.sentences(self, threshold))
+
+
+def _check_threshold(threshold: float) -> None:
+    if not -1 < threshold <= 1:
+        raise ValueError(f"`threshold` must be in (-1, 1]. Received: {threshold!r}. 0.5 works.")
 
 
 def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = None, view: str = "") -> Comparison:

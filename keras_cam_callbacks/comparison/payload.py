@@ -38,12 +38,24 @@ _LOSSES = {
 }
 
 
-def thinned(epochs: Sequence[int], most: int | None) -> list[int]:
-    """Returns the places of at most `most` epochs, evenly spaced, with the first and the last one; all for None."""
-    if most is None or len(epochs) <= most:
-        return list(range(len(epochs)))
-    places: list[int] = np.unique(np.linspace(0, len(epochs) - 1, most).round().astype(int)).tolist()
-    return places
+def thinned(held: npt.NDArray[np.bool_], most: int | None) -> list[int]:
+    """Returns the places of at most `most` epochs, evenly spaced, with each run's first and last one where they fit.
+
+    Args:
+        held: (R, E) bool, which epochs each run has.
+        most: The greatest number; None for all.
+    """
+    count = held.shape[1]
+    if most is None or count <= most:
+        return list(range(count))
+    places = set(np.linspace(0, count - 1, most).round().astype(int).tolist())
+    needed = {int(place) for epochs in held for place in np.flatnonzero(epochs)[[0, -1]]}
+    for place in sorted(needed - places):
+        spare = places - needed
+        if spare:
+            places.remove(min(spare, key=lambda other: abs(other - place)))
+            places.add(place)
+    return sorted(places)
 
 
 def make_payload(comparison: Comparison, shown: Sequence[int], image_side: int, image_quality: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import degenerate
+from ..metrics import METRICS, degenerate
 from ..records import Floats, Ints
 from ..store import Run, StoredEpoch
 
@@ -18,6 +18,7 @@ __all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of", "put"]
 
 Doubles = npt.NDArray[np.float64]
 
+_KNOWN = {name for names in METRICS.values() for name in names}
 _ENCRYPTED = 1  # flag of a member of a zip file
 _MOST_NAMES = 1000  # numbers that are kept; no logger writes nearly as many
 _CHUNK = 2**25  # bytes of float64 maps that are correlated at once
@@ -101,7 +102,9 @@ class Reader:
         mine = epoch.views[self._place(epoch)] if epoch.views else ""
         found: dict[str, int] = {}
         for row, name in enumerate(names):
-            lead = next((view for view in views if name.startswith(f"{view}_")), "")
+            leads = [view for view in views if name.startswith(f"{view}_")]
+            # "true_top_iou" is a number of the view "true", also where there is a view "true_top".
+            lead = next((view for view in leads if name[len(view) + 1 :] in _KNOWN), leads[0] if leads else "")
             if lead in ("", mine):
                 found[name[len(lead) + 1 :] if lead else name] = row
         return found

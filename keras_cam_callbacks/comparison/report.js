@@ -191,7 +191,7 @@ function describe(tile) {
   tile.detail.textContent = lines.join(" · ");
   const notes = [];
   if (at < 0) notes.push("not logged yet");
-  if (late) notes.push(`last logged: epoch ${page.epochs[at]}`);
+  if (late) notes.push(`as of epoch ${page.epochs[at]}`);
   if (dead) notes.push("no heatmap");
   tile.note.textContent = notes.join(" · ");
   tile.tile.classList.toggle("late", late || at < 0);

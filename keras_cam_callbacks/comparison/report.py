@@ -92,7 +92,7 @@ def write_report(
     _check_whole("image_side", image_side, 16, 4096)
     _check_whole("image_quality", image_quality, 1, 100)
     template, plotly = _template(), _plotly()
-    shown = thinned(comparison.epochs, max_epochs)
+    shown = thinned(comparison.held(), max_epochs)
     payload = make_payload(comparison, shown, int(image_side), int(image_quality))
     epochs = tuple(comparison.epochs[place] for place in shown)
     notes = tuple(_notes(comparison, payload, int(image_side)))

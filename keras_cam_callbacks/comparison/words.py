@@ -26,6 +26,7 @@ _PLACES = (
     ("the bottom left corner", "the bottom edge", "the bottom right corner"),
 )
 _LISTED = 3  # samples that are named
+_NOTABLE = 0.05  # 1 - agreement, from which on samples are named
 _EXPLAINED = ("method", "layer", "target")  # settings by which a map means something else
 
 
@@ -119,7 +120,8 @@ def _agreement(comparison: Comparison, threshold: float) -> list[str]:
     shared = np.isfinite(mean(comparison.agreement, (0, 2)))
     if not shared.any():
         return ["Whether they look at the same place can't be told: no two runs have maps of the same epoch."]
-    lines = [_pair(comparison, None, threshold)]
+    # Of runs that never overlap all at once there is no average over time.
+    lines = [_pair(comparison, None, threshold)] if np.isfinite(comparison.together()).any() else []
     if len(comparison.pairs) > 1:
         means = mean(comparison.agreement, (1, 2))
         order = [int(i) for i in np.argsort(means) if np.isfinite(means[i])]
@@ -127,15 +129,15 @@ def _agreement(comparison: Comparison, threshold: float) -> list[str]:
             lines.append(f"Furthest apart: {_pair(comparison, order[0], threshold)}")
             lines.append(f"Closest: {_pair(comparison, order[-1], threshold)}")
     differ = comparison.disagreement()
-    most = [i for i in comparison.most_different(_LISTED) if np.isfinite(differ[i])]
-    if len(comparison.sample_keys) > 1:
+    most = [i for i in comparison.most_different(_LISTED) if differ[i] > _NOTABLE]
+    if most and len(comparison.sample_keys) > 1:
         each = ", ".join(f"{comparison.sample_keys[i]!r} ({1 - differ[i]:.2f})" for i in most)
         lines.append(f"They differ most in these samples (mean agreement over the epochs): {each}.")
     return lines + _classes(comparison)
 
 
 def _pair(comparison: Comparison, pair: int | None, threshold: float) -> str:
-    together = mean(comparison.agreement if pair is None else comparison.agreement[pair : pair + 1], (0, 2))
+    together = mean(comparison.together(pair), 1)
     rows = np.flatnonzero(np.isfinite(together))
     first, last = comparison.epochs[rows[0]], comparison.epochs[rows[-1]]
     every = "On average they" if len(comparison.pairs) > 1 else "They"
@@ -143,7 +145,8 @@ def _pair(comparison: Comparison, pair: int | None, threshold: float) -> str:
     values = f"mean agreement {together[rows[-1]]:.2f} in epoch {last}"
     epoch = comparison.parted_overall(threshold, pair)
     if epoch < 0:
-        return f"{who} look at the same place in the end: {values}."
+        end = "in the end" if last == comparison.epochs[-1] else "in the last epoch that they share"
+        return f"{who} look at the same place {end}: {values}."
     if epoch == first:
         return f"{who} look at different places in all epochs that they share, from epoch {first} on: {values}."
     before = together[comparison.epochs.index(epoch) - 1 :: -1]

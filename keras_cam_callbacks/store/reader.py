@@ -148,8 +148,13 @@ class Run:
 
     @property
     def image_files(self) -> tuple[Path, ...]:
-        """The N files of the display images; `read_image` opens them."""
-        return tuple(self.directory / "images" / f"{self.manifest['files'][key]}.png" for key in self.sample_keys)
+        """The N files of the display images, which `read_image` opens.
+
+        Raises:
+            ValueError: If one is a link that leads out of the folder.
+        """
+        folder = os.path.realpath(self.directory)
+        return tuple(_inside(folder, f"images/{self.manifest['files'][key]}.png") for key in self.sample_keys)
 
     def regions(self) -> tuple[Region | None, ...]:
         """Reads where the object is in each of the N images, None where that was not given.
@@ -179,7 +184,7 @@ def read_image(path: Path) -> Image:
 
     picture_size(path)
     data = np.frombuffer(path.read_bytes(), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
     if picture is None:
         raise ValueError(f"A picture must be a PNG or JPEG file. Received: {path}, which can't be decoded.")
     rgb: Image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
@@ -292,7 +297,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         version = manifest["schema_version"]
         if version == SCHEMA_VERSION:
             _check_manifest(manifest)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(
             f"A run's {MANIFEST} must be whole. Received: {path} ({error!r}). "
             "The run's heatmaps and overlays can still be opened one by one."
@@ -323,6 +328,8 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     for key in manifest["sample_keys"]:
         if re.search(r"[/\\:]|^\.", manifest["files"][key]):
             raise ValueError(f"{manifest['files'][key]!r} is no file name")
+    if len({manifest["files"][key].casefold() for key in manifest["sample_keys"]}) != len(manifest["sample_keys"]):
+        raise ValueError("files must differ")
     regions = manifest.get("regions") or ()  # None in records without, and in those of earlier versions.
     if regions:
         if len(regions) != len(manifest["sample_keys"]):

@@ -84,9 +84,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         check_free(path, folder=True)
-        if path.is_dir():  # Windows renames over no folder, not over an empty one either.
-            path.rmdir()
-        os.rename(temporary, path)
+        if path.is_dir():  # It may be the current folder, or a link: what is in it moves, not the folder itself.
+            for made in temporary.iterdir():
+                os.rename(made, path / made.name)
+        else:
+            os.rename(temporary, path)
 
 
 @contextmanager
