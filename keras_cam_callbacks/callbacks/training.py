@@ -36,7 +36,8 @@ def training_settings(model: Any, params: Mapping[str, Any] | None) -> dict[str,
 def _config(optimizer: Any) -> Mapping[str, Any]:
     try:
         config: Mapping[str, Any] = optimizer.get_config()
-    except NotImplementedError:  # A user's own that can't be saved can still train.
+    # A user's own, or its schedule, that can't be saved can still train.
+    except (NotImplementedError, AttributeError, TypeError, ValueError):
         return {}
     return config
 
