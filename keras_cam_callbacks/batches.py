@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from .display import display_images, is_channels_first, is_displayable
 from .records import Image, Ints, ValidationBatch
-from .regions import resolve_regions
+from .regions import aligned_rows, resolve_regions, whom
 
 # How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
 _LOOK_AHEAD = 64
@@ -68,7 +68,7 @@ def make_batch(
         raise ValueError(f"`select` must be 'first' or 'balanced'. Received: {select!r}.")
     _check_display_names(display)
     with _random_state_kept():
-        x, y = _read(data, model, most, balanced=select == "balanced")
+        x, y, origins, total = _read(data, model, most, balanced=select == "balanced")
     count = _count_samples(x, y)
     labels = class_labels(y)
     rows = np.arange(min(count, most))
@@ -80,6 +80,8 @@ def make_batch(
             )
         rows = _balanced(labels, most)
 
+    # What a user gives for each sample counts the samples of the data, of which a stream has kept but some.
+    sources, known = (rows, count) if origins is None else (origins[rows], total)
     inputs = keras.tree.map_structure(lambda a: _as_model_input(a[rows]), x)
     sample_shape = _sample_shape(model)
     if isinstance(inputs, np.ndarray) and sample_shape == (*inputs.shape[1:], 1):
@@ -87,7 +89,7 @@ def make_batch(
     _check_inputs(inputs, model)
     images = largest_input(inputs)
     seen = display_images(images) if display is None or is_displayable(images) else None
-    columns = _display_columns(display, seen, images, rows, count)
+    columns = _display_columns(display, seen, images, sources, known)
     display_name, (shown, value_range) = columns.popitem()
     # Of the pixels as people see them, so that a photograph is the same under any preprocessing of known range.
     pixels = tuple(images) if seen is None else seen[0]
@@ -111,7 +113,7 @@ def make_batch(
         value_range=value_range,
         display_name=display_name,
         beside={name: pictures for name, (pictures, _) in columns.items()},
-        regions=() if regions is None else resolve_regions(regions, rows, count, image_size(images)),
+        regions=() if regions is None else resolve_regions(regions, sources, known, image_size(images)),
     )
 
 
@@ -159,8 +161,49 @@ def _random_state_kept() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any]:
-    """Returns x and y as numpy arrays: all of what is at hand; of a stream no more than is needed."""
+def _read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, npt.NDArray[np.intp] | None, int | None]:
+    """Returns x and y as numpy arrays: all of what is at hand; of a stream no more than is needed.
+
+    Of a stream also which of its samples these are, and how many it has, None where it was not read to its end.
+    """
+    at_hand = _at_hand(data, model)
+    if at_hand is not None:
+        return *at_hand, None, None
+    read: list[tuple[Any, Any]] = []
+    origins: list[npt.NDArray[np.intp]] = []
+    kept: dict[int, int] = {}
+    count = 0
+    for x, y in _stream(data, _sample_shape(model)):
+        rows = np.arange(len(keras.tree.flatten(x)[0]))
+        origin = count + rows
+        count += len(rows)
+        labels = class_labels(y) if balanced else None
+        if labels is not None:
+            # More of a class than are wanted in all are not needed, and would fill the memory.
+            wanted = []
+            for row, label in enumerate(labels.tolist()):
+                kept[label] = kept.get(label, 0) + 1
+                if kept[label] <= most:
+                    wanted.append(row)
+            x, y = keras.tree.map_structure(partial(_rows, rows=wanted), (x, y))
+            origin = origin[wanted]
+        read.append((x, y))
+        origins.append(origin)
+        if count >= most * (_LOOK_AHEAD if balanced else 1):
+            total = None
+            break
+    else:
+        total = count
+    if not read:
+        raise ValueError("The validation data must hold at least one sample. Received: none.")
+    x = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(x for x, _ in read))
+    labelled = all(y is not None for _, y in read)
+    y = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(y for _, y in read)) if labelled else None
+    return x, y, np.concatenate(origins), total
+
+
+def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
+    """Returns x and y of what is no stream, or None."""
     if _is_array(data) or isinstance(data, dict):
         return _to_numpy(data), None
     if isinstance(data, list) and data and all(_is_array(part) for part in data):
@@ -170,31 +213,10 @@ def _read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any]:
             return np.stack([np.asarray(part) for part in data]), None
         if len(data) in (2, 3) and len({len(part) for part in data}) == 1:
             data = tuple(data)  # `fit` takes [x, y] for (x, y).
-    if isinstance(data, tuple):
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return _to_numpy(x), None if y is None else _to_numpy(y)
-    read, count = [], 0
-    kept: dict[int, int] = {}
-    for x, y in _stream(data, _sample_shape(model)):
-        count += len(keras.tree.flatten(x)[0])
-        labels = class_labels(y) if balanced else None
-        if labels is not None:
-            # More of a class than are wanted in all are not needed, and would fill the memory.
-            rows = []
-            for row, label in enumerate(labels.tolist()):
-                kept[label] = kept.get(label, 0) + 1
-                if kept[label] <= most:
-                    rows.append(row)
-            x, y = keras.tree.map_structure(partial(_rows, rows=rows), (x, y))
-        read.append((x, y))
-        if count >= most * (_LOOK_AHEAD if balanced else 1):
-            break
-    if not read:
-        raise ValueError("The validation data must hold at least one sample. Received: none.")
-    x = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(x for x, _ in read))
-    if any(y is None for _, y in read):
-        return x, None
-    return x, keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(y for _, y in read))
+    if not isinstance(data, tuple):
+        return None
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    return _to_numpy(x), None if y is None else _to_numpy(y)
 
 
 def _rows(array: npt.NDArray[Any], rows: list[int]) -> npt.NDArray[Any]:
@@ -344,7 +366,7 @@ def _display_columns(
     seen: tuple[tuple[Image, ...], str] | None,
     images: npt.NDArray[Any],
     rows: npt.NDArray[np.intp],
-    count: int,
+    count: int | None,
 ) -> dict[str, tuple[tuple[Image, ...], str]]:
     """Returns what people see, by name: images, and how they were made. `seen`: the model's input, if it is images."""
     if display is None and seen is not None:
@@ -367,16 +389,14 @@ def _display_columns(
 
 
 def _aligned_display(
-    label: str, display: Any, images: npt.NDArray[Any], rows: npt.NDArray[np.intp], count: int
+    label: str, display: Any, images: npt.NDArray[Any], rows: npt.NDArray[np.intp], count: int | None
 ) -> tuple[Image, ...]:
     """Returns the user's display images of the selected samples."""
     given: Any = display(images) if callable(display) else display
-    if not hasattr(given, "__len__") or len(given) not in (len(rows), count):
+    chosen = aligned_rows(len(given), rows, count) if hasattr(given, "__len__") else None
+    if chosen is None:
         raise ValueError(
-            f"`{label}` must give one image for each of the {len(rows)} explained samples"
-            + (f", or for all {count} of the data. " if count != len(rows) else ". ")
-            + f"Received: {len(given) if hasattr(given, '__len__') else type(given).__name__}."
+            f"`{label}` must give one image for each of {whom(rows, count)}. "
+            f"Received: {len(given) if hasattr(given, '__len__') else type(given).__name__}."
         )
-    if len(given) != len(rows):
-        given = [given[i] for i in rows]
-    return display_images([np.asarray(image) for image in given])[0]
+    return display_images([np.asarray(given[int(i)]) for i in chosen])[0]

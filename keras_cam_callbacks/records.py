@@ -121,7 +121,7 @@ class Sample:
         target: The explained class, or None where a callable gave the score.
         score: The explained score, before the final activation.
         confidence: Probability of the explained class in [0, 1], or None.
-        degenerate: True where the heatmap is zero, constant or not finite, and so explains nothing.
+        degenerate: True where the heatmap is nowhere positive, constant or not finite, and so explains nothing.
         caption: What stands under the overlay.
     """
 

@@ -55,14 +55,14 @@ class Regions:
 
 
 def resolve_regions(
-    regions: Any, rows: npt.NDArray[np.intp], count: int, size: tuple[int, int]
+    regions: Any, rows: npt.NDArray[np.intp], count: int | None, size: tuple[int, int]
 ) -> tuple[Region | None, ...]:
     """Turns what the user gave as `regions` into one region for each explained sample.
 
     Args:
         regions: `Regions`, or its items with boxes in "xyxy"; None for none.
         rows: (N,) which samples of the data are explained.
-        count: How many samples the data has.
+        count: How many samples the data has; None where it was not read to its end.
         size: H and W of the model's input image in px.
 
     Returns:
@@ -83,13 +83,12 @@ def resolve_regions(
             "`regions` must be a list with one item for each sample: None, boxes, masks, or a dict of both. "
             f"Received: {items!r} of type {type(items).__name__}. [(10, 20, 90, 80), None] works for two samples."
         )
-    if len(items) not in (len(rows), count):
+    chosen = aligned_rows(len(items), rows, count)
+    if chosen is None:
         raise ValueError(
-            f"`regions` must give one item for each of the {len(rows)} explained samples"
-            + (f", or for all {count} of the data. " if count != len(rows) else ". ")
-            + f"Received: {len(items)}. None stands for a sample of which nothing is known."
+            f"`regions` must give one item for each of {whom(rows, count)}. "
+            f"Received: {len(items)}. None stands for a sample of which nothing is known."
         )
-    chosen = rows if len(items) != len(rows) else range(len(rows))
     labels = [f"regions[{int(i)}]" for i in chosen]
     own = [items[int(i)] for i in chosen]
     read = [
@@ -103,6 +102,28 @@ def resolve_regions(
         else _region(_corners(boxes, regions.box_format, size), mask, label, size, boxes)
         for item, (boxes, mask), label in zip(own, read, labels, strict=True)
     )
+
+
+def aligned_rows(given: int, rows: npt.NDArray[np.intp], count: int | None) -> npt.NDArray[np.intp] | None:
+    """Tells which of some given items belong to the explained samples.
+
+    Args:
+        given: How many items there are.
+        rows: (N,) which samples of the data are explained.
+        count: How many samples the data has; None where it was not read to its end.
+
+    Returns:
+        (N,) places of items; None where the items are neither those of the explained samples nor of the data's.
+    """
+    if given == len(rows):
+        return np.arange(len(rows))
+    return rows if given == count or (count is None and given > int(rows.max())) else None
+
+
+def whom(rows: npt.NDArray[np.intp], count: int | None) -> str:
+    """Says for whom there must be an item, in words."""
+    explained = f"the {len(rows)} explained samples"
+    return explained if count == len(rows) else f"{explained}, or for all{f' {count}' if count else ''} of the data"
 
 
 def _parts(
@@ -121,9 +142,13 @@ def _parts(
         boxes, mask = none, None
         if item.get("boxes") is not None:
             boxes = _as_boxes(_numbers(item["boxes"], label), label)
-        given = item.get("masks", item.get("mask"))
-        if given is not None:
-            mask = _as_mask(_numbers(given, label), label, size)
+        given = [item[name] for name in ("mask", "masks") if item.get(name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"`{label}` as a dict must hold 'mask' or 'masks'. Received: both. {{'masks': [...]}} takes several."
+            )
+        if given:
+            mask = _as_mask(_numbers(given[0], label), label, size)
         return boxes, mask
     array = _numbers(item, label)
     if array.size == 0 and array.ndim < 3:

@@ -72,7 +72,7 @@ def test_worst():
     assert worst("layercam_first_top_iou") == -np.inf
     assert worst("true_first_drift") == worst("deletion") == worst("average_drop") == np.inf
     assert np.isnan(worst("area"))
-    assert np.isnan(worst("flip_correlation"))
+    assert worst("flip_correlation") == worst("layercam_flip_correlation") == -np.inf
 
 
 def test_metrics_chooses_what_is_logged():
@@ -81,8 +81,19 @@ def test_metrics_chooses_what_is_logged():
     history = fit(GradCAMLogger((X, Y), tracker=memory, metrics=chosen, regions=BOXES), epochs=2)
     assert sorted(name for name in history if "gradcam" in name) == sorted(f"gradcam_{name}" for name in chosen)
     assert list(memory.records[0].scalars) == list(memory.records[0].values) == ["area", "first_moved", "pointing"]
-    # Without regions there are none of their numbers.
-    assert "gradcam_area" in fit(GradCAMLogger((X, Y), tracker=None, metrics=chosen), epochs=1)
+    # As all other settings they are those of the next fit.
+    logger, model = GradCAMLogger((X, Y), tracker=None, metrics=["area"]), tiny_model()
+    assert "gradcam_area" in fit(logger, model=model, epochs=1)
+    logger.metrics = ["entropy"]
+    history = fit(logger, model=model, epochs=1)
+    assert [name for name in history if "gradcam" in name] == ["gradcam_entropy"]
+
+
+def test_names_of_views_that_would_meet(tmp_path):
+    logger = HeatmapLogger((X, Y), target={"a": 0, "a_first": 1}, log_dir=tmp_path)
+    with pytest.raises(ValueError, match="a, a_first, of which two would log a_first_"):
+        fit(logger, epochs=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -93,6 +104,8 @@ def test_metrics_chooses_what_is_logged():
         ({"metrics": "drift"}, TypeError, "must be a list of names, or None for all. Received: 'drift'"),
         ({"faithfulness_freq": 0}, ValueError, "`faithfulness_freq` must be a positive integer. Received: 0"),
         ({"faithfulness_freq": 3, "freq": 2}, ValueError, "must be a multiple of `freq`.*=3, freq=2"),
+        ({"metrics": ["area", "pointing"]}, ValueError, "pointing only with `regions`. Received: regions=None"),
+        ({"metrics": ["insertion"]}, ValueError, "insertion only with `faithfulness_freq`.*faithfulness_freq=5 works"),
         ({"faithfulness_freq": 2, "metrics": ["area"]}, ValueError, "at least one of insertion.*Received: area"),
     ],
 )
@@ -168,6 +181,18 @@ def test_first_epoch_is_kept_by_a_resumed_run(tmp_path):
     assert [epoch.step for epoch in epochs] == [0, 1, 2]
     expected = np.nanmean(drift(epochs[2].heatmaps(), epochs[0].heatmaps()))
     assert history["gradcam_first_drift"] == pytest.approx([expected])
+
+
+@from_keras
+def test_a_resume_with_other_regions_is_another_run(tmp_path):
+    mask = np.zeros(SHAPE[:2], bool)
+    mask[3:9] = True
+    folders = []
+    for i, regions in enumerate((BOXES, BOXES, None, [mask] * 12, [mask] * 12, [~mask] * 12)):
+        logger = GradCAMLogger((X, Y), log_dir=tmp_path, tracker="disk", regions=regions)  # As in another process.
+        fit(logger, model=new_model(), epochs=i + 1, initial_epoch=i)
+        folders.append(logger.directory.name)
+    assert folders == ["gradcam", "gradcam", "gradcam-2", "gradcam-3", "gradcam-3", "gradcam-4"]
 
 
 def test_several_views_have_their_own():

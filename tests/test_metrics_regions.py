@@ -110,3 +110,19 @@ def test_an_even_map_has_the_energy_of_chance():
 def test_one_mask_for_each_map(metric):
     with pytest.raises(ValueError, match=r"one for each heatmap. Received: masks of shape \(1, 4, 4\)"):
         metric(np.eye(3, dtype=np.float32)[None].repeat(2, 0), np.ones((1, 4, 4), bool))
+
+
+def test_heat_between_the_pixels_of_a_smaller_image_is_not_lost():
+    """Of maps larger than the image, as behind a layer that enlarges it, against sums over whole blocks."""
+    rng = np.random.default_rng(0)
+    maps = np.where(rng.random((3, 112, 64)) < 0.01, rng.random((3, 112, 64)), 0).astype(np.float32)
+    masks = np.zeros((3, 28, 32), bool)
+    masks[:, 3:11, 5:20] = True
+    blocks = maps.reshape(3, 28, 4, 32, 2).sum(axis=(2, 4), dtype=np.float64)
+    expected = (blocks * masks).sum(axis=(1, 2)) / blocks.sum(axis=(1, 2))
+    np.testing.assert_allclose(energy_in_region(maps, masks), expected, rtol=1e-4)
+    lone = np.zeros((1, 64, 64), np.float32)
+    lone[0, 17, 17] = 1  # Bilinear sampling would miss it.
+    inside = np.zeros((1, 8, 8), bool)
+    inside[0, 2, 2] = True
+    np.testing.assert_allclose(energy_in_region(lone, inside), 1)

@@ -130,3 +130,48 @@ def test_the_size_is_that_of_the_images_in_either_layout():
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match=r"`regions` need images.*Received: inputs of shape \(2, 5\)"):
         make_batch(np.ones((2, 5)), model, regions=[None, None], display=[np.zeros((4, 4, 3), np.uint8)] * 2)
+
+
+class Blocks:
+    """A stream of labelled batches: first all of class 0, then all of class 1."""
+
+    def __init__(self, count, batch, classes=2):
+        self.images = np.arange(count, dtype=np.float32)[:, None, None, None] * np.ones((1, 8, 8, 3), np.float32)
+        self.labels = np.repeat(np.arange(classes), count // classes)
+        self.batch = batch
+
+    def __iter__(self):
+        for start in range(0, len(self.images), self.batch):
+            yield self.images[start : start + self.batch], self.labels[start : start + self.batch]
+
+
+def of_sample(i):
+    """A box that tells which sample it belongs to."""
+    return (i % 7, i // 7, i % 7 + 1, i // 7 + 1)
+
+
+@pytest.mark.parametrize(("settings", "rows"), [({"select": "balanced"}, [0, 1, 10, 11]), ({}, [0, 1, 2, 3])], ids=str)
+def test_of_a_stream_each_sample_has_its_own(settings, rows):
+    every = [of_sample(i) for i in range(20)]
+    shown = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None, None], 8, axis=1) * np.ones((1, 1, 8, 3), np.uint8)
+    batch = make_batch(Blocks(20, 5), max_samples=4, regions=every, display=shown, **settings)
+    assert batch.inputs[:, 0, 0, 0].tolist() == rows
+    np.testing.assert_allclose([r.boxes[0] * 8 for r in batch.regions], [of_sample(i) for i in rows])
+    assert [int(image[0, 0, 0]) for image in batch.display] == rows
+    own = make_batch(Blocks(20, 5), max_samples=4, regions=[of_sample(i) for i in rows], **settings)
+    np.testing.assert_array_equal([r.boxes for r in own.regions], [r.boxes for r in batch.regions])
+
+
+def test_what_a_stream_has_kept_is_no_number_of_samples():
+    with pytest.raises(ValueError, match=r"4 explained samples, or for all 20 of the data\. Received: 8"):
+        make_batch(Blocks(20, 5), max_samples=4, select="balanced", regions=[of_sample(i) for i in range(8)])
+
+
+def test_a_dict_holds_its_mask_under_one_name():
+    mask = np.zeros((8, 8), bool)
+    mask[2:4, 2:4] = True
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    (region,) = make_batch(images, regions=[{"mask": mask, "masks": None}]).regions
+    np.testing.assert_array_equal(region.mask, mask)
+    with pytest.raises(ValueError, match=r"'mask' or 'masks'\. Received: both"):
+        make_batch(images, regions=[{"mask": mask, "masks": [mask]}])

@@ -75,15 +75,16 @@ class HeatmapLogger(EpochLogger):
             have) and `<prefix>_<name>_unchanged` (share of predictions that stay). Each costs one more explanation of
             the batch.
         metrics: Names of the metrics that are computed and logged, such as ["drift", "energy_in_region"]; None for all
-            that can be. The numbers of augmentations are logged in any case.
+            that can be. The numbers of augmentations, and those that a method tells of itself, such as integrated
+            gradients' "completeness_gap", are logged in any case.
         regions: Where the objects are: for each explained sample, or for each of the data, a box (left, top, right,
             bottom) in px of the model's input, several boxes, a mask, several masks, a dict with "boxes" and "masks",
             or None where it is not known. Boxes in other formats: `Regions(boxes, "rel_xyxy")`. They concern the images
             without augmentation.
-        faithfulness_freq: Measure every so many epochs, and in the first and the last one, whether the model needs what
-            the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the batch for each view: 16 steps of
-            insertion into the blurred image, 16 of deletion to its mean colour, and one of the masked image. None for
-            never.
+        faithfulness_freq: Measure every so many epochs, in the first one and in the last one that the fit was set to,
+            whether the model needs what the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the
+            batch for each view: 16 steps of insertion into the blurred image, 16 of deletion to its mean colour, and
+            one of the masked image. None for never.
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, a function, or some of these by name.
         overlay: How overlays are drawn.
@@ -139,11 +140,10 @@ class HeatmapLogger(EpochLogger):
                 'prefix="my_method" would log my_method_drift.'
             )
         super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix or name, on_error=on_error)
-        self._names = resolve_metrics(metrics)
-        _check_faithfulness(faithfulness_freq, freq, self._names)
         self.metrics = metrics
         self.regions = regions
         self.faithfulness_freq = faithfulness_freq
+        self._names = self._checked_metrics()
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
@@ -185,8 +185,24 @@ class HeatmapLogger(EpochLogger):
         self._kept = kept_batch(self._kept, self.validation_data, model, **settings)
         names = ("method", "target", "fuse", "augmentations", "class_names", "batch_size")
         settings = {name: getattr(self, name) for name in names}
+        self._names = self._checked_metrics()
         faithful = self.faithfulness_freq is not None
-        return Explainer(model, self._kept.batch, self.layer_name, measures_faithfulness=faithful, **settings)
+        source = Explainer(model, self._kept.batch, self.layer_name, measures_faithfulness=faithful, **settings)
+        _check_names(source.names, self._names)
+        return source
+
+    def _checked_metrics(self) -> tuple[str, ...]:
+        """Returns the metrics that are logged, after a check that those which were named can be measured."""
+        names = resolve_metrics(self.metrics)
+        _check_faithfulness(self.faithfulness_freq, self.freq, names)
+        for group, argument, works in (("regions", "regions", "boxes"), ("faithfulness", "faithfulness_freq", "5")):
+            asked = [name for name in names if name in METRICS[group]]
+            if self.metrics is not None and asked and getattr(self, argument) is None:
+                raise ValueError(
+                    f"`metrics` can name {', '.join(asked)} only with `{argument}`. "
+                    f"Received: {argument}=None. {argument}={works} works."
+                )
+        return names
 
     def _description(self, source: Explainer, config: RunConfig) -> str:
         return (
@@ -274,6 +290,17 @@ class HeatmapLogger(EpochLogger):
                 f"{sum(flags)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in epoch "
                 f"{epoch}; they are drawn as the bare image. {cause}"
             )
+
+
+def _check_names(views: Sequence[str], metrics: Sequence[str]) -> None:
+    """Checks that no two views have a number of one name, as "a" and "a_first" have "a_first_drift"."""
+    logged = [f"{view}_{metric}" for view in views for metric in metrics]
+    twice = sorted({name for name in logged if logged.count(name) > 1})
+    if twice:
+        raise ValueError(
+            "Methods and targets must have names whose numbers can be told apart. "
+            f"Received: {', '.join(views)}, of which two would log {twice[0]}. Name one of them otherwise."
+        )
 
 
 def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> None:

@@ -128,8 +128,8 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
 
     It is the least mean way by which the one map, as a distribution of heat of sum 1, is carried over into the other;
     ways are straight, between the centres of cells, and counted in shares of the map's diagonal. Larger maps are
-    averaged to at most 8 x 8 cells first. A good value falls towards 0 as training settles; 0.1 says that all heat has
-    moved by a tenth of the diagonal, or half of it by a fifth.
+    averaged to at most 8 x 8 cells first, and what moves within a cell is not seen. A good value falls towards 0 as
+    training settles; 0.1 says that all heat has moved by a tenth of the diagonal, or half of it by a fifth.
 
     Pearson's correlation, the cosine and the overlap compare pixel with pixel. They can't tell a blob that moved next
     door from one that moved to the other corner: both have no pixel in common with what was, and the numbers have
@@ -165,8 +165,9 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
 def centre_shift(heatmaps: Floats, reference: Floats) -> Doubles:
     """Measures how far the centre of mass has moved.
 
-    It is the straight way between the two maps' centres (see `centre`), in shares of the map's diagonal. It is at most
-    `moved`, and 0 where heat spreads evenly to all sides. A good value falls towards 0 as training settles.
+    It is the straight way between the two maps' centres (see `centre`), in shares of the map's diagonal. For maps of at
+    most 8 x 8 it is at most `moved`; it is 0 where heat spreads evenly to all sides. A good value falls towards 0 as
+    training settles.
 
     Args:
         heatmaps: (N, h, w) float32, raw.

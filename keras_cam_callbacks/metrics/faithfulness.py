@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Floats
-from .maps import Doubles, degenerate
+from .maps import Doubles, at_size, degenerate
 
 __all__ = ["STEPS", "average_drop", "deletion", "increase", "insertion", "masked_confidence"]
 
@@ -107,7 +107,7 @@ def masked_confidence(
 
     def copies() -> Iterator[tuple[Floats, int]]:
         for row in rows:
-            level = _level(heatmaps[row], images.shape[1:3])
+            level = at_size(heatmaps[row], images.shape[1:3])
             blank = _mean_colour(images[row])
             yield blank + (images[row] - blank) * (level / level.max())[..., None], int(row)
 
@@ -182,7 +182,7 @@ def _under_curve(
         for row in rows:
             image = images[row].reshape(pixels, -1)
             empty = np.broadcast_to(blank(images[row]), images[row].shape).reshape(pixels, -1)
-            order = np.argsort(-_level(heatmaps[row], images.shape[1:3]).ravel(), kind="stable")
+            order = np.argsort(-at_size(heatmaps[row], images.shape[1:3]).ravel(), kind="stable")
             start, end = (empty, image) if backwards else (image, empty)
             for k in counted:
                 copy = start.copy()
@@ -207,12 +207,6 @@ def _rows(images: Floats, heatmaps: Floats, original: Doubles | Floats) -> npt.N
             f"{np.shape(images)}, heatmaps of shape {np.shape(heatmaps)}, {len(original)} probabilities."
         )
     return np.flatnonzero(~degenerate(heatmaps) & ~np.isnan(original))
-
-
-def _level(heatmap: Floats, size: tuple[int, ...]) -> Floats:
-    """Returns the positive part at the size of the image, (H, W) float32."""
-    positive = np.maximum(heatmap, 0).astype(np.float32)
-    return np.asarray(cv2.resize(positive, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _blurred(image: Floats) -> Floats:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..records import Floats
 
-__all__ = ["area", "blobs", "centre", "clipped", "degenerate", "degenerate_cause", "entropy", "pooled"]
+__all__ = ["area", "at_size", "blobs", "centre", "clipped", "degenerate", "degenerate_cause", "entropy", "pooled"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -215,6 +215,24 @@ def clipped(heatmaps: Floats, percentiles: tuple[float, float]) -> Floats:
         if high > low:
             heatmap[:] = np.clip(positive, low, high) - low
     return result
+
+
+def at_size(heatmap: Floats, size: tuple[int, int]) -> Floats:
+    """Returns the positive part of a heatmap at the size of an image.
+
+    Args:
+        heatmap: (h, w) float32, raw.
+        size: H and W in px.
+
+    Returns:
+        (H, W) float32: averaged over areas along each side that becomes shorter, so that no heat falls between the
+        pixels; bilinear along the others.
+    """
+    level = np.maximum(heatmap, 0).astype(np.float32)
+    height, width = (min(side, of_map) for side, of_map in zip(size, level.shape, strict=True))
+    if (height, width) != level.shape:
+        level = np.asarray(cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(cv2.resize(level, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def pooled(heatmaps: Floats, most: int) -> Floats:

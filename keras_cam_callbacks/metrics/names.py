@@ -93,9 +93,11 @@ def worst(name: str) -> float:
         name: The metric, with or without the name of a view before it.
 
     Returns:
-        The infinity that is worse than any value, for metrics that compare the map with another, with regions or with
-        the model; NaN for the others.
+        The infinity that is worse than any value, for metrics that compare the map with another, of an augmentation
+        too, with regions or with the model; NaN for the others.
     """
+    if name.endswith("_correlation"):  # of an augmentation
+        return -np.inf
     parts = name.split("_")
     # The longest name counts: "first_drift" ends in "drift", too.
     found = next((tail for i in range(len(parts)) if (tail := "_".join(parts[i:])) in _LARGER_IS_BETTER), None)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..records import Floats, Region
-from .maps import Doubles, check_share, degenerate
+from .maps import Doubles, at_size, check_share, degenerate
 
 __all__ = ["energy_in_region", "energy_ratio", "inside", "peak_outside", "pointing", "region_iou"]
 
@@ -209,6 +208,5 @@ def _enlarged(heatmaps: Floats, masks: Masks) -> tuple[dict[int, Floats], Masks]
     height, width = np.shape(masks)[1:]
     levels: dict[int, Floats] = {}
     for i in map(int, np.flatnonzero(valid)):
-        positive = np.maximum(heatmaps[i], 0).astype(np.float32)
-        levels[i] = np.asarray(cv2.resize(positive, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        levels[i] = at_size(heatmaps[i], (height, width))
     return levels, valid

@@ -286,7 +286,14 @@ def _inside(folder: str, name: str) -> Path:
 
 def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tells whether two manifests describe the same run."""
-    return all(one[name] == other[name] for name in IDENTITY)
+    return not differing(one, other)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Returns in what two manifests differ that a run has in common with its continuation."""
+    names = [name for name in IDENTITY if one[name] != other[name]]
+    # Numbers of other regions don't belong into one curve. A record of none has no such entry, or an empty one.
+    return names + ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from keras_cam_callbacks.records import EpochRecord, Region, RunConfig
 
-from .reader import IDENTITY, LOG, MANIFEST, SCHEMA_VERSION, Run, find_runs, read_manifest, read_run, same_run
+from .reader import LOG, MANIFEST, SCHEMA_VERSION, Run, differing, find_runs, read_manifest, read_run, same_run
 
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
@@ -101,7 +101,10 @@ def _manifest(config: RunConfig) -> dict[str, Any]:
 def _region(region: Region | None, file: str) -> dict[str, Any] | None:
     if region is None:
         return None
-    return {"boxes": region.boxes.tolist(), "mask": None if region.mask is None else file}
+    if region.mask is None:
+        return {"boxes": region.boxes.tolist(), "mask": None}
+    digest = hashlib.sha256(repr(region.mask.shape).encode() + region.mask.tobytes()).hexdigest()[:16]
+    return {"boxes": region.boxes.tolist(), "mask": file, "digest": digest}
 
 
 def _put_file(path: Path, data: bytes) -> None:
@@ -145,10 +148,10 @@ class RunWriter:
         if (self._directory / MANIFEST).exists():
             stored = read_manifest(self._directory)
             if not same_run(stored, manifest):
-                differing = ", ".join(name for name in IDENTITY if stored[name] != manifest[name])
+                names = ", ".join(differing(stored, manifest))
                 raise ValueError(
                     f"A run folder must belong to one run. Received: {self._directory}, whose record "
-                    f"differs in {differing}. Pass another log_dir or prefix."
+                    f"differs in {names}. Pass another log_dir or prefix."
                 )
         else:
             _put_file(self._directory / MANIFEST, json.dumps(manifest, indent=2).encode("utf-8"))
