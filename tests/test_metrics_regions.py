@@ -126,3 +126,8 @@ def test_heat_between_the_pixels_of_a_smaller_image_is_not_lost():
     inside = np.zeros((1, 8, 8), bool)
     inside[0, 2, 2] = True
     np.testing.assert_allclose(energy_in_region(lone, inside), 1)
+    np.testing.assert_allclose(region_iou(lone, inside), 1)  # Its maximum is averaged as the map is.
+    # Enlarged along one side only, it is still all of that pixel.
+    wide = np.zeros((1, 64, 4), np.float32)
+    wide[0, 16:24, 1] = 1
+    assert region_iou(wide, np.repeat(np.eye(8, dtype=bool)[2:3, :, None], 4, axis=2) & (np.arange(4) == 1)) == 1

@@ -37,7 +37,7 @@ def insertion(
 
     Args:
         images: (N, H, W, C) float32, as the model takes them.
-        heatmaps: (N, h, w) float32, raw; they are enlarged bilinearly. Of equal pixels the upper left ones come first.
+        heatmaps: (N, h, w) float32, raw; brought to the images' size. Of equal pixels the upper left ones come first.
         confidence: The model; each image costs `steps` passes.
         original: (N,) the probability of the explained class for the images themselves.
         steps: How many steps, at least 1. RISE takes one for each row of pixels.
@@ -107,7 +107,7 @@ def masked_confidence(
 
     def copies() -> Iterator[tuple[Floats, int]]:
         for row in rows:
-            level = at_size(heatmaps[row], images.shape[1:3])
+            level, _ = at_size(heatmaps[row], images.shape[1:3])
             blank = _mean_colour(images[row])
             yield blank + (images[row] - blank) * (level / level.max())[..., None], int(row)
 
@@ -182,7 +182,7 @@ def _under_curve(
         for row in rows:
             image = images[row].reshape(pixels, -1)
             empty = np.broadcast_to(blank(images[row]), images[row].shape).reshape(pixels, -1)
-            order = np.argsort(-at_size(heatmaps[row], images.shape[1:3]).ravel(), kind="stable")
+            order = np.argsort(-at_size(heatmaps[row], images.shape[1:3])[0].ravel(), kind="stable")
             start, end = (empty, image) if backwards else (image, empty)
             for k in counted:
                 copy = start.copy()

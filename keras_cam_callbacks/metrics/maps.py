@@ -217,8 +217,8 @@ def clipped(heatmaps: Floats, percentiles: tuple[float, float]) -> Floats:
     return result
 
 
-def at_size(heatmap: Floats, size: tuple[int, int]) -> Floats:
-    """Returns the positive part of a heatmap at the size of an image.
+def at_size(heatmap: Floats, size: tuple[int, int]) -> tuple[Floats, float]:
+    """Brings the positive part of a heatmap to the size of an image.
 
     Args:
         heatmap: (h, w) float32, raw.
@@ -226,13 +226,14 @@ def at_size(heatmap: Floats, size: tuple[int, int]) -> Floats:
 
     Returns:
         (H, W) float32: averaged over areas along each side that becomes shorter, so that no heat falls between the
-        pixels; bilinear along the others.
+        pixels; bilinear along the others. And the largest value before it was enlarged, which no pixel need have.
     """
     level = np.maximum(heatmap, 0).astype(np.float32)
     height, width = (min(side, of_map) for side, of_map in zip(size, level.shape, strict=True))
     if (height, width) != level.shape:
         level = np.asarray(cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA), np.float32)
-    return np.asarray(cv2.resize(level, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+    enlarged = cv2.resize(level, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(enlarged, np.float32), float(level.max())
 
 
 def pooled(heatmaps: Floats, most: int) -> Floats:

@@ -1,7 +1,7 @@
 """Whether a heatmap is where the object is.
 
-All functions take masks at the size of the image, to which the positive part of a map is enlarged bilinearly; `inside`
-makes them from boxes and masks. Only the positive part counts, as in `maps`.
+All functions take masks at the size of the image, to which the positive part of a map is brought (see `maps.at_size`);
+`inside` makes them from boxes and masks. Only the positive part counts, as in `maps`.
 """
 
 from __future__ import annotations
@@ -66,10 +66,11 @@ def energy_in_region(heatmaps: Floats, masks: Masks) -> Doubles:
         Wang et al., Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPR Workshops
         2020, arXiv 1910.01279.
     """
-    levels, valid = _enlarged(heatmaps, masks)
+    valid = _check(heatmaps, masks)
     found = np.full(len(valid), np.nan)
-    for i in map(int, np.flatnonzero(valid)):
-        found[i] = levels[i][masks[i]].sum(dtype=np.float64) / levels[i].sum(dtype=np.float64)
+    for i in np.flatnonzero(valid):
+        level, _ = at_size(heatmaps[i], masks[i].shape)
+        found[i] = level[masks[i]].sum(dtype=np.float64) / level.sum(dtype=np.float64)
     return found
 
 
@@ -173,10 +174,11 @@ def region_iou(heatmaps: Floats, masks: Masks, share: float = 0.5) -> Doubles:
         are found at a threshold of 0.2.
     """
     check_share(share)
-    levels, valid = _enlarged(heatmaps, masks)
+    valid = _check(heatmaps, masks)
     found = np.full(len(valid), np.nan)
-    for i in map(int, np.flatnonzero(valid)):
-        shown = levels[i] > share * np.max(heatmaps[i])
+    for i in np.flatnonzero(valid):
+        level, top = at_size(heatmaps[i], masks[i].shape)
+        shown = level > share * top
         found[i] = (shown & masks[i]).sum() / (shown | masks[i]).sum()
     return found
 
@@ -200,13 +202,3 @@ def _check(heatmaps: Floats, masks: Masks) -> Masks:
         )
     measurable: Masks = ~degenerate(heatmaps) & np.any(masks, axis=(1, 2))
     return measurable
-
-
-def _enlarged(heatmaps: Floats, masks: Masks) -> tuple[dict[int, Floats], Masks]:
-    """Returns the positive part of what can be measured, (H, W) float32 by row; and (N,) where that is."""
-    valid = _check(heatmaps, masks)
-    height, width = np.shape(masks)[1:]
-    levels: dict[int, Floats] = {}
-    for i in map(int, np.flatnonzero(valid)):
-        levels[i] = at_size(heatmaps[i], (height, width))
-    return levels, valid
