@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
 
-from keras_cam_callbacks.metrics import energy_in_region, energy_ratio, inside, peak_outside, pointing, region_iou
+from keras_cam_callbacks.metrics import (
+    METRICS,
+    energy_in_region,
+    energy_ratio,
+    inside,
+    measured,
+    peak_outside,
+    pointing,
+    region_iou,
+)
 from keras_cam_callbacks.records import Region
 
 NAN = float("nan")
@@ -131,3 +140,17 @@ def test_heat_between_the_pixels_of_a_smaller_image_is_not_lost():
     wide = np.zeros((1, 64, 4), np.float32)
     wide[0, 16:24, 1] = 1
     assert region_iou(wide, np.repeat(np.eye(8, dtype=bool)[2:3, :, None], 4, axis=2) & (np.arange(4) == 1)) == 1
+
+
+def test_all_at_once_are_what_each_is_alone():
+    maps = np.random.default_rng(0).random((3, 5, 4)).astype(np.float32)
+    maps[2] = 0
+    masks = np.zeros((3, 12, 16), bool)
+    masks[:2, 3:9, 2:11] = True
+    alone = {each.__name__: each(maps, masks) for each in (energy_in_region, energy_ratio, pointing)}
+    alone |= {each.__name__: each(maps, masks) for each in (region_iou, peak_outside)}
+    found = measured(maps, METRICS["regions"], masks=masks)
+    assert list(found) == list(alone) == list(METRICS["regions"])
+    for name in found:
+        np.testing.assert_array_equal(found[name], alone[name])
+        np.testing.assert_array_equal(measured(maps, [name], masks=masks)[name], alone[name])

@@ -11,7 +11,7 @@ import numpy as np
 from ..records import Floats
 from .agreement import centre_shift, drift, moved, spearman, top_iou
 from .maps import Doubles, area, blobs, centre, degenerate, entropy, pooled
-from .regions import Masks, energy_in_region, energy_ratio, peak_outside, pointing, region_iou
+from .regions import NAMES, Masks, in_regions
 
 __all__ = ["METRICS", "measured", "resolve_metrics", "worst"]
 
@@ -31,19 +31,12 @@ _AGAINST: dict[str, Callable[[Floats, Floats], Doubles]] = {
     "moved": moved,
     "centre_shift": centre_shift,
 }
-_IN_REGION: dict[str, Callable[[Floats, Masks], Doubles]] = {
-    "energy_in_region": energy_in_region,
-    "energy_ratio": energy_ratio,
-    "pointing": pointing,
-    "region_iou": region_iou,
-    "peak_outside": peak_outside,
-}
 _FAITHFULNESS = ("insertion", "deletion", "average_drop", "increase")
 
 # For those that may have nothing to be compared with: whether the largest value is the best.
 _LARGER_IS_BETTER = {
     **{lead + name: name in ("spearman", "top_iou") for lead in ("", "first_") for name in _AGAINST},
-    **{name: name != "peak_outside" for name in _IN_REGION},
+    **{name: name != "peak_outside" for name in NAMES},
     **{name: name in ("insertion", "increase") for name in _FAITHFULNESS},
 }
 
@@ -51,7 +44,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "map": ("confidence", *_OF_MAP, "degenerate"),
     "last": tuple(_AGAINST),
     "first": tuple(f"first_{name}" for name in _AGAINST),
-    "regions": tuple(_IN_REGION),
+    "regions": NAMES,
     "faithfulness": _FAITHFULNESS,
 }
 """The names of all metrics, by what they need: the map alone, those of the last and of the first logged epoch, regions
@@ -144,5 +137,5 @@ def measured(
             else:
                 found[lead + name] = np.full(len(heatmaps), np.nan)
     if masks is not None:
-        found |= {name: metric(heatmaps, masks) for name, metric in _IN_REGION.items() if name in names}
+        found |= in_regions(heatmaps, masks, names)
     return found
