@@ -15,7 +15,7 @@ from .explainer import Explainer
 from .explanation import Explanation
 from .methods import resolve_method
 from .methods.saliency import check_whole
-from .metrics import degenerate, spearman
+from .metrics import degenerate, mean, spearman
 from .overlay import Overlay, grid
 from .records import Floats, Image
 from .weights import LayerWeights, fresh_values, kept, weights_from_top
@@ -62,7 +62,7 @@ class SanityCheck:
                 "method": method,
                 "step": count,
                 "layer": layer,
-                "correlation": _mean(correlations),
+                "correlation": float(mean(correlations)),
                 "correlations": correlations.tolist(),
                 "degenerate": int(degenerate(maps).sum()),
             }
@@ -78,7 +78,7 @@ class SanityCheck:
 
         A method none of whose maps can be compared at that step has not passed: nothing is known of it.
         """
-        return {method: _mean(correlations[-1]) < MOST for method, correlations in self.correlations.items()}
+        return {method: bool(mean(correlations[-1]) < MOST) for method, correlations in self.correlations.items()}
 
     def __str__(self) -> str:
         count = len(next(iter(self.originals.values())).batch)
@@ -90,8 +90,8 @@ class SanityCheck:
         for i, method in enumerate(self.heatmaps):
             column = [method]
             for row in rows[i * steps :][:steps]:
-                mean = "-" if np.isnan(row["correlation"]) else f"{row['correlation']:.2f}"
-                column.append(f"{mean} ({row['degenerate']})" if row["degenerate"] else mean)
+                value = "-" if np.isnan(row["correlation"]) else f"{row['correlation']:.2f}"
+                column.append(f"{value} ({row['degenerate']})" if row["degenerate"] else value)
             columns.append(column)
         widths = [max(map(len, column)) for column in columns]
         for line in zip(*columns, strict=True):
@@ -152,17 +152,17 @@ class SanityCheck:
         return rows
 
     def _verdict(self, method: str) -> str:
-        mean = _mean(self.correlations[method][-1])
+        value = float(mean(self.correlations[method][-1]))
         if degenerate(self.originals[method].heatmaps).all():
             return "not known, for all original heatmaps are degenerate"
-        if np.isnan(mean):
+        if np.isnan(value):
             return (
                 "not known, for no heatmaps were left to compare once all weights were randomised; more samples or "
                 "another seed may tell"
             )
-        if mean < MOST:
-            return f"passed, for {mean:.2f} is below {MOST}"
-        return f"failed, for {mean:.2f} is not below {MOST}: its heatmaps hardly depend on what the model learned"
+        if value < MOST:
+            return f"passed, for {value:.2f} is below {MOST}"
+        return f"failed, for {value:.2f} is not below {MOST}: its heatmaps hardly depend on what the model learned"
 
 
 def sanity_check(
@@ -304,9 +304,3 @@ def _explained(
             for text, explainer in explainers.items():
                 found[text].append(explainer()[""])
     return found
-
-
-def _mean(correlations: npt.NDArray[np.float64]) -> float:
-    """The mean of those that are known; NaN where none is."""
-    known = correlations[~np.isnan(correlations)]
-    return float(known.mean()) if len(known) else float("nan")

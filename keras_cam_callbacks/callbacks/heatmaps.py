@@ -14,7 +14,7 @@ from ..explainer import Explainer
 from ..explanation import Explanation, Explanations, object_masks, pictures
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import METRICS, degenerate, degenerate_cause, measured, resolve_metrics
+from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
 from ..overlay import Overlay, encode
 from ..records import EpochRecord, Floats, RunConfig, View
 from .base import EpochLogger, KeptBatch, check_freq, check_overlay, kept_batch, run_config
@@ -252,7 +252,7 @@ class HeatmapLogger(EpochLogger):
             self._run.first_heatmaps.setdefault(name, view.heatmaps)
             lead = f"{name}_" if name else ""
             values |= {lead + metric: of_samples for metric, of_samples in found.items()}
-            scalars |= {lead + metric: _mean(of_samples) for metric, of_samples in found.items()}
+            scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in found.items()}
             if "degenerate" in self._names:
                 scalars[lead + "degenerate"] = float(dead.sum())
         return scalars, partial(self._drawn, views, epoch, step, scalars, values)
@@ -381,10 +381,3 @@ class CAMLogger(HeatmapLogger):
 
     def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Any) -> None:
         super().__init__(validation_data, layer_name, method="cam", **settings)
-
-
-def _mean(values: Any) -> float:
-    """Returns the mean of what is finite, NaN where nothing is."""
-    finite = np.asarray(values, np.float64)
-    finite = finite[np.isfinite(finite)]
-    return float(finite.mean()) if len(finite) else float("nan")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,18 +125,20 @@ def describe_comparison(comparison: Comparison) -> dict[str, Any]:
     """
     import numpy as np
 
+    from ..metrics import mean
+
     rows = comparison.table("epoch")
     last = {row["run"]: row for row in rows}  # Epochs rise, so the last one stays.
     pairs = []
     for place, pair in enumerate(comparison.pairs):
-        means = [_mean(of_epoch) for of_epoch in comparison.agreement[place]]
-        known = [mean for mean in means if not math.isnan(mean)]
+        means = mean(comparison.agreement[place], 1)
+        known = means[~np.isnan(means)].tolist()
         parted = comparison.parted_overall(pair=place)
         pairs.append(
             {
                 "runs": [comparison.names[i] for i in pair],
                 "agreement": known[-1] if known else None,
-                "mean_agreement": _mean(np.array(means)),
+                "mean_agreement": float(mean(means)),
                 "parted": None if parted < 0 else parted,
             }
         )
@@ -165,13 +166,6 @@ def describe_comparison(comparison: Comparison) -> dict[str, Any]:
         "left_out": {name: list(keys) for name, keys in comparison.left_out.items() if keys},
         "summary": comparison.summary().splitlines(),
     }
-
-
-def _mean(values: Any) -> float:
-    import numpy as np
-
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
 
 
 def _print(comparison: Comparison, found: dict[str, Any]) -> None:

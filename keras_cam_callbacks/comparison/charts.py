@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..metrics import mean
 from .sheets import EDGE, SMALL, Sheet, cut, cut_apart
-from .spans import mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..metrics import mean
 from ..records import Floats, Ints
 from ..store import Run, StoredEpoch
 from . import alignment, tables, words
 from .reading import Reader, agreements, peaks_of, put
-from .spans import lasting, mean
+from .spans import lasting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

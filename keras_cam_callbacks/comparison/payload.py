@@ -11,13 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import degenerate
+from ..metrics import degenerate, mean
 from ..overlay import colorize
 from ..records import Floats, Image, Region
 from ..store import read_image
 from . import tables
 from .glossary import entry, ordered
-from .spans import mean
 
 if TYPE_CHECKING:
     from .comparing import Comparison

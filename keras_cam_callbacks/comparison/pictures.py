@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..metrics import mean
 from ..overlay import Overlay, colorize
 from ..records import Image, Region
 from ..store import read_image
 from .charts import CHART, CHART_FOOT, CHART_HEAD, draw_charts
 from .sheets import EDGE, SMALL, Sheet, bare, cut, cut_apart
-from .spans import mean
 from .tables import epoch_numbers
 
 if TYPE_CHECKING:

@@ -1,21 +1,11 @@
-"""Means over what is known, and since when something has held."""
+"""Since when something has held."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["lasting", "mean"]
-
-
-def mean(values: npt.NDArray[Any], axis: int | tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Returns the mean of what is finite along an axis, NaN where nothing is."""
-    known = np.isfinite(values)
-    counts = known.sum(axis=axis)
-    sums = np.where(known, values, 0).sum(axis=axis, dtype=np.float64)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+__all__ = ["lasting"]
 
 
 def lasting(holds: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from ..metrics import mean
 from ..store.whole import whole_file
-from .spans import mean
 
 if TYPE_CHECKING:
     from .comparing import Comparison

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..metrics import mean
 from .alignment import printable
-from .spans import lasting, mean
+from .spans import lasting
 
 if TYPE_CHECKING:
     from .comparing import Comparison

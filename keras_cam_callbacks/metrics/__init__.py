@@ -7,6 +7,7 @@ They are numpy and OpenCV and know no framework.
 from .agreement import centre_shift, correlation, drift, moved, spearman, top_iou
 from .faithfulness import average_drop, deletion, increase, insertion, masked_confidence
 from .maps import area, blobs, centre, clipped, degenerate, degenerate_cause, entropy, pooled
+from .means import mean
 from .names import METRICS, measured, resolve_metrics, worst
 from .regions import energy_in_region, energy_ratio, inside, peak_outside, pointing, region_iou
 
@@ -30,6 +31,7 @@ __all__ = [
     "insertion",
     "inside",
     "masked_confidence",
+    "mean",
     "measured",
     "moved",
     "peak_outside",
