@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,8 @@ import numpy.typing as npt
 from .batches import image_size, largest_input
 from .captions import with_outputs
 from .metrics import METRICS, degenerate, inside, measured
-from .overlay import Overlay, grid
-from .records import Floats, Image, Ints, Sample, ValidationBatch
+from .overlay import Overlay, encode, grid
+from .records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +220,42 @@ def pictures(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Image,
 def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
     """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given."""
     return inside(batch.regions, image_size(largest_input(batch.inputs))) if batch.regions else None
+
+
+def epoch_record(
+    views: Mapping[str, Explanation],
+    overlay: Overlay,
+    *,
+    epoch: int,
+    step: int,
+    scalars: Mapping[str, float],
+    values: Mapping[str, npt.NDArray[np.floating[Any]]],
+) -> EpochRecord:
+    """Draws views of one batch, and puts them and what was measured into the record that trackers get.
+
+    Args:
+        views: Explanations of one batch by name; a single one may have the name "".
+        overlay: How to draw.
+        epoch: As in `EpochRecord`, and likewise the others.
+        step: Our own count.
+        scalars: Numbers about the epoch.
+        values: Numbers of each sample.
+    """
+    drawn = pictures(views, overlay)
+    first = next(iter(views.values()))
+    return EpochRecord(
+        epoch=epoch,
+        step=step,
+        heatmaps=first.heatmaps,
+        overlays=drawn,
+        encoded=tuple(encode(picture, overlay.image_format) for picture in drawn),
+        image_format=overlay.image_format,
+        scalars=scalars,
+        samples=first.samples(),
+        outputs=first.outputs,
+        views={name: View(view.heatmaps, view.samples()) for name, view in views.items() if name},
+        values=values,
+    )
 
 
 Correlations = Mapping[str, npt.NDArray[np.float64]]

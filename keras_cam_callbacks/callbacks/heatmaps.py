@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..explainer import Explainer
-from ..explanation import Explanation, Explanations, object_masks, pictures
+from ..explanation import Explanation, Explanations, epoch_record, object_masks
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
-from ..overlay import Overlay, encode
-from ..records import EpochRecord, Floats, RunConfig, View
+from ..overlay import Overlay
+from ..records import EpochRecord, Floats, RunConfig
 from .base import EpochLogger, KeptBatch, check_freq, check_overlay, kept_batch, run_config
 
 
@@ -255,32 +255,8 @@ class HeatmapLogger(EpochLogger):
             scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in found.items()}
             if "degenerate" in self._names:
                 scalars[lead + "degenerate"] = float(dead.sum())
-        return scalars, partial(self._drawn, views, epoch, step, scalars, values)
-
-    def _drawn(
-        self,
-        views: dict[str, Explanation],
-        epoch: int,
-        step: int,
-        scalars: dict[str, float],
-        values: dict[str, Any],
-    ) -> EpochRecord:
-        overlays = pictures(views, self.overlay)
-        several = {name: View(view.heatmaps, view.samples()) for name, view in views.items() if name}
-        first = next(iter(views.values()))
-        return EpochRecord(
-            epoch=epoch,
-            step=step,
-            heatmaps=first.heatmaps,
-            overlays=overlays,
-            encoded=tuple(encode(picture, self.overlay.image_format) for picture in overlays),
-            image_format=self.overlay.image_format,
-            scalars=scalars,
-            samples=first.samples(),
-            outputs=first.outputs,
-            views=several,
-            values=values,
-        )
+        numbers: dict[str, Any] = {"epoch": epoch, "step": step, "scalars": scalars, "values": values}
+        return scalars, partial(epoch_record, views, self.overlay, **numbers)
 
     def _warn_degenerate(self, name: str, heatmaps: Floats, flags: Any, epoch: int) -> None:
         if any(flags) and not self._warned_degenerate:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import __version__
 from ..explainer import Explainer
-from ..explanation import Explanation, pictures
-from ..metrics import METRICS, degenerate, measured
+from ..explanation import Explanation, epoch_record
+from ..metrics import degenerate, mean
 from ..overlay import Overlay, encode, grid
-from ..records import EpochRecord, RunConfig, View
+from ..records import RunConfig
 from ..store import RunWriter
 from ..trackers.run import versions
 
@@ -54,27 +53,14 @@ def write_record(
     scalars: dict[str, float] = {}
     for name, view in views.items():
         lead = f"{name}_" if name else ""
-        found: dict[str, Any] = {"confidence": view.confidences, **measured(view.heatmaps, METRICS["map"])}
+        found = view.metrics()
         values |= {lead + metric: of_samples for metric, of_samples in found.items()}
-        means = {metric: of_samples[np.isfinite(of_samples)] for metric, of_samples in found.items()}
-        scalars |= {lead + metric: float(finite.mean()) for metric, finite in means.items() if len(finite)}
+        means = {metric: float(mean(of_samples)) for metric, of_samples in found.items()}
+        scalars |= {lead + metric: value for metric, value in means.items() if not math.isnan(value)}
         scalars[lead + "degenerate"] = float(degenerate(view.heatmaps).sum())
-    drawn = pictures(views, overlay)
-    record = EpochRecord(
-        epoch=0,
-        step=0,
-        heatmaps=first.heatmaps,
-        overlays=drawn,
-        encoded=tuple(encode(picture, overlay.image_format) for picture in drawn),
-        image_format=overlay.image_format,
-        scalars=scalars,
-        samples=first.samples(),
-        outputs=first.outputs,
-        views={name: View(view.heatmaps, view.samples()) for name, view in views.items() if name},
-        values=values,
-    )
+    record = epoch_record(views, overlay, epoch=0, step=0, scalars=scalars, values=values)
     RunWriter(config).write(record)
-    sheet = grid(drawn, None if "" in views else 1)
+    sheet = grid(record.overlays, None if "" in views else 1)
     if max(sheet.shape) < 2**16:  # JPEG has no larger ones.
         (folder / "grid.jpg").write_bytes(encode(sheet))
 
