@@ -44,7 +44,7 @@ _ENTRIES = {
     "blobs": Entry("Hot spots", "separate hot places"),
     "centre_x": Entry("Centre, across", "the heat's centre of mass: 0 is left, 1 is right"),
     "centre_y": Entry("Centre, down", "the heat's centre of mass: 0 is the top, 1 the bottom"),
-    "degenerate": Entry("No heatmap", "images whose heatmap is zero, constant or not finite", -1),
+    "degenerate": Entry("No heatmap", "images whose heatmap is nowhere positive, constant or not finite", -1),
     "centre_shift": Entry("Shift of the centre", f"how far the centre of mass is from that of {_LAST}"),
     "moved": Entry("Moved heat", f"how far the heat has to be carried from {_LAST} (earth mover's distance)"),
     "top_iou": Entry("Same top fifth", f"overlap of the hottest 20 % of the pixels with those of {_LAST}"),

@@ -120,10 +120,7 @@ class Reader:
             raise self._wrong(epoch, "compressed or encrypted arrays")
         if sum(member.file_size for member in members) > epoch.heatmap_file.stat().st_size:
             raise self._wrong(epoch, "arrays larger than the file")
-        try:
-            return epoch.arrays()
-        except MemoryError as error:  # A header can claim any shape.
-            raise self._wrong(epoch, f"arrays that don't fit into memory ({error})") from error
+        return epoch.arrays()
 
     def _heatmaps(self, epoch: StoredEpoch, arrays: Mapping[str, npt.NDArray[Any]], place: int) -> Floats:
         name = f"heatmaps_{place}" if place else "heatmaps"

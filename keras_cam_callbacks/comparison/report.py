@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportFile", "write_report"]
 
+_MISSING = "Reports need jinja2 and plotly. Install them: pip install 'keras_cam_callbacks[report]'"
 _SCRIPTS = ("report_maps.js", "report_charts.js", "report.js", "report_start.js")
 # As JSON these mean the same, and no HTML parser sees a tag, a comment or an entity in them.
 _DEFUSED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
@@ -71,7 +72,7 @@ def write_report(
         comparison: What `compare` returned.
         path: The file, .html or .htm. One that is there is replaced once all is written; missing folders are made.
         max_epochs: Of how many epochs heatmaps and the numbers of each sample are kept: evenly spaced, with the first
-            and the last. None keeps all. The runs' means are kept of every epoch.
+            and the last of each run where they fit. None keeps all. The runs' means are kept of every epoch.
         image_side: The longer side in px to which larger images are shrunk.
         image_quality: Of the images as JPEG, 1 to 100.
         title: The page's title; by default the names of the runs.
@@ -133,9 +134,7 @@ def _template() -> jinja2.Template:
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError(
-            "Reports need jinja2 and plotly. Install them: pip install 'keras_cam_callbacks[report]'"
-        ) from error
+        raise ImportError(_MISSING) from error
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -152,9 +151,7 @@ def _plotly() -> dict[str, str]:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise ImportError(
-            "Reports need jinja2 and plotly. Install them: pip install 'keras_cam_callbacks[report]'"
-        ) from error
+        raise ImportError(_MISSING) from error
     charts = get_plotlyjs()
     script = "".join(map(_resource, _SCRIPTS))
     digests = " ".join(f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'" for text in (script, charts))
