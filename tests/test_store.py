@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pickle
 import random
 import shutil
@@ -420,6 +421,39 @@ def test_a_line_that_leads_out_of_the_folder_or_is_wrong_is_refused(tmp_path, ch
     log.write_text(log.read_text("utf-8") + json.dumps(entry) + "\n", "utf-8")
     with pytest.raises(ValueError, match=r"metrics\.jsonl must describe one epoch.*Received in line 2"):
         read_run(directory)
+
+
+def test_overlays_lead_where_their_whole_paths_do(tmp_path):
+    """Their common folder is looked up once: through links and points, each must still be what the system has it be."""
+    directory = tmp_path / "logs" / "run"
+    log = write_run(make_config(directory), [0]) / "metrics.jsonl"
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "x.jpg").touch()
+    (directory / "out").symlink_to(tmp_path / "outside")
+    (directory / "in").symlink_to("overlays/000000")
+    (directory / "overlays" / "file.jpg").symlink_to(tmp_path / "outside" / "x.jpg")
+    (directory / "overlays" / "fine.jpg").symlink_to("000000/sample_00.jpg")
+    (directory / "overlays" / "loop.jpg").symlink_to("loop.jpg")
+    written = log.read_text("utf-8")
+    root = os.path.realpath(directory)
+    names = ["in/sample_00.jpg", "in/../../images/a.png", "overlays/fine.jpg", "overlays/loop.jpg", "in/.", "in/"]
+    names += ["out/x.jpg", "out/../x", "overlays/file.jpg", "out/..", "..", ".", "", "overlays/000000/../../.."]
+    names += ["overlays/" + "x" * 300, "missing/folder/x.jpg", "overlays/000000/sample_01.jpg/x", "a\0b", "out/a\0b"]
+    refused = []
+    for name in names:
+        entry = json.loads(written) | {"overlays": ["overlays/000000/sample_00.jpg", name, name]}
+        log.write_text(json.dumps(entry) + "\n", "utf-8")
+        try:
+            expected = os.path.realpath(os.path.join(root, name))
+        except ValueError:
+            expected = ""
+        if expected.startswith(root + os.sep):
+            assert [str(path) for path in read_run(directory).epochs[0].overlay_files[1:]] == [expected] * 2
+        else:
+            refused.append(name)
+            with pytest.raises(ValueError, match="must describe one epoch"):
+                read_run(directory)
+    assert refused == ["out/x.jpg", "out/../x", "overlays/file.jpg", *names[9:14], "a\0b", "out/a\0b"]
 
 
 class Trap:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import stat
 import struct
 import warnings
 import zipfile
@@ -262,7 +263,7 @@ def read_run(path: str | Path) -> Run:
 def _stored_epoch(directory: Path, entry: Any, samples: int) -> StoredEpoch:
     if not len(entry["captions"]) == len(entry["overlays"]) == samples:
         raise ValueError(f"{len(entry['captions'])} captions, {len(entry['overlays'])} overlays, {samples} samples")
-    folder = os.path.realpath(directory)
+    folder, parents = os.path.realpath(directory), dict[str, str]()
     return StoredEpoch(
         epoch=int(entry["epoch"]),
         step=int(entry["step"]),
@@ -270,18 +271,35 @@ def _stored_epoch(directory: Path, entry: Any, samples: int) -> StoredEpoch:
         scalars={name: math.nan if x is None else float(x) for name, x in entry["scalars"].items()},
         captions=tuple(str(caption) for caption in entry["captions"]),
         heatmap_file=_inside(folder, entry["heatmaps"]),
-        overlay_files=tuple(_inside(folder, name) for name in entry["overlays"]),
+        overlay_files=tuple(_inside(folder, name, parents) for name in entry["overlays"]),
         views=tuple(map(str, entry.get("views", ()))),
         value_names=tuple(map(str, entry.get("values", ()))),
     )
 
 
-def _inside(folder: str, name: str) -> Path:
+def _inside(folder: str, name: str, parents: dict[str, str] | None = None) -> Path:
+    """Returns where a name in a run's folder, which is a real path, leads to; ValueError where that is outside.
+
+    Files that share a parent can share `parents`, too: then the way down to it is gone only once.
+    """
+    parents = {} if parents is None else parents
     # Also where the name itself is innocent, but a link in the folder leads elsewhere.
-    path = os.path.realpath(os.path.join(folder, name))
+    parent, last = os.path.split(os.path.join(folder, name))
+    if parent not in parents:
+        parents[parent] = os.path.realpath(parent)
+    path = os.path.join(parents[parent], last)
+    if last in ("", os.curdir, os.pardir) or _is_link(path):
+        path = os.path.realpath(path)
     if "\\" in name or not path.startswith(folder + os.sep):
         raise ValueError(f"{name!r} leads out of the run's folder")
     return Path(path)
+
+
+def _is_link(path: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)  # os.path.islink passes over names that no file can have.
+    except OSError:
+        return False
 
 
 def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
