@@ -8,7 +8,7 @@ import pytest
 from fits import NUMBERS, SAMPLES, X, Y, after_epoch, before_epoch, fit, throw, tiny_model
 from models import SHAPE
 from PIL import Image
-from wandb_log import read_log
+from wandb_log import finished_log, wandb_run
 
 from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, Overlay, Tracker, WandbTracker, read_run
 
@@ -174,20 +174,6 @@ def test_auto_is_disk_and_tensorboard(tmp_path, ours_first):
 
 
 # ---- Weights & Biases --------------------------------------------------------------------------------------
-
-
-def wandb_run():
-    import wandb
-
-    return wandb.init(project="test", settings=wandb.Settings(x_disable_stats=True))
-
-
-def finished_log(run):
-    import wandb
-
-    run.finish()
-    wandb.teardown()
-    return read_log(run.sync_dir)
 
 
 @pytest.mark.parametrize("ours_first", [True, False])

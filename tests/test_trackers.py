@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sample_records import make_config, make_record, picture, sample_keys
-from wandb_log import read_log
+from wandb_log import finished_log, read_log, wandb_run
 
 from keras_cam_callbacks.records import Region
 from keras_cam_callbacks.store import read_run
@@ -121,20 +121,6 @@ def epochs_in_wandb(log):
         }
         for row in log.rows_with("gradcam/overlays")
     ]
-
-
-def wandb_run(**settings):
-    import wandb
-
-    return wandb.init(project="test", settings=wandb.Settings(x_disable_stats=True, **settings))
-
-
-def finished_log(run):
-    import wandb
-
-    run.finish()
-    wandb.teardown()
-    return read_log(run.sync_dir)
 
 
 # ---- The contract of all trackers --------------------------------------------------------------------------

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import wandb
 from fits import SAMPLES, X, Y, fit
 from PIL import Image
 from sample_records import make_config, make_record, picture
-from wandb_log import read_log
+from wandb_log import finished_log, wandb_run
 
 from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, Overlay, read_run
 from keras_cam_callbacks.records import Region
@@ -23,16 +22,6 @@ from keras_cam_callbacks.trackers import DiskTracker, WandbTracker
 BOXES = np.array([[0.25, 0.5, 0.75, 1.0], [0, 0, 0.125, 0.25]])
 MASK = np.zeros((24, 32), bool)
 MASK[6:12, 8:24] = True
-
-
-def wandb_run(**settings):
-    return wandb.init(project="test", settings=wandb.Settings(x_disable_stats=True, **settings))
-
-
-def finished_log(run):
-    run.finish()
-    wandb.teardown()
-    return read_log(run.sync_dir)
 
 
 def logged(tracker, config, records, run=None):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto.wandb_internal_pb2 import FilesItem, Record
 
 _BLOCK = 32 * 1024
@@ -99,3 +100,15 @@ def _set(entries: dict[str, Any], items: Any) -> dict[str, Any]:
             inner = inner.setdefault(name, {})
         inner[last] = json.loads(item.value_json)
     return entries
+
+
+def wandb_run(**settings):
+    """Starts an offline run that collects nothing of the machine."""
+    return wandb.init(project="test", settings=wandb.Settings(x_disable_stats=True, **settings))
+
+
+def finished_log(run):
+    """Finishes a run and reads its log, which is whole only once W&B's process has ended."""
+    run.finish()
+    wandb.teardown()
+    return read_log(run.sync_dir)
