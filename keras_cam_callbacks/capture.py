@@ -29,6 +29,9 @@ from .targets import Target, check_classes, confidences, explained_scores, loss_
 # What a method can need that has nothing to do with a layer.
 _WITHOUT_LAYER = {"images", "scores", "score", "confidence", "gradient", "guided_gradient", "full_gradient"}
 
+KEPT_BYTES = 256 * 2**20
+"""Most memory for what the frozen part of a model puts out."""
+
 
 def needs_layer(needs: Iterable[str]) -> bool:
     """Tells whether a method that needs these explains a layer."""
@@ -66,6 +69,7 @@ class Capturer:
         targets: Sequence[Target],
         needs: Iterable[tuple[str, ...]] = (("activations", "gradients"),),
         batch_size: int = 32,
+        keeps: bool = False,
     ) -> None:
         """Finds or chooses the layers and traces the model.
 
@@ -77,6 +81,8 @@ class Capturer:
             needs: For each method what it needs: "activations", "gradients" or "kernel" of the layer, "images", and
                 names of functions of the model (see `probe`), by which it is known whether there is a layer at all.
             batch_size: Largest number of samples that run at once.
+            keeps: Whether what the frozen part of the model puts out is kept for the next passes, if it takes no more
+                than `KEPT_BYTES`.
 
         Raises:
             ValueError: If a layer, a target or the model does not fit. The message tells what would.
@@ -111,7 +117,15 @@ class Capturer:
         self.classes: int | None = None
         self.explained = ""
         self.scores_by_rule: tuple[bool, ...] = ()
-        self._pass = self._engine.compile_pass(self._traced, model, (inputs, self._class_index[:1]), self.fixed)
+        starts = range(0, self._samples, self.chunk)
+        self._pass = self._engine.compile_frozen_pass(
+            self._traced,
+            model,
+            (inputs, self._class_index[:1]),
+            self.fixed,
+            sizes=[self.fixed or min(self.chunk, self._samples - start) for start in starts],
+            most=KEPT_BYTES if keeps else 0,
+        )
         self._fed = inputs
         if self._samples <= self.chunk and not self.fixed:
             # What fits into one pass is made a tensor once; for more, that would take its memory a second time.
@@ -121,13 +135,14 @@ class Capturer:
 
     def __call__(self) -> Iterator[Chunk]:
         """Yields what is captured now, with the weights that the model has now, chunk by chunk."""
+        self._pass.renew()
         for start in range(0, self._samples, self.chunk):
             yield self._run_chunk(start, min(start + self.chunk, self._samples))
 
     def _run_chunk(self, start: int, stop: int) -> Chunk:
         # A slice copies no images; a model of a fixed batch has its last chunk filled up.
         rows: Any = np.resize(np.arange(start, stop), self.chunk) if self.fixed else slice(start, stop)
-        found = self._pass(keras.tree.map_structure(lambda a: a[rows], self._fed), self._class_index[rows])
+        found = self._pass(start, keras.tree.map_structure(lambda a: a[rows], self._fed), self._class_index[rows])
         found = {name: value[: stop - start] for name, value in found.items()}
         images = self.as_images(largest_input(self.inputs)[start:stop]) if "images" in self._needs else None
         captures, heads = [], []

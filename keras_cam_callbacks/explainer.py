@@ -69,8 +69,11 @@ class Explainer:
         class_names: Sequence[str] | None = None,
         batch_size: int = 32,
         measures_faithfulness: bool = False,
+        keeps: bool = False,
     ) -> None:
         """Checks all settings and traces the model, as `explain` describes, and if so for `faithfulness`, too.
+
+        With `keeps`, what can't have changed since the last call is not run again; see `Capturer`.
 
         Raises:
             ValueError: If a setting does not fit the model or the batch.
@@ -100,6 +103,7 @@ class Explainer:
             targets=[replace(each, class_index=np.tile(each.class_index, copies)) for each in targets.values()],
             needs=[each.needs for each in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
+            keeps=keeps,
         )
         self._views = self._make_views(methods, targets)
         self._confidence = confidence_probe(self.capturer) if measures_faithfulness else None

@@ -187,7 +187,9 @@ class HeatmapLogger(EpochLogger):
         settings = {name: getattr(self, name) for name in names}
         self._names = self._checked_metrics()
         faithful = self.faithfulness_freq is not None
-        source = Explainer(model, self._kept.batch, self.layer_name, measures_faithfulness=faithful, **settings)
+        source = Explainer(
+            model, self._kept.batch, self.layer_name, measures_faithfulness=faithful, keeps=True, **settings
+        )
         _check_names(source.names, self._names)
         return source
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from ..biases import Place, adds_bias, adds_constant
 from ..layers import LayerCall, data_format, walk
+from .tensorflow_frozen import FrozenPass
 
 FAILURES = (tf.errors.OpError,)
 """What running a model raises beside Python's own errors."""
@@ -355,9 +356,37 @@ def compile_pass(
         result = compiled(*tf.nest.map_structure(tf.convert_to_tensor, args))
         return tf.nest.map_structure(lambda t: t.numpy(), result)
 
-    if getattr(model, "run_eagerly", False) and not traced:
-        compiled = function
-    else:
-        specs = tf.nest.map_structure(lambda a: tf.TensorSpec((samples, *a.shape[1:]), tf.as_dtype(a.dtype)), example)
-        compiled = tf.function(function, autograph=False).get_concrete_function(*specs)
+    compiled = function
+    if not _runs_eagerly(model) or traced:
+        compiled = tf.function(function, autograph=False).get_concrete_function(*_specs(example, samples))
     return to_numpy
+
+
+def compile_frozen_pass(
+    function: Callable[..., Any],
+    model: Any,
+    example: tuple[Any, ...],
+    samples: int | None,
+    sizes: Sequence[int],
+    most: int,
+) -> FrozenPass:
+    """Traces a function as `compile_pass` does, and runs what the model's training leaves as it is once.
+
+    Args:
+        function: Takes arguments like `example`, and returns a dict.
+        model: The model.
+        example: As for `compile_pass`.
+        samples: As for `compile_pass`.
+        sizes: Number of samples in each lot that it will be called with; a lot is the same at each call.
+        most: Largest number of bytes that may be kept between calls.
+    """
+    specs = None if _runs_eagerly(model) else _specs(example, samples)
+    return FrozenPass(function, specs, model.trainable_variables, sizes, most)
+
+
+def _runs_eagerly(model: Any) -> bool:
+    return bool(getattr(model, "run_eagerly", False))
+
+
+def _specs(example: tuple[Any, ...], samples: int | None) -> Any:
+    return tf.nest.map_structure(lambda a: tf.TensorSpec((samples, *a.shape[1:]), tf.as_dtype(a.dtype)), example)

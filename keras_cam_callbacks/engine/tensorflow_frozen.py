@@ -1,0 +1,258 @@
+"""A traced pass whose frozen part runs once: found in its graph, kept, and left out for as long as nothing is written.
+
+Of a frozen network with a trainable head, all that lies before the head puts out the same in every epoch. What is the
+same is decided in the graph, not by layers: a tensor is, if it comes from the arguments, from constants and from
+variables that are not trained, whatever the model is made of. Those of them that the rest of the graph takes are kept;
+the rest alone becomes a second function, of the very operations of the first.
+
+Whether one of these variables was written meanwhile, by whomever, is looked up before each use. The tensors that were
+read from them are held: TensorFlow copies a variable that someone holds before it writes to it, so that a variable is
+as it was while it has the buffer that is held. That costs no memory as long as nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, prod
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+# The stateful operations that change nothing; they give what a variable holds.
+_READS = ("ReadVariableOp", "ResourceGather")
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Where a graph is cut into its frozen part and the rest.
+
+    Attributes:
+        kept: The tensors of the frozen part that the rest takes.
+        variables: For each variable that these depend on, its handle and its dtype.
+    """
+
+    kept: tuple[Any, ...]
+    variables: tuple[tuple[Any, Any], ...]
+
+
+class FrozenPass:
+    """Runs a function of fixed arguments, and of its graph no more than what can have changed.
+
+    Attributes:
+        reuses: How often the rest was run without the frozen part.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], specs: Any, trained: Iterable[Any], sizes: Sequence[int], most: int
+    ) -> None:
+        """Traces the function.
+
+        Args:
+            function: Takes tensors and returns a dict of tensors.
+            specs: For each argument `tf.TensorSpec`s in its structure; None to run the function eagerly, whole.
+            trained: The Keras variables that are trained.
+            sizes: Number of samples in each lot of arguments that it will be called with.
+            most: Largest number of bytes that may be kept. Where it would be more, nothing is.
+        """
+        self.reuses = 0
+        self._cut: Cut | None = None
+        self._rest: Any = None
+        self._kept: dict[int, list[Any]] = {}
+        self._held: list[Any] = []
+        handles = [handle for variable in trained for handle in _handles(variable)]
+
+        def whole(*arguments: Any) -> tuple[Any, Any]:
+            found = function(*arguments)
+            cut = find_cut(tf.nest.flatten(arguments), tf.nest.flatten(found), handles)
+            self._cut = cut if cut and sum(_bytes(t, size) for size in sizes for t in cut.kept) <= most else None
+            return found, self._cut.kept if self._cut else ()
+
+        self._whole: Callable[..., Any] = lambda *arguments: (function(*arguments), ())
+        if specs is not None:
+            self._whole = tf.function(whole, autograph=False).get_concrete_function(*specs)
+        if self._cut is not None:
+            self._read = _reader(self._cut.variables)
+
+    @property
+    def bytes_kept(self) -> float:
+        """How many bytes are kept now."""
+        return sum(_bytes(tensor) for lot in self._kept.values() for tensor in lot)
+
+    def renew(self) -> None:
+        """Lets go of what is kept if a variable that it depends on was written. To be called before each round."""
+        if self._cut is None:
+            return
+        now = self._read()
+        if not all(map(_same_buffer, self._held, now)) and not _same_bits(self._held, now):
+            self._kept.clear()
+        # Where the same values were written once more, they have a new buffer.
+        self._held = now
+
+    def __call__(self, lot: int, *arguments: Any) -> Any:
+        """Returns what the function returns, as numpy arrays.
+
+        Args:
+            lot: Number of the lot, which is called with the same arguments each time.
+            *arguments: Arrays or tensors.
+        """
+        found = self._run(lot, tf.nest.map_structure(tf.convert_to_tensor, arguments))
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
+
+    def _run(self, lot: int, arguments: Any) -> Any:
+        kept = self._kept.get(lot)
+        if kept is not None:
+            self.reuses += 1
+            return self._run_rest(arguments, kept)
+        found, kept = self._whole(*arguments)
+        if self._cut is not None:
+            # Two functions are optimised apart: what is kept is used where both give the same to the last bit.
+            if _same_bits(tf.nest.flatten(found), tf.nest.flatten(self._run_rest(arguments, kept))):
+                self._kept[lot] = kept
+            else:
+                self._cut = None
+                self._kept.clear()
+                self._held.clear()
+        return found
+
+    def _run_rest(self, arguments: Any, kept: Sequence[Any]) -> Any:
+        if self._rest is None:
+            assert self._cut is not None
+            self._rest = _behind(self._whole, self._cut)
+        return self._rest(*tf.nest.flatten(arguments), *kept)
+
+
+def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Sequence[Any]) -> Cut | None:
+    """Cuts the graph that is being traced.
+
+    Args:
+        arguments: Its argument tensors, which are the same at each call.
+        results: The tensors that are asked for.
+        trained: Handles of the variables that are trained.
+
+    Returns:
+        The cut; None where no variable is read for what is known to stay the same, or where something in the graph has
+        a state of its own.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    handles = {inside.op.name: outside for outside, inside in graph.captures if inside.dtype == tf.resource}
+    given = {tensor.op.name for tensor in arguments}
+    of_batch, changes = set(given), set[str]()
+    for op in graph.get_operations():
+        sources = {tensor.op.name for tensor in op.inputs}
+        if op.type in _READS and op.inputs[0].op.name in handles:
+            variable = handles[op.inputs[0].op.name]
+            if any(variable is handle for handle in trained):
+                changes.add(op.name)
+        elif op.op_def.is_stateful or any(tensor.dtype == tf.resource for tensor in op.inputs):
+            return None
+        if sources & changes:
+            changes.add(op.name)
+        if sources & of_batch:
+            of_batch.add(op.name)
+
+    def is_kept(tensor: Any) -> bool:
+        name = tensor.op.name
+        return name in of_batch and name not in changes and name not in given
+
+    # What depends on variables alone, such as a kernel in another dtype, is computed again.
+    after = _ancestors(results, lambda tensor: not is_kept(tensor))
+    kept = {t.name: t for t in [*results, *(t for op in after for t in op.inputs)] if is_kept(t)}
+    reads = [op for op in _ancestors(kept.values()) if op.type in _READS]
+    variables = {op.inputs[0].op.name: op.outputs[0].dtype for op in reads}
+    if not variables:
+        return None
+    return Cut(tuple(kept.values()), tuple((handles[name], dtype) for name, dtype in variables.items()))
+
+
+def _ancestors(tensors: Iterable[Any], follow: Callable[[Any], bool] = lambda tensor: True) -> list[Any]:
+    """Returns the operations that tensors come from, each once, back to the tensors that are not followed."""
+    found: dict[str, Any] = {}
+    waiting = [tensor.op for tensor in tensors if follow(tensor)]
+    while waiting:
+        op = waiting.pop()
+        if op.name not in found:
+            found[op.name] = op
+            waiting.extend(tensor.op for tensor in op.inputs if follow(tensor))
+    return list(found.values())
+
+
+def _behind(whole: Any, cut: Cut) -> Any:
+    """Returns a function of arguments and kept tensors that gives what the whole one does, by the operations behind."""
+    results = tf.nest.flatten(whole.structured_outputs[0])
+    kept = {tensor.name for tensor in cut.kept}
+    every = _ancestors(results, lambda tensor: tensor.name not in kept)
+    operations = [op for op in every if op.type != "Placeholder"]
+    needed = {tensor.name for op in operations for tensor in op.inputs}
+    definition = tf.compat.v1.GraphDef(node=[op.node_def for op in operations])
+    if any(value.HasField("func") for node in definition.node for value in node.attr.values()):
+        definition.library.CopyFrom(whole.graph.as_graph_def().library)
+    for node in definition.node:
+        # What orders the operations, or puts them beside others, may be left out here; nothing is written.
+        node.input[:] = [name for name in node.input if not name.startswith("^")]
+        node.attr.pop("_class", None)
+    captured = whole.captured_inputs
+    arguments = whole.inputs[: len(whole.inputs) - len(captured)]
+    given = [*arguments, *cut.kept]
+
+    def rest(*values: Any) -> Any:
+        capture = tf.compat.v1.get_default_graph().capture
+        outside = zip(whole.inputs[len(arguments) :], captured, strict=True)
+        sources = {inside.name: capture(tensor) for inside, tensor in outside if inside.name in needed}
+        known = zip(given, values, strict=True)
+        sources |= {inside.name: value for inside, value in known if inside.name in needed}
+        found = tf.graph_util.import_graph_def(
+            definition, input_map=sources, return_elements=[tensor.name for tensor in results], name=""
+        )
+        return tf.nest.pack_sequence_as(whole.structured_outputs[0], found)
+
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in given]
+    return tf.function(rest, autograph=False).get_concrete_function(*specs)
+
+
+def _handles(variable: Any) -> list[Any]:
+    """Returns the resource handles of a Keras variable: under a distribution strategy it has one on each device."""
+    value = getattr(variable, "value", variable)
+    return [each.handle for each in getattr(value, "values", (value,))]
+
+
+def _reader(variables: Sequence[tuple[Any, Any]]) -> Any:
+    """Returns a function that reads variables, several times as quick as to read one by one."""
+
+    def read() -> Any:
+        capture = tf.compat.v1.get_default_graph().capture
+        return [tf.raw_ops.ReadVariableOp(resource=capture(handle), dtype=dtype) for handle, dtype in variables]
+
+    return tf.function(read, autograph=False).get_concrete_function()
+
+
+def _same_buffer(one: Any, other: Any) -> bool:
+    """Tells whether two tensors are one place in the CPU's memory; False where that is not known."""
+    if "CPU" not in one.device or "CPU" not in other.device:
+        return False
+    # Both at once: the address of an array that has been let go of may be another's already.
+    arrays = np.asarray(one), np.asarray(other)
+    addresses = {array.__array_interface__["data"][0] for array in arrays}
+    return len(addresses) == 1 and arrays[0].shape == arrays[1].shape
+
+
+@tf.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
+def _equal(one: Any, other: Any) -> Any:
+    def as_bytes(tensor: Any) -> Any:
+        return tf.cast(tensor, tf.uint8) if tensor.dtype == tf.bool else tf.bitcast(tensor, tf.uint8)
+
+    return tf.reduce_all(tf.equal(as_bytes(one), as_bytes(other)))
+
+
+def _same_bits(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Tells whether tensors are the same to the last bit, NaN and the sign of zero included."""
+    return len(some) == len(others) and all(map(_equal, some, others))
+
+
+def _bytes(tensor: Any, samples: int = 1) -> float:
+    """Returns the bytes of a tensor with so many samples; infinity where it may have any size."""
+    shape = tensor.shape
+    if shape.rank is None or None in tuple(shape)[1:]:
+        return inf
+    return float(prod(samples if size is None else size for size in shape) * tensor.dtype.size)
