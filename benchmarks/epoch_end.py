@@ -229,9 +229,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def cell(times: Times, name: str) -> str:
+def cell(times: Times, name: str, digits: int = 2) -> str:
     wall, cpu = np.median(ratios(times, name), axis=0)
-    return f"{wall:.2f} / {cpu:.2f}"
+    return f"{wall:.{digits}f} / {cpu:.{digits}f}"
 
 
 def spread(times: Times) -> str:

@@ -29,7 +29,7 @@ from .targets import Target, check_classes, confidences, explained_scores, loss_
 # What a method can need that has nothing to do with a layer.
 _WITHOUT_LAYER = {"images", "scores", "score", "confidence", "gradient", "guided_gradient", "full_gradient"}
 
-KEPT_BYTES = 256 * 2**20
+KEPT_BYTES = 128 * 2**20
 """Most memory for what the frozen part of a model puts out."""
 
 
@@ -138,6 +138,16 @@ class Capturer:
         self._pass.renew()
         for start in range(0, self._samples, self.chunk):
             yield self._run_chunk(start, min(start + self.chunk, self._samples))
+
+    @property
+    def reuses(self) -> int:
+        """How many chunks were captured without running the frozen part of the model."""
+        return int(self._pass.reuses)
+
+    @property
+    def bytes_kept(self) -> int:
+        """How many bytes of what that part puts out are kept."""
+        return int(self._pass.bytes_kept)
 
     def _run_chunk(self, start: int, stop: int) -> Chunk:
         # A slice copies no images; a model of a fixed batch has its last chunk filled up.

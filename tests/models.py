@@ -191,7 +191,7 @@ def branched(last=None, units=CLASSES):
 def mobilenet(cut="Conv_1", trainable=True, kind="functional"):
     """A classifier around a nested MobileNetV2, cut at a layer through which everything in the base goes."""
     base = keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, include_top=False, weights=None, name="base")
-    _settle(base)
+    settle(base)
     base.trainable = trainable
     dense = layers.Dense(CLASSES, activation="softmax", name="classes")
     if kind == "sequential":
@@ -205,13 +205,13 @@ def mobilenet(cut="Conv_1", trainable=True, kind="functional"):
     return Split(model, f"base/{cut}", chain(front), chain(*behind, dense_by_hand(dense)))
 
 
-def _settle(base):
+def settle(base, shape=(96, 96, 3)):
     """Gives batch normalisation the statistics of a batch, without which the maps of an untrained base vanish."""
     norms = [layer for layer in base.layers if isinstance(layer, layers.BatchNormalization)]
     momentum = norms[0].momentum
     for norm in norms:
         norm.momentum = 0.0
-    base(images(8, (96, 96, 3)), training=True)
+    base(images(8, shape), training=True)
     for norm in norms:
         norm.momentum = momentum
 

@@ -158,7 +158,10 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._source = None  # If this fails, a training loop that goes on tries all of it again.
         self._run.start(config, self.model, epoch)
         self._source, self._starts, self._first_epoch = source, False, epoch
-        message = f"{type(self).__name__} {self._description(source, config)}; {self._run.description}"
+        self._say(f"{self._description(source, config)}; {self._run.description}")
+
+    def _say(self, text: str) -> None:
+        message = f"{type(self).__name__} {text}"
         logger.info(message)
         if (self.params or {}).get("verbose"):
             print(message)

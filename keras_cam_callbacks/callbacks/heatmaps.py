@@ -229,7 +229,13 @@ class HeatmapLogger(EpochLogger):
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
         """Explains and measures one epoch; the record draws it."""
+        reused = source.capturer.reuses
         views = source()
+        if source.capturer.reuses > reused == 0:
+            self._say(
+                f"runs only what lies behind the frozen part of the model, whose output of "
+                f"{source.capturer.bytes_kept / 2**20:.1f} MiB is kept as long as its weights stay as they are"
+            )
         values: dict[str, Any] = {}
         scalars: dict[str, float] = {}
         masks = object_masks(next(iter(views.values())).batch)

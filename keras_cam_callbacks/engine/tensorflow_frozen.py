@@ -57,23 +57,29 @@ class FrozenPass:
             most: Largest number of bytes that may be kept. Where it would be more, nothing is.
         """
         self.reuses = 0
-        self._cut: Cut | None = None
         self._rest: Any = None
         self._kept: dict[int, list[Any]] = {}
-        self._held: list[Any] = []
+        self._proven: set[int] = set()
+        self._held: list[tuple[Any, Any]] = []
+        self._writes = 0
         handles = [handle for variable in trained for handle in _handles(variable)]
+        cuts: list[Cut | None] = [None]
 
         def whole(*arguments: Any) -> tuple[Any, Any]:
             found = function(*arguments)
+            if specs is None or not most:
+                return found, ()
             cut = find_cut(tf.nest.flatten(arguments), tf.nest.flatten(found), handles)
-            self._cut = cut if cut and sum(_bytes(t, size) for size in sizes for t in cut.kept) <= most else None
-            return found, self._cut.kept if self._cut else ()
+            if cut is None or sum(_bytes(tensor, size) for size in sizes for tensor in cut.kept) > most:
+                return found, ()
+            cuts.append(cut)
+            return found, cut.kept
 
-        self._whole: Callable[..., Any] = lambda *arguments: (function(*arguments), ())
+        self._whole: Callable[..., Any] = whole
         if specs is not None:
             self._whole = tf.function(whole, autograph=False).get_concrete_function(*specs)
-        if self._cut is not None:
-            self._read = _reader(self._cut.variables)
+        self._cut = cuts[-1]
+        self._read: Callable[[], list[Any]] = _reader(self._cut.variables) if self._cut else list
 
     @property
     def bytes_kept(self) -> float:
@@ -84,11 +90,16 @@ class FrozenPass:
         """Lets go of what is kept if a variable that it depends on was written. To be called before each round."""
         if self._cut is None:
             return
-        now = self._read()
-        if not all(map(_same_buffer, self._held, now)) and not _same_bits(self._held, now):
+        now = [(tensor, _in_memory(tensor)) for tensor in self._read()]
+        if all(map(_is_same, self._held, now)):
+            self._writes = 0
+        else:
+            self._writes += 1
             self._kept.clear()
         # Where the same values were written once more, they have a new buffer.
         self._held = now
+        if self._writes > 1:  # In two rounds running: training moves them, as it moves statistics of batches.
+            self._run_whole_only()
 
     def __call__(self, lot: int, *arguments: Any) -> Any:
         """Returns what the function returns, as numpy arrays.
@@ -106,15 +117,22 @@ class FrozenPass:
             self.reuses += 1
             return self._run_rest(arguments, kept)
         found, kept = self._whole(*arguments)
-        if self._cut is not None:
-            # Two functions are optimised apart: what is kept is used where both give the same to the last bit.
-            if _same_bits(tf.nest.flatten(found), tf.nest.flatten(self._run_rest(arguments, kept))):
-                self._kept[lot] = kept
-            else:
-                self._cut = None
-                self._kept.clear()
-                self._held.clear()
+        if self._cut is None:
+            return found
+        if lot not in self._proven:
+            # The two functions are optimised apart. What is kept is used where both give the same to the last bit.
+            rest = self._run_rest(arguments, kept)
+            if not all(map(_same_bits, tf.nest.flatten(found), tf.nest.flatten(rest))):
+                self._run_whole_only()
+                return found
+            self._proven.add(lot)
+        self._kept[lot] = kept
         return found
+
+    def _run_whole_only(self) -> None:
+        self._cut = None
+        self._kept.clear()
+        self._held.clear()
 
     def _run_rest(self, arguments: Any, kept: Sequence[Any]) -> Any:
         if self._rest is None:
@@ -227,27 +245,26 @@ def _reader(variables: Sequence[tuple[Any, Any]]) -> Any:
     return tf.function(read, autograph=False).get_concrete_function()
 
 
-def _same_buffer(one: Any, other: Any) -> bool:
-    """Tells whether two tensors are one place in the CPU's memory; False where that is not known."""
-    if "CPU" not in one.device or "CPU" not in other.device:
+def _in_memory(tensor: Any) -> Any | None:
+    """Returns an array that is the tensor's own buffer, where that is in the CPU's memory."""
+    return np.asarray(tensor) if "CPU" in tensor.device else None
+
+
+def _is_same(held: tuple[Any, Any], now: tuple[Any, Any]) -> bool:
+    """Tells whether a variable has the value that is held; two buffers that are there at once are never one place."""
+    one_buffer = held[1] is not None and now[1] is not None and np.may_share_memory(held[1], now[1])
+    return one_buffer or _same_bits(held[0], now[0])
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    """Tells whether two tensors are the same to the last bit, NaN and the sign of zero included."""
+    if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    # Both at once: the address of an array that has been let go of may be another's already.
-    arrays = np.asarray(one), np.asarray(other)
-    addresses = {array.__array_interface__["data"][0] for array in arrays}
-    return len(addresses) == 1 and arrays[0].shape == arrays[1].shape
+    return bool(tf.reduce_all(tf.equal(*(_as_numbers(tensor) for tensor in (one, other)))))
 
 
-@tf.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
-def _equal(one: Any, other: Any) -> Any:
-    def as_bytes(tensor: Any) -> Any:
-        return tf.cast(tensor, tf.uint8) if tensor.dtype == tf.bool else tf.bitcast(tensor, tf.uint8)
-
-    return tf.reduce_all(tf.equal(as_bytes(one), as_bytes(other)))
-
-
-def _same_bits(some: Sequence[Any], others: Sequence[Any]) -> bool:
-    """Tells whether tensors are the same to the last bit, NaN and the sign of zero included."""
-    return len(some) == len(others) and all(map(_equal, some, others))
+def _as_numbers(tensor: Any) -> Any:
+    return tf.bitcast(tensor, tf.uint8) if tensor.dtype.is_floating else tensor
 
 
 def _bytes(tensor: Any, samples: int = 1) -> float:

@@ -14,6 +14,8 @@ from .maps import Doubles, centre, degenerate, flattened, pooled
 
 __all__ = ["centre_shift", "correlation", "drift", "moved", "spearman", "top_iou"]
 
+_BLOCK = 32  # maps
+
 _CELLS = 8  # The earth mover's distance takes the fourth power of this in time.
 
 
@@ -37,8 +39,7 @@ def drift(heatmaps: Floats, reference: Floats) -> Doubles:
     """
     valid = _comparable(heatmaps, reference)
     result = np.full(len(valid), np.nan)
-    for i in np.flatnonzero(valid):
-        result[i] = 1 - _pearson(heatmaps[i], reference[i])
+    result[valid] = 1 - _pearson(flattened(heatmaps)[valid], flattened(reference)[valid])
     return result
 
 
@@ -68,7 +69,7 @@ def correlation(heatmaps: Floats, references: Floats) -> Doubles:
         shared = ~(np.isnan(heatmap) | np.isnan(reference))
         both = np.stack([heatmap[shared], reference[shared]])[:, None]
         if both.size and not degenerate(both).any():  # One pixel is constant.
-            result[i] = _pearson(both[0], both[1])
+            result[i] = _pearson(both[0], both[1])[0]
     return result
 
 
@@ -195,27 +196,42 @@ def _check_same_shape(heatmaps: Floats, others: Floats, name: str) -> None:
         )
 
 
-def _pearson(heatmap: Floats, other: Floats) -> float:
-    """Pearson's correlation of the positive parts of two maps, neither of which is degenerate."""
-    # Rounding can carry it past 1 by an ulp or two.
-    return float(np.clip((_standard(heatmap) * _standard(other)).sum(), -1, 1))
+def _pearson(some: Floats, others: Floats) -> Doubles:
+    """(N,) Pearson's correlation of the positive parts of maps (N, P), none of which is degenerate."""
+    found = np.empty(len(some))
+    for block in range(0, len(some), _BLOCK):  # In float64, all at once may take a gigabyte.
+        rows = slice(block, block + _BLOCK)
+        found[rows] = (_standard(some[rows]) * _standard(others[rows])).sum(axis=1)
+    clipped: Doubles = np.clip(found, -1, 1)  # Rounding can carry it past 1 by an ulp or two.
+    return clipped
 
 
 def _ranks(heatmaps: Floats) -> Floats:
     """(N, h, w) each map's ranks from 1 up, with ties at their mean; zero everywhere where a map is degenerate."""
     ranks = np.zeros(np.shape(heatmaps), np.float32)
-    for i in np.flatnonzero(~degenerate(heatmaps)):
-        _, group, sizes = np.unique(np.maximum(heatmaps[i], 0), return_inverse=True, return_counts=True)
-        ranks[i] = (np.cumsum(sizes) - (sizes - 1) / 2)[group.reshape(ranks[i].shape)]
+    valid = ~degenerate(heatmaps)
+    flat = np.maximum(flattened(heatmaps)[valid], 0)
+    order = np.argsort(flat, axis=1)
+    values = np.take_along_axis(flat, order, axis=1)
+    # In the sorted row, a group of equal values reaches from where a value is new to before the next one that is.
+    places = np.broadcast_to(np.arange(flat.shape[1]), flat.shape)
+    new = np.diff(values, axis=1, prepend=-1) > 0
+    last = np.diff(values, axis=1, append=np.inf) > 0
+    begins = np.maximum.accumulate(np.where(new, places, 0), axis=1)
+    ends = np.minimum.accumulate(np.where(last, places, flat.shape[1])[:, ::-1], axis=1)[:, ::-1]
+    found = np.empty_like(flat)
+    np.put_along_axis(found, order, ((begins + ends) / 2 + 1).astype(flat.dtype), axis=1)
+    ranks[valid] = found.reshape(-1, *ranks.shape[1:])
     return ranks
 
 
-def _standard(heatmap: Floats) -> Doubles:
-    """(h * w,) the positive part less its mean, at Euclidean length 1; the map must not be degenerate."""
+def _standard(flat: Floats) -> Doubles:
+    """(N, P) the positive parts less their means, at Euclidean length 1; no map may be degenerate."""
     # Squares of float32 numbers neither overflow nor vanish in float64.
-    positive: Doubles = np.maximum(heatmap, 0).astype(np.float64).ravel()
-    positive -= positive.mean()
-    positive /= np.sqrt((positive * positive).sum())  # Not by BLAS, whose threads cost more than these sums.
+    positive: Doubles = np.maximum(flat, 0).astype(np.float64)
+    positive -= positive.mean(axis=1, keepdims=True)
+    # Not by BLAS, whose threads cost more than these sums.
+    positive /= np.sqrt((positive * positive).sum(axis=1, keepdims=True))
     return positive
 
 
