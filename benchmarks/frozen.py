@@ -84,13 +84,14 @@ def report(rounds: int, cases: dict[str, Times], once: dict[str, list[str]]) -> 
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("keras", "tensorflow", "numpy"))
     rows = [[case, *(cell(cases[name], case, 3) for name in names)] for case in cases[names[0]] if case != BARE]
     rows.append(["bare pass, quartiles", *(spread(cases[name]) for name in names)])
-    rows += [[f"{case}, ms", *(milliseconds(cases[name], case) for name in names)] for case in (BARE, CASES[None], CHECK)]
+    for case in (BARE, CASES[None], CHECK):
+        rows.append([f"{case}, ms", *(milliseconds(cases[name], case) for name in names)])
     head = ["", "explained layer", "MiB kept", "variables looked up"]
     return "\n\n".join(
         [
             "# An epoch end with a frozen base",
-            f"{SAMPLES} images at 224 x 224, {os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}. "
-            "Written by `python benchmarks/frozen.py`; README.md says what is measured.",
+            f"{SAMPLES} images at the base's size, {os.cpu_count()} CPU cores, Python {platform.python_version()}, "
+            f"{versions}. Written by `python benchmarks/frozen.py`; README.md says what is measured.",
             f"## Ratios to one bare forward pass, wall / CPU time, medians of {rounds} rounds",
             table(["", *names], rows),
             "## What is kept",

@@ -144,3 +144,21 @@ def test_the_needed_passes_by_hand(monkeypatch):
     # 1 + 3 forward passes and 2 gradients are 4 + 2 * 3 and 4 + 2 * 4 bare passes.
     counts = {"forward": 3, "forward and backward": 2, "behind the layer": 9}
     assert methods.to_definition(times, "case", counts) == "1.40 / 2.50"
+
+
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
+def test_the_table_of_frozen_bases(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark = loaded("frozen")
+    parts = tiny()
+    base = keras.Model(parts.input, parts.get_layer("pool").output, name="base")
+    monkeypatch.setitem(benchmark.MODELS, "Tiny", lambda: base)
+    out = tmp_path / "frozen.md"
+    benchmark.main(["--rounds", "1", "--models", "Tiny", "--out", str(out)])
+    text = out.read_text(encoding="utf-8")
+    assert capsys.readouterr().out.endswith(text)
+    ratios, kept = tables(text).values()
+    names = (benchmark.WHOLE, benchmark.MAPS, benchmark.CHECK, *benchmark.CASES.values())
+    assert all(float(number) >= 0 for name in names for number in ratios[name][0].split(" / "))
+    assert kept["Tiny"][0] == "base/conv2"
+    assert int(kept["Tiny"][2]) == len(base.variables) == 4

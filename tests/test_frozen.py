@@ -378,6 +378,26 @@ def test_more_than_the_limit_is_not_kept(monkeypatch):
     assert watched_fit(frozen(functional().model), images(), labels())[1] == [0, 1, 1]
 
 
+def raises(whole, cut):
+    raise ValueError("This operation can't be moved.")
+
+
+def is_off_by_a_bit(whole, cut, behind=tensorflow_frozen._behind):
+    rest = behind(whole, cut)
+
+    def off(*arguments):
+        found = rest(*arguments)
+        return found | {"scores 0": tf.math.nextafter(found["scores 0"], found["scores 0"] + 1)}
+
+    return off
+
+
+@pytest.mark.parametrize("rest", [raises, is_off_by_a_bit])
+def test_a_rest_that_is_not_the_same_to_the_last_bit_is_not_used(rest, monkeypatch):
+    monkeypatch.setattr(tensorflow_frozen, "_behind", rest)
+    assert watched_fit(frozen(functional().model), images(), labels())[1] == [0] * EPOCHS
+
+
 def test_what_is_kept_is_let_go_of_when_the_fit_ends():
     model = frozen(functional().model)
     kept = []

@@ -120,14 +120,20 @@ class FrozenPass:
         if self._cut is None:
             return found
         if lot not in self._proven:
-            # The two functions are optimised apart. What is kept is used where both give the same to the last bit.
-            rest = self._run_rest(arguments, kept)
-            if not all(map(_same_bits, tf.nest.flatten(found), tf.nest.flatten(rest))):
+            if not self._is_proven(arguments, found, kept):
                 self._run_whole_only()
                 return found
             self._proven.add(lot)
         self._kept[lot] = kept
         return found
+
+    def _is_proven(self, arguments: Any, found: Any, kept: Sequence[Any]) -> bool:
+        """Tells whether the rest gives the same to the last bit; the two functions are optimised apart."""
+        try:
+            rest = self._run_rest(arguments, kept)
+        except (TypeError, ValueError, tf.errors.OpError):
+            return False  # An operation that can't be moved into another graph costs speed, and no maps.
+        return all(map(_same_bits, tf.nest.flatten(found), tf.nest.flatten(rest)))
 
     def _run_whole_only(self) -> None:
         self._cut = None
@@ -141,7 +147,7 @@ class FrozenPass:
         return self._rest(*tf.nest.flatten(arguments), *kept)
 
 
-def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Sequence[Any]) -> Cut | None:
+def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Iterable[Any]) -> Cut | None:
     """Cuts the graph that is being traced.
 
     Args:
@@ -156,12 +162,12 @@ def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Sequence
     graph = tf.compat.v1.get_default_graph()
     handles = {inside.op.name: outside for outside, inside in graph.captures if inside.dtype == tf.resource}
     given = {tensor.op.name for tensor in arguments}
+    trained = set(map(id, trained))
     of_batch, changes = set(given), set[str]()
     for op in graph.get_operations():
         sources = {tensor.op.name for tensor in op.inputs}
         if op.type in _READS and op.inputs[0].op.name in handles:
-            variable = handles[op.inputs[0].op.name]
-            if any(variable is handle for handle in trained):
+            if id(handles[op.inputs[0].op.name]) in trained:
                 changes.add(op.name)
         elif op.op_def.is_stateful or any(tensor.dtype == tf.resource for tensor in op.inputs):
             return None
@@ -179,7 +185,7 @@ def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Sequence
     kept = {t.name: t for t in [*results, *(t for op in after for t in op.inputs)] if is_kept(t)}
     reads = [op for op in _ancestors(kept.values()) if op.type in _READS]
     variables = {op.inputs[0].op.name: op.outputs[0].dtype for op in reads}
-    if not variables:
+    if not variables or any(tensor.dtype in (tf.resource, tf.variant) for tensor in kept.values()):
         return None
     return Cut(tuple(kept.values()), tuple((handles[name], dtype) for name, dtype in variables.items()))
 
