@@ -156,10 +156,11 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
     steps = np.shape(heatmaps)[1] / h, np.shape(heatmaps)[2] / w
     rows, columns = np.indices((h, w), np.float32)
     places = np.stack([rows.ravel() * steps[0], columns.ravel() * steps[1]], axis=1).astype(np.float32)
+    ours, theirs = (side[valid].reshape(-1, h * w).astype(np.float64) for side in sides)
+    surplus = ours / ours.sum(axis=1, keepdims=True) - theirs / theirs.sum(axis=1, keepdims=True)
     found = np.full(len(valid), np.nan)
-    for i in np.flatnonzero(valid):
-        ours, theirs = (side[i].ravel() / side[i].sum(dtype=np.float64) for side in sides)
-        found[i] = _carried(ours - theirs, places) / np.hypot(*np.shape(heatmaps)[1:])
+    found[valid] = [_carried(of_map, places) for of_map in surplus]
+    found /= np.hypot(*np.shape(heatmaps)[1:])
     return found
 
 

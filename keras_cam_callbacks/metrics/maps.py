@@ -254,10 +254,13 @@ def pooled(heatmaps: Floats, most: int) -> Floats:
     n, h, w = np.shape(heatmaps)
     size = tuple(-(-side // -(-side // most)) for side in (h, w))
     found = np.full((n, *size), np.nan, np.float32)
-    for i in np.flatnonzero(~dead):
-        positive = np.maximum(heatmaps[i], 0).astype(np.float32)
-        positive = positive / positive.max() if size != (h, w) else positive  # Sums of large values overflow.
-        found[i] = cv2.resize(positive, size[::-1], interpolation=cv2.INTER_AREA) if size != (h, w) else positive
+    positive = np.maximum(np.asarray(heatmaps)[~dead], 0).astype(np.float32)
+    if size == (h, w):
+        found[~dead] = positive
+        return found
+    for i, each in zip(np.flatnonzero(~dead), positive, strict=True):
+        # Sums of large values overflow.
+        found[i] = cv2.resize(each / each.max(), size[::-1], interpolation=cv2.INTER_AREA)
     return found
 
 
