@@ -23,6 +23,7 @@ from ..records import EpochRecord, RunConfig, ValidationBatch
 from ..trackers import Tracker
 from ..trackers.run import TrackedRun, versions
 from .training import training_settings
+from .workers import this_worker
 
 logger = logging.getLogger("keras_cam_callbacks")
 
@@ -112,6 +113,18 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
                     f"Name them apart, such as prefix='{self.prefix}_2'."
                 )
             logs[name] = np.nan
+        worker = this_worker(self.model)
+        # The chief would make the variables here, and wait for all others to do so, too.
+        if worker.is_synchronous and not getattr(self.model, "built", True):
+            raise ValueError(
+                "A model that several workers train must be built before its callbacks begin. "
+                f"Received: model {self.model.name!r}, which has no variables yet. Give it an Input, or call it on "
+                "one batch in the strategy's scope."
+            )
+        if not worker.is_chief:
+            self._starts = False
+            self._say(f"logs on the chief alone, and does nothing in this process, which is {worker.name}")
+            return
         self._run.prepare(self.tracker)
         self._source = self._checked_source(self.model)
 
@@ -158,7 +171,11 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._source = None  # If this fails, a training loop that goes on tries all of it again.
         self._run.start(config, self.model, epoch)
         self._source, self._starts, self._first_epoch = source, False, epoch
-        message = f"{type(self).__name__} {self._description(source, config)}; {self._run.description}"
+        self._say(f"{self._description(source, config)}; {self._run.description}")
+
+    def _say(self, text: str) -> None:
+        """Tells what the callback does in this fit, in its log and below Keras' own lines."""
+        message = f"{type(self).__name__} {text}"
         logger.info(message)
         if (self.params or {}).get("verbose"):
             print(message)

@@ -48,6 +48,10 @@ class HeatmapLogger(EpochLogger):
     Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last
     `on_train_end()`.
 
+    Of several workers (`tf.distribute`'s, or those in TF_CONFIG) the chief logs, or worker 0 where there is none. The
+    others read no data, compute nothing and have no numbers in `logs`; a callback that stops the training by them would
+    stop the chief alone.
+
     Args:
         validation_data: What is explained: `(x, y)`, `x`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or any iterable of batches. It is read once; x as the model takes it.
