@@ -43,7 +43,7 @@ class HeatmapLogger(EpochLogger):
 
     One instance serves several fits. They are one run as long as they explain the same model, layer, method, target
     and samples; where you change one of these, or have built the model anew, another run begins. Several instances in
-    one fit need prefixes that differ.
+    one fit need prefixes that differ, and each its own Tracker object.
 
     Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last
     `on_train_end()`.
