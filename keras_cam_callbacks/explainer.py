@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from . import engine
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .batches import make_batch
 from .capture import Capturer, needs_layer
@@ -382,13 +383,14 @@ def _joined(parts: list[Any]) -> Any:
 
 
 def make_variables(model: Any, sample: Any) -> None:
-    """Makes the variables of a model that has not run yet."""
-    try:
-        # What the call itself would change, such as the states of seeds, stays in the scope.
-        with keras.StatelessScope():
+    """Makes the variables of a model that has not run yet, on all devices that it is trained on."""
+    with engine.load().strategy(model).scope():
+        try:
+            # What the call itself would change, such as the states of seeds, stays in the scope.
+            with keras.StatelessScope():
+                model(sample, training=False)
+        except ValueError:  # Keras allows no variables of given values there; a model that has them is built by a call.
             model(sample, training=False)
-    except ValueError:  # Keras allows no variables of given values there; a model that has them is built by a call.
-        model(sample, training=False)
 
 
 def _without_maps(capture: Capture) -> Capture:

@@ -6,7 +6,8 @@ import os
 from functools import cache
 
 import keras
-from models import functional, images, labels
+from keras import layers
+from models import CLASSES, SHAPE, functional, images, labels
 
 from keras_cam_callbacks import GradCAMLogger
 from keras_cam_callbacks.metrics import METRICS
@@ -38,6 +39,28 @@ def tiny_model():
     model.set_weights(weights)
     model.optimizer.iterations.assign(0)
     return model
+
+
+def random_model():
+    """A model, not compiled, with statistics that move, and random numbers whose state is to be left alone."""
+    keras.utils.set_random_seed(2)
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            layers.Conv2D(4, 3, activation="relu", name="conv1"),
+            layers.BatchNormalization(name="norm"),
+            layers.Conv2D(5, 3, padding="same", activation="relu", name="conv2"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.3),
+            layers.Dense(CLASSES, activation="softmax"),
+        ],
+        name="random",
+    )
+
+
+def state(model):
+    """All that training changes in a model and its optimizer, bit by bit."""
+    return [v.value.numpy().tobytes() for v in (*model.variables, *model.optimizer.variables)]
 
 
 def fit(*callbacks, model=None, epochs=3, **settings):

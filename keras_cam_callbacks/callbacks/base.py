@@ -23,6 +23,7 @@ from ..records import EpochRecord, RunConfig, ValidationBatch
 from ..trackers import Tracker
 from ..trackers.run import TrackedRun, versions
 from .training import training_settings
+from .workers import this_worker
 
 logger = logging.getLogger("keras_cam_callbacks")
 
@@ -104,16 +105,38 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Traces the model and checks all settings, before the first batch is trained on."""
         self._source, self._starts, self._due = None, True, None
-        if logs is not None:  # Keras hands one dict to all callbacks of a fit.
-            name = f"{self.prefix}_prefix"
-            if name in logs:
-                raise ValueError(
-                    f"Callbacks of one fit must have prefixes that differ. Received: {self.prefix!r} twice. "
-                    f"Name them apart, such as prefix='{self.prefix}_2'."
-                )
-            logs[name] = np.nan
         self._run.prepare(self.tracker)
+        if logs is not None:  # Keras hands one dict to all callbacks of a fit.
+            self._claim(logs)
+        worker = this_worker(self.model)
+        # The chief would make the variables here, and wait for all others to do so, too.
+        if worker.is_synchronous and not getattr(self.model, "built", True):
+            raise ValueError(
+                "A model that several workers train must be built before its callbacks begin. "
+                f"Received: model {self.model.name!r}, which has no variables yet. Give it an Input, or call it on "
+                "one batch in the strategy's scope."
+            )
+        if not worker.is_chief:
+            self._starts = False
+            self._say(f"logs on the chief alone, and does nothing in this process, which is {worker.name}")
+            return
         self._source = self._checked_source(self.model)
+
+    def _claim(self, logs: dict[str, Any]) -> None:
+        """Checks what only one callback of a fit can have, and leaves a mark of it for those that follow."""
+        names = {
+            f"{self.prefix}_prefix": f"prefixes that differ. Received: {self.prefix!r} twice. Name them apart, such as "
+            f"prefix='{self.prefix}_2'."
+        }
+        for tracker in self.trackers:  # Each logs one run at a time.
+            names[f"tracker_{id(tracker)}"] = (
+                f"trackers of their own. Received: one {type(tracker).__name__} for {self.prefix!r} and for another "
+                "callback. Make two of them."
+            )
+        for name, what in names.items():
+            if name in logs:
+                raise ValueError(f"Callbacks of one fit must have {what}")
+            logs[name] = np.nan
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the trackers before a fit's first batch: only now it is known whether a run goes on or begins."""
@@ -161,6 +184,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._say(f"{self._description(source, config)}; {self._run.description}")
 
     def _say(self, text: str) -> None:
+        """Tells what the callback does in this fit, in its log and below Keras' own lines."""
         message = f"{type(self).__name__} {text}"
         logger.info(message)
         if (self.params or {}).get("verbose"):

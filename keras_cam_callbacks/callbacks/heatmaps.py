@@ -43,10 +43,14 @@ class HeatmapLogger(EpochLogger):
 
     One instance serves several fits. They are one run as long as they explain the same model, layer, method, target
     and samples; where you change one of these, or have built the model anew, another run begins. Several instances in
-    one fit need prefixes that differ.
+    one fit need prefixes that differ, and each its own Tracker object.
 
     Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last
     `on_train_end()`.
+
+    Of several workers (`tf.distribute`'s, or those in TF_CONFIG) the chief logs, or worker 0 where there is none. The
+    others read no data, compute nothing and have no numbers in `logs`; a callback that stops the training by them would
+    stop the chief alone.
 
     Args:
         validation_data: What is explained: `(x, y)`, `x`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a

@@ -336,6 +336,28 @@ def used_tensors(scores: Any) -> set[Any] | None:
     return used
 
 
+def strategy(model: Any) -> Any:
+    """Returns the strategy that a model is trained under, which is TensorFlow's default where there is no other."""
+    # A model's own is the one in whose scope it was made.
+    return getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
+
+
+def cluster(model: Any) -> dict[str, Any] | None:
+    """Returns what the strategy that a model is trained under tells of its workers.
+
+    Returns:
+        As in TF_CONFIG: "cluster", the addresses by job; "task", the "type" and "index" of this process. None where
+        the strategy knows no workers.
+    """
+    resolver = strategy(model).cluster_resolver
+    try:
+        jobs = resolver.cluster_spec().as_dict() if resolver is not None else None
+        return {"cluster": jobs, "task": {"type": resolver.task_type, "index": resolver.task_id}} if jobs else None
+    # A resolver may be a user's, or ask a service in the cloud; who can't be asked tells nothing.
+    except Exception:
+        return None
+
+
 def compile_pass(
     function: Callable[..., Any], model: Any, example: tuple[Any, ...], samples: int | None = None, traced: bool = False
 ) -> Callable[..., Any]:
