@@ -47,6 +47,7 @@ class TrackedRun:
         self._model: weakref.ref[Any] | None = None
         self._log_dir: Path | None = None
         self._has_folder = False
+        self._resumed = ""
         self._offset = 0
         self._last_step = -1
         self.trackers: tuple[Tracker, ...] = ()
@@ -66,11 +67,12 @@ class TrackedRun:
 
     @property
     def description(self) -> str:
-        """The trackers and the folder, in words."""
+        """The trackers and the folder, in words; and what of its record goes on."""
         inside, outside = (
             ", ".join(tracker_name(t) for t in self.trackers if _uses_directory(t) is uses) for uses in (True, False)
         )
-        return "; ".join([f"{inside} in {self.directory}"] * bool(inside) + [outside] * bool(outside)) or "no tracker"
+        inside += f" in {self.directory}{self._resumed}" if inside else ""
+        return "; ".join(filter(None, (inside, outside))) or "no tracker"
 
     def prepare(self, tracker: Any) -> None:
         """Finds the trackers of the next fit.
@@ -109,6 +111,7 @@ class TrackedRun:
             directory = self.config.directory
         elif uses_folder:
             directory, last_step = choose_directory(config.directory, config, 0 if goes_on else epoch)
+        self._resumed = ""
         if goes_on:
             self._offset = max(self._offset, self._last_step + 1 - epoch)
         else:
@@ -144,6 +147,10 @@ class TrackedRun:
         epochs = read_run(directory).epochs
         last = next(e for e in epochs if e.step == last_step)
         self._offset = last.step - last.epoch
+        again = [str(e.epoch) for e in epochs if e.step > last_step]
+        self._resumed = f", which goes on after epoch {last.epoch}" + (
+            f" (it holds epoch {', '.join(again)} too: of what is logged twice the later counts)" if again else ""
+        )
         with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
             self.last_heatmaps = {name: last.heatmaps(name) for name in last.views or ("",)}
         with suppress(ValueError, OSError):
