@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from fits import NUMBERS, SAMPLES, X, Y, backed_up_fit, before_epoch, compiled, fit, throw, tiny_model
+from fits import NUMBERS, SAMPLES, X, Y, before_epoch, compiled, fit, throw, tiny_model
 from models import CLASSES, SHAPE, functional
 
 from keras_cam_callbacks import (
@@ -187,33 +187,6 @@ def test_another_model_is_another_run(memory, logger, tmp_path):
     runs = [read_run(tmp_path / "logs" / name) for name in ("gradcam", "gradcam-2")]
     assert [run.manifest["model_name"] for run in runs] == ["functional", "other"]
     assert [len(run.epochs) for run in runs] == [1, 2]
-
-
-@from_keras
-def test_resume_in_another_process(tmp_path):
-    """The epoch that was logged but not backed up comes twice; the record then is as if nothing had happened."""
-    script = f"from pathlib import Path; import fits; fits.backed_up_fit(Path({str(tmp_path)!r}), dies_after=2)"
-    tests = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 7, done.stderr
-    assert [epoch.epoch for epoch in read_run(tmp_path / "logs").epochs] == [0, 1, 2]
-
-    resumed = backed_up_fit(tmp_path)
-    assert resumed == tmp_path / "logs" / "gradcam"
-    kept = {path: path.read_bytes() for path in resumed.rglob("*") if path.is_file()}
-    assert len((resumed / "metrics.jsonl").read_bytes().splitlines()) == 6
-
-    # Nothing is left to be resumed: this begins at epoch 0, and so is another run.
-    whole = backed_up_fit(tmp_path)
-    assert whole == tmp_path / "logs" / "gradcam-2"
-    assert {path: path.read_bytes() for path in kept} == kept
-    ours, expected = read_run(resumed).epochs, read_run(whole).epochs
-    assert [(epoch.step, epoch.epoch) for epoch in ours] == [(i, i) for i in range(5)]
-    for epoch, other in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(epoch.heatmaps(), other.heatmaps(), atol=1e-6)
-        assert epoch.scalars == pytest.approx(other.scalars, abs=1e-4, nan_ok=True)
-        assert len(epoch.overlays()) == SAMPLES
 
 
 # ---- Several callbacks, and no fit at all ------------------------------------------------------------------
