@@ -64,7 +64,7 @@ def test_a_tracker_that_hangs_is_switched_off(tmp_path, at, calls):
     assert hanging.calls == calls
     # In the next fit after it has come back, it is used.
     hanging.free.set()
-    hanging.threads[-1].join(0.2)  # What is left to do there takes no time.
+    _wait_for(lambda: not logger._run._threads[id(hanging)].is_busy())
     hanging.at = None
     fit(logger, model=model, epochs=1)
     assert hanging.calls == [*calls, ("start",), ("log", 4), ("finish",)]
