@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from functools import cache
 
 import keras
@@ -83,11 +85,55 @@ def throw(error):
     raise error
 
 
-def backed_up_fit(folder, *, dies_after=None, epochs=5):
-    """A fit as a script has it that is started again when it has died, here between our callback and the backup."""
-    callbacks = [GradCAMLogger((X, Y), log_dir=folder / "logs"), keras.callbacks.BackupAndRestore(folder / "backup")]
-    if dies_after is not None:
-        callbacks.insert(1, after_epoch(dies_after, lambda: os._exit(7)))
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Batches(keras.callbacks.Callback):
+    """Does something at the end of one batch."""
+
+    def __init__(self, epoch, batch, action):
+        super().__init__()
+        self.place, self.action = (epoch, batch), action
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.place:
+            self.action()
+
+
+def die_in_writing():
+    """Dies when the overlays of epoch 2 are about to be moved into place."""
+    sys.addaudithook(lambda name, paths: die() if name == "os.rename" and "000002" in str(paths[1]) else None)
+
+
+def backed_up_fit(folder, *, dies=None, epochs=5, ours=True):
+    """A fit as a script has it that is started again when it was killed in epoch 2; returns its logger and weights."""
+    logger = GradCAMLogger((X, Y), log_dir=folder / "logs")
+    callbacks = [logger] if ours else []
+    callbacks += {
+        None: [],
+        "in an epoch": [Batches(2, 1, die)],
+        "in writing": [before_epoch(2, die_in_writing)],
+        "before the backup": [after_epoch(2, die)],
+    }[dies]
+    callbacks.append(keras.callbacks.BackupAndRestore(folder / "backup"))
     # Not the model of other tests: Keras leaves the epoch of the backup in it.
-    fit(*callbacks, model=new_model(), epochs=epochs)
-    return callbacks[0].directory
+    model = new_model()
+    fit(*callbacks, model=model, epochs=epochs)
+    return logger, weights(model)
+
+
+def weights(model):
+    """All weights, to be compared bit for bit."""
+    return [weight.tobytes() for weight in model.get_weights()]
+
+
+@cache
+def bare_weights(epochs):
+    """The weights after a fit of `tiny_model` that no callback watches: the same each time."""
+    model = tiny_model()
+    fit(model=model, epochs=epochs)
+    return weights(model)

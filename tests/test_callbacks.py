@@ -1,14 +1,10 @@
 import csv
 import inspect
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from fits import NUMBERS, SAMPLES, X, Y, backed_up_fit, before_epoch, compiled, fit, throw, tiny_model
+from fits import NUMBERS, SAMPLES, X, Y, before_epoch, compiled, fit, throw, tiny_model
 from models import CLASSES, SHAPE, functional
 
 from keras_cam_callbacks import (
@@ -189,33 +185,6 @@ def test_another_model_is_another_run(memory, logger, tmp_path):
     assert [len(run.epochs) for run in runs] == [1, 2]
 
 
-@from_keras
-def test_resume_in_another_process(tmp_path):
-    """The epoch that was logged but not backed up comes twice; the record then is as if nothing had happened."""
-    script = f"from pathlib import Path; import fits; fits.backed_up_fit(Path({str(tmp_path)!r}), dies_after=2)"
-    tests = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 7, done.stderr
-    assert [epoch.epoch for epoch in read_run(tmp_path / "logs").epochs] == [0, 1, 2]
-
-    resumed = backed_up_fit(tmp_path)
-    assert resumed == tmp_path / "logs" / "gradcam"
-    kept = {path: path.read_bytes() for path in resumed.rglob("*") if path.is_file()}
-    assert len((resumed / "metrics.jsonl").read_bytes().splitlines()) == 6
-
-    # Nothing is left to be resumed: this begins at epoch 0, and so is another run.
-    whole = backed_up_fit(tmp_path)
-    assert whole == tmp_path / "logs" / "gradcam-2"
-    assert {path: path.read_bytes() for path in kept} == kept
-    ours, expected = read_run(resumed).epochs, read_run(whole).epochs
-    assert [(epoch.step, epoch.epoch) for epoch in ours] == [(i, i) for i in range(5)]
-    for epoch, other in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(epoch.heatmaps(), other.heatmaps(), atol=1e-6)
-        assert epoch.scalars == pytest.approx(other.scalars, abs=1e-4, nan_ok=True)
-        assert len(epoch.overlays()) == SAMPLES
-
-
 # ---- Several callbacks, and no fit at all ------------------------------------------------------------------
 
 
@@ -353,46 +322,3 @@ def test_a_setting_can_be_corrected_after_the_error(memory, tmp_path):
     logger.tracker = memory
     fit(logger, epochs=1)
     assert steps(memory) == [(0, 0)]
-
-
-# ---- What training sees, and what it does not ----------------------------------------------------------------
-
-
-def test_training_is_left_as_it_is(tmp_path):
-    """Bit by bit, with random augmentation, dropout, batch normalisation, shuffling and a random data source."""
-    script = f"""
-import keras, numpy as np, tensorflow as tf
-from fits import X, Y
-from keras_cam_callbacks import GradCAMLogger
-tf.config.experimental.enable_op_determinism()
-layers = keras.layers
-
-def random_batches():
-    while True:
-        yield X[np.random.permutation(12)] + np.random.normal(size=X.shape).astype("float32") / 20, Y
-
-def train(ours):
-    keras.utils.set_random_seed(5)
-    model = keras.Sequential([
-        keras.Input(X.shape[1:]), layers.RandomFlip(), layers.GaussianNoise(0.1), layers.Conv2D(4, 3),
-        layers.BatchNormalization(), layers.ReLU(), layers.SpatialDropout2D(0.3), layers.Conv2D(4, 3, name="last"),
-        layers.ReLU(), layers.GlobalAveragePooling2D(), layers.Dropout(0.3), layers.Dense(3, activation="softmax"),
-    ])
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
-    callbacks = [GradCAMLogger(random_batches(), log_dir={str(tmp_path)!r})] if ours else []
-    history = model.fit(X, Y, batch_size=4, epochs=3, validation_split=0.25, verbose=0, callbacks=callbacks).history
-    numbers = [history[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
-    state = [np.asarray(v) for v in (*model.variables, *model.optimizer.variables)]
-    return numbers, state, np.random.random(3), float(keras.random.uniform(())), len(model.losses)
-
-one, other = train(False), train(True)
-assert one[0] == other[0], (one[0], other[0])
-assert len(one[1]) == len(other[1]) > 20
-assert all(a.tobytes() == b.tobytes() for a, b in zip(one[1], other[1]))
-assert (one[2] == other[2]).all() and one[3:] == other[3:]
-"""
-    tests = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len(read_run(tmp_path).epochs) == 3

@@ -4,7 +4,6 @@ import os
 import pickle
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -216,49 +215,6 @@ def test_a_writer_starts_on_a_fresh_line_after_half_a_line(tmp_path):
     for epoch in run.epochs:
         np.testing.assert_array_equal(epoch.heatmaps(), make_record(epoch.step).heatmaps)
         assert [p.read_bytes() for p in epoch.overlay_files] == list(make_record(epoch.step).encoded)
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from sample_records import make_config, make_record
-from keras_cam_callbacks.store import RunWriter, read_run
-config = make_config(Path(sys.argv[1]), 4)
-writer = RunWriter(config)
-epochs = read_run(config.directory).epochs
-step = epochs[-1].step + 1 if epochs else 0
-print("ready", flush=True)
-while True:
-    writer.write(make_record(step, 4, map_size=(60, 60)))
-    step += 1
-"""
-
-
-def test_sigkill_at_any_moment_leaves_whole_epochs(tmp_path):
-    chance = random.Random(0)
-    script = tmp_path / "writer.py"
-    script.write_text(WRITER, "utf-8")
-    tests = Path(__file__).parent
-    environment = {"PYTHONPATH": f"{tests}:{tests.parent}", "PATH": ""}
-    counts = []
-    for _ in range(6):
-        process = subprocess.Popen([sys.executable, script, tmp_path / "run"], env=environment, stdout=subprocess.PIPE)
-        with process:
-            assert process.stdout.readline() == b"ready\n"
-            time.sleep(0.02 + chance.random() / 20)
-            process.send_signal(signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL
-        run = read_run(tmp_path / "run")
-        steps = [epoch.step for epoch in run.epochs]
-        assert steps == list(range(len(steps)))
-        for epoch in run.epochs:
-            record = make_record(epoch.step, 4, map_size=(60, 60))
-            np.testing.assert_array_equal(epoch.heatmaps(), record.heatmaps)
-            np.testing.assert_array_equal(epoch.arrays()["outputs"], record.outputs)
-            assert [path.read_bytes() for path in epoch.overlay_files] == list(record.encoded)
-            assert epoch.captions == tuple(sample.caption for sample in record.samples)
-        counts.append(len(steps))
-    assert counts == sorted(set(counts)), "each round wrote epochs"
 
 
 def test_memory_is_bounded_however_many_epochs_there_are(tmp_path):

@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,11 @@ import numpy.typing as npt
 from keras_cam_callbacks.records import EpochRecord, Region, RunConfig
 
 from .reader import LOG, MANIFEST, SCHEMA_VERSION, Run, differing, find_runs, read_manifest, read_run, same_run
+
+try:
+    import fcntl
+except ImportError:  # On Windows two processes that write at the same moment are told apart by the log's size alone.
+    fcntl = None  # type: ignore[assignment]
 
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
@@ -109,19 +115,25 @@ def _region(region: Region | None, file: str) -> dict[str, Any] | None:
 
 def _put_file(path: Path, data: bytes) -> None:
     # The temporary name is fixed: what a killed process leaves behind is used again, not heaped up.
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".new{path.suffix}")
     temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:  # Half a file on a full disk.
+        temporary.unlink(missing_ok=True)
 
 
 def _put_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(".new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for name, data in files.items():
-        (temporary / name).write_bytes(data)
-    os.rename(temporary, path)
+    try:
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class RunWriter:
@@ -155,27 +167,50 @@ class RunWriter:
                 )
         else:
             _put_file(self._directory / MANIFEST, json.dumps(manifest, indent=2).encode("utf-8"))
-        # After the manifest, which says whose images these are.
-        if not (self._directory / "images").exists():
-            from keras_cam_callbacks.overlay import encode
-
-            masks = {
-                f"{self._files[key]}.png": encode(np.dstack([region.mask.astype(np.uint8) * 255] * 3), "png")
-                for key, region in zip(self._keys, config.regions, strict=bool(config.regions))
-                if region is not None and region.mask is not None
-            }
-            if masks:
-                _put_folder(self._directory / "regions", masks)
-            images = zip(self._keys, config.display, strict=True)
-            files = {f"{self._files[key]}.png": encode(image, "png") for key, image in images}
-            _put_folder(self._directory / "images", files)
-        with open(self._log, "ab+") as log:
+        # After the manifest, which says whose pictures these are.
+        masks = {
+            key: np.dstack([region.mask.astype(np.uint8) * 255] * 3)
+            for key, region in zip(self._keys, config.regions, strict=bool(config.regions))
+            if region is not None and region.mask is not None
+        }
+        self._put_pictures("regions", masks)
+        self._put_pictures("images", dict(zip(self._keys, config.display, strict=True)))
+        self._log.touch()
+        with self._claimed_log() as log:
             self._end = log.seek(0, os.SEEK_END)
             if self._end:
                 log.seek(-1, os.SEEK_END)
                 # A process that was killed may leave half a line: ours start on a fresh one.
                 if log.read(1) != b"\n":
                     self._end += log.write(b"\n")
+
+    def _put_pictures(self, name: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Puts a folder of PNG files into place, one for each sample key, unless it is there already."""
+        if not pictures or (self._directory / name).exists():
+            return
+        from keras_cam_callbacks.overlay import encode
+
+        files = {f"{self._files[key]}.png": encode(picture, "png") for key, picture in pictures.items()}
+        _put_folder(self._directory / name, files)
+
+    @contextmanager
+    def _claimed_log(self) -> Iterator[BinaryIO]:
+        """Opens the log to append to it, while no other process can do the same; raises RuntimeError where one does."""
+        with open(self._log, "rb+") as log:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RuntimeError(self._other_writer()) from error
+                except OSError:  # A network disk without locks.
+                    pass
+            yield log
+
+    def _other_writer(self) -> str:
+        return (
+            f"A run folder must have one writer. Received: {self._directory}, to which another process "
+            "has written too. Give each process a log_dir of its own."
+        )
 
     def write(self, record: EpochRecord) -> None:
         """Writes one epoch; once this returns, a reader sees all of it.
@@ -197,18 +232,23 @@ class RunWriter:
                 f"A record must hold one heatmap and one overlay for each of the samples {list(self._keys)}. "
                 f"Received: {counts} heatmaps, {len(record.encoded)} overlays, {list(keys)}."
             )
-        if self._log.stat().st_size != self._end:
-            raise RuntimeError(
-                f"A run folder must have one writer. Received: {self._directory}, to which another process "
-                "has written too. Give each process a log_dir of its own."
-            )
+        with self._claimed_log() as log:
+            if log.seek(0, os.SEEK_END) != self._end:
+                raise RuntimeError(self._other_writer())
+            line = self._put_epoch(record)
+            log.write(line)
+            log.flush()
+            self._end += len(line)
+
+    def _put_epoch(self, record: EpochRecord) -> bytes:
+        """Puts an epoch's files into place; returns the line that commits them."""
         heatmaps, overlays = self._directory / "heatmaps", self._directory / "overlays"
         names = (f"{record.step:06d}" if n == 1 else f"{record.step:06d}-{n}" for n in count(1))
         name = next(n for n in names if not ((heatmaps / f"{n}.npz").exists() or (overlays / n).exists()))
         buffer = io.BytesIO()
         np.savez(buffer, **_arrays(record))  # type: ignore[arg-type]  # numpy takes **kwargs for allow_pickle
         _put_file(heatmaps / f"{name}.npz", buffer.getvalue())
-        files = [f"{self._files[key]}.{record.image_format}" for key in keys]
+        files = [f"{self._files[key]}.{record.image_format}" for key in self._keys]
         _put_folder(overlays / name, dict(zip(files, record.encoded, strict=True)))
         line = {
             "epoch": record.epoch,
@@ -221,10 +261,7 @@ class RunWriter:
             "values": list(record.values),
             "overlays": [f"overlays/{name}/{file}" for file in files],
         }
-        data = json.dumps(_plain(line), allow_nan=False).encode("utf-8") + b"\n"
-        with open(self._log, "ab") as log:
-            log.write(data)
-        self._end += len(data)
+        return json.dumps(_plain(line), allow_nan=False).encode("utf-8") + b"\n"
 
 
 def _heatmaps(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:

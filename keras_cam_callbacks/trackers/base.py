@@ -16,9 +16,14 @@ class Tracker(ABC):
 
     Attributes:
         uses_directory: Whether it writes into the run's folder, which is then made before it starts.
+        timeout: Seconds that training waits for each of the three calls; a tracker that takes longer is switched off
+            until the next fit. For that, all its calls are made in one thread of its own. None: they are made in the
+            thread of the training, and waited for without end. Libraries that keep an active run or a default writer
+            for each thread need that: MLflow's fluent API, `tf.summary`.
     """
 
     uses_directory: bool = True
+    timeout: float | None = 60.0
 
     @abstractmethod
     def start(self, config: RunConfig) -> None:

@@ -24,6 +24,7 @@ class MemoryTracker(Tracker):
     """
 
     uses_directory = False
+    timeout = None
 
     def __init__(self) -> None:
         self.config: RunConfig | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import platform
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from ..records import EpochRecord, Floats, Region, RunConfig
 from ..store import choose_directory, read_run
 from . import resolve
 from .base import Tracker
+from .waiting import CallThread
 
 # What a fit must share with the one before to belong to the same run, besides the model, the folder of all runs and
 # the pictures; all else an instance keeps.
@@ -41,9 +43,11 @@ class TrackedRun:
         self._attempt = attempt
         self._named: dict[str, Tracker] = {}
         self._live: list[Tracker] = []
+        self._threads: dict[int, CallThread] = {}
         self._model: weakref.ref[Any] | None = None
         self._log_dir: Path | None = None
         self._has_folder = False
+        self._resumed = ""
         self._offset = 0
         self._last_step = -1
         self.trackers: tuple[Tracker, ...] = ()
@@ -63,11 +67,12 @@ class TrackedRun:
 
     @property
     def description(self) -> str:
-        """The trackers and the folder, in words."""
+        """The trackers and the folder, in words; and what of its record goes on."""
         inside, outside = (
             ", ".join(tracker_name(t) for t in self.trackers if _uses_directory(t) is uses) for uses in (True, False)
         )
-        return "; ".join([f"{inside} in {self.directory}"] * bool(inside) + [outside] * bool(outside)) or "no tracker"
+        inside += f" in {self.directory}{self._resumed}" if inside else ""
+        return "; ".join(filter(None, (inside, outside))) or "no tracker"
 
     def prepare(self, tracker: Any) -> None:
         """Finds the trackers of the next fit.
@@ -76,10 +81,13 @@ class TrackedRun:
             tracker: What the user gave as `tracker`; "auto" may stand for others than in the last fit.
 
         Raises:
-            ValueError: If a tracker's name is unknown.
+            ValueError: If a tracker's name is unknown, or its `timeout` is impossible.
             TypeError: If an object is no tracker.
         """
         self.trackers = tuple(resolve(tracker, self._named))
+        for each in self.trackers:
+            _check_timeout(each)
+        self._threads = {id(t): self._threads[id(t)] for t in self.trackers if id(t) in self._threads}
 
     def start(self, config: RunConfig, model: Any, epoch: int) -> None:
         """Finds the run's folder and its next step, and starts the trackers.
@@ -94,6 +102,7 @@ class TrackedRun:
         Raises:
             ValueError: If the folder can't be written to, or a tracker can't work as configured. Another start goes
                 on in the folder that was made for this one.
+            TimeoutError: If a tracker's `start` has not returned in time.
         """
         goes_on = self._is_run_of(config, model)
         uses_folder = any(map(_uses_directory, self.trackers))
@@ -102,6 +111,7 @@ class TrackedRun:
             directory = self.config.directory
         elif uses_folder:
             directory, last_step = choose_directory(config.directory, config, 0 if goes_on else epoch)
+        self._resumed = ""
         if goes_on:
             self._offset = max(self._offset, self._last_step + 1 - epoch)
         else:
@@ -111,10 +121,16 @@ class TrackedRun:
             self._resume(directory, last_step)
         self._has_folder |= uses_folder
         self.config = dataclasses.replace(config, directory=directory)
-        self._live = []
+        self._live, started = [], []
         for tracker in self.trackers:
-            tracker.start(self.config)
-        self._live = list(self.trackers)
+            start = partial(self._call, tracker, "start", self.config)
+            thread = self._threads.get(id(tracker))
+            if thread is not None and thread.is_busy():
+                self._attempt(tracker_name(tracker), lambda: None, start)
+            else:
+                start()
+                started.append(tracker)
+        self._live = started
 
     def _is_run_of(self, config: RunConfig, model: Any) -> bool:
         """Tells whether a fit goes on with the run of the last one."""
@@ -131,6 +147,10 @@ class TrackedRun:
         epochs = read_run(directory).epochs
         last = next(e for e in epochs if e.step == last_step)
         self._offset = last.step - last.epoch
+        again = [str(e.epoch) for e in epochs if e.step > last_step]
+        self._resumed = f", which goes on after epoch {last.epoch}" + (
+            f" (it holds epoch {', '.join(again)} too: of what is logged twice the later counts)" if again else ""
+        )
         with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
             self.last_heatmaps = {name: last.heatmaps(name) for name in last.views or ("",)}
         with suppress(ValueError, OSError):
@@ -144,13 +164,35 @@ class TrackedRun:
     def log(self, record: EpochRecord) -> None:
         """Sends a record to all trackers; one that fails is left out from then on."""
         for tracker in list(self._live):
-            self._attempt(tracker_name(tracker), partial(self._live.remove, tracker), partial(tracker.log, record))
+            self._attempt_last(tracker, "log", record)
 
     def finish(self) -> None:
         """Ends a fit for all trackers."""
         for tracker in list(self._live):
-            self._attempt(tracker_name(tracker), partial(self._live.remove, tracker), tracker.finish)
+            self._attempt_last(tracker, "finish")
         self._live = []
+
+    def _attempt_last(self, tracker: Tracker, method: str, *args: Any) -> None:
+        """Calls a tracker; where that fails, it is for the last time in this fit."""
+        switch_off = partial(self._live.remove, tracker)
+        self._attempt(tracker_name(tracker), switch_off, partial(self._call, tracker, method, *args))
+
+    def _call(self, tracker: Tracker, method: str, *args: Any) -> None:
+        """Calls a tracker, in the thread of its own where it is waited for only so long."""
+        action, timeout = partial(getattr(tracker, method), *args), _timeout(tracker)
+        if timeout is None:
+            action()
+            return
+        name = tracker_name(tracker)
+        if (thread := self._threads.get(id(tracker))) is None:
+            thread = self._threads[id(tracker)] = CallThread(name)
+        hung = thread.is_busy()
+        if not thread.call(action, timeout):
+            raise TimeoutError(
+                f"{name}.{method} must return within {timeout:g} s. Received: "
+                + ("no call, as one before still hangs." if hung else "no answer.")
+                + " Its `timeout` may be more seconds, or None to wait without end."
+            )
 
 
 def tracker_name(tracker: Tracker) -> str:
@@ -179,6 +221,21 @@ def _same_region(one: Region | None, other: Region | None) -> bool:
     masks = (one.mask, other.mask) if one.mask is not None and other.mask is not None else None
     same_mask = one.mask is other.mask if masks is None else np.array_equal(*masks)
     return same_mask and np.array_equal(one.boxes, other.boxes)
+
+
+def _timeout(tracker: Tracker) -> float | None:
+    timeout: float | None = getattr(tracker, "timeout", Tracker.timeout)
+    return timeout
+
+
+def _check_timeout(tracker: Tracker) -> None:
+    timeout = _timeout(tracker)
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 < timeout <= threading.TIMEOUT_MAX):
+        raise ValueError(
+            "A tracker's `timeout` must be a positive number of seconds, or None to wait without end. "
+            f"Received: {timeout!r} of {tracker_name(tracker)}. timeout=60 works."
+        )
 
 
 def _uses_directory(tracker: Tracker) -> bool:

@@ -12,6 +12,8 @@ from keras_cam_callbacks.records import EpochRecord, RunConfig
 from .base import Tracker
 from .tensorboard_layout import TAG, layout
 
+_EVENTS = "events.out.tfevents.*"
+
 
 class TensorBoardTracker(Tracker):
     """Writes TensorBoard events: images `<prefix>/<sample key>`, scalars `<prefix>/<name>`, `<prefix>/epoch`.
@@ -31,12 +33,15 @@ class TensorBoardTracker(Tracker):
         uses_directory: Whether no `log_dir` was given.
     """
 
+    timeout = None
+
     def __init__(self, log_dir: str | Path | None = None):
         self.uses_directory = log_dir is None
         self._log_dir = log_dir
         self._directory: Path | None = None
         self._prefix = ""
         self._writer: Any = None
+        self._file = Path()
         self._laid_out: set[str] = set()
 
     def start(self, config: RunConfig) -> None:
@@ -55,13 +60,16 @@ class TensorBoardTracker(Tracker):
         if config.prefix != self._prefix:
             self._prefix, self._laid_out = config.prefix, set()
         directory = config.directory if self._log_dir is None else Path(self._log_dir)
-        if self._writer is not None and directory == self._directory:
+        if self._writer is not None and directory == self._directory and self._file.exists():
             return
         if self._writer is not None:
             self._writer.close()
         directory.mkdir(parents=True, exist_ok=True)
-        self._writer, self._directory = tf.summary.create_file_writer(str(directory)), directory
-        self._laid_out = set()
+        before = set(directory.glob(_EVENTS))
+        writer = tf.summary.create_file_writer(str(directory))
+        writer.flush()  # Makes the file.
+        self._file = next(path for path in directory.glob(_EVENTS) if path not in before)
+        self._writer, self._directory, self._laid_out = writer, directory, set()
 
     def log(self, record: EpochRecord) -> None:
         """Writes one epoch and flushes it.
@@ -71,9 +79,21 @@ class TensorBoardTracker(Tracker):
 
         Raises:
             RuntimeError: If there was no `start`.
+            OSError: If the events file was removed, into which TensorFlow would write on in silence.
+            tensorflow.errors.OpError: If the disk is full.
         """
         if self._writer is None:
             raise RuntimeError("TensorBoardTracker.start must be called before log. Received: no run.")
+        if not self._file.exists():
+            raise FileNotFoundError(f"TensorBoard's events file must stay where it is. Received: no {self._file}.")
+        try:
+            self._write(record)
+        except Exception:
+            # A full disk leaves half an event, which hides all that follow it in its file: the next fit has a new one.
+            self._writer = None
+            raise
+
+    def _write(self, record: EpochRecord) -> None:
         import tensorflow as tf
         from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE
         from tensorboard.plugins.image.metadata import create_summary_metadata

@@ -72,7 +72,8 @@ class WandbTracker(Tracker):
             config: What stays the same over the run.
 
         Raises:
-            ValueError: If no run was given and none is active, or if the run was finished.
+            ValueError: If no run was given and none is active, or if the run was finished; or if the prefix has a
+                star, which W&B takes for a pattern.
         """
         import wandb
 
@@ -85,6 +86,11 @@ class WandbTracker(Tracker):
         if run.disabled:
             self._run, self._record = run, None
             return
+        if "*" in config.prefix:
+            raise ValueError(
+                f"A prefix must have no * for W&B. Received: {config.prefix!r}. "
+                f"prefix={config.prefix.replace('*', '') or 'cam'!r} works."
+            )
         run_config: Any = run.config
         setting = {"layer": config.layer_name, "method": config.method, "target": config.target}
         goes_on = run is self._run and config.prefix == self._prefix

@@ -42,17 +42,16 @@ class RecordFiles:
             wandb.errors.UsageError: If the run was finished.
             OSError: If the disk is full.
         """
-        log = self._source / LOG
-        if _size(log) <= self._read:
+        if _size(self._source / LOG) <= self._read:
             return
+        is_new = self._target is None
         if self._target is None:
             self._target = self._chosen_target()
             self._read = 0
             self._put(MANIFEST)
             for folder in ("images", "regions"):
                 self._put(*(f"{folder}/{path.name}" for path in sorted((self._source / folder).glob("*"))))
-            self._put(LOG, policy="live")
-        with open(log, "rb") as lines:
+        with open(self._source / LOG, "rb") as lines:
             lines.seek(self._read)
             data = lines.read()
         whole = data[: data.rfind(b"\n") + 1]
@@ -64,20 +63,28 @@ class RecordFiles:
                 continue
             self._put(entry["heatmaps"])
             self._put(*entry["overlays"])
-        _link(log, self._target / LOG)
+        # No link: what is logged once W&B has failed has no files there.
+        with open(self._target / LOG, "ab") as copy:
+            copy.write(whole)
+        if is_new:
+            self._tell(LOG, policy="live")
 
     def _chosen_target(self) -> Path:
         folder, name = Path(self._run.dir), self._source.name
         names = (name if number == 1 else f"{name}-{number}" for number in count(1))
         return next(folder / free for free in names if not (folder / free).exists())
 
-    def _put(self, *names: str, policy: Any = "now") -> None:
+    def _put(self, *names: str) -> None:
         """Puts files of one folder of the record there, and tells W&B of them at once."""
         assert self._target is not None
-        if not names:
-            return
         for name in names:
             _link(self._source / name, self._target / name)
+        if names:
+            self._tell(*names)
+
+    def _tell(self, *names: str, policy: Any = "now") -> None:
+        """Tells W&B of files of one folder that are there."""
+        assert self._target is not None
         folder = self._target / Path(names[0]).parent
         pattern = os.path.join(glob.escape(str(folder)), "*" if len(names) > 1 else glob.escape(Path(names[0]).name))
         self._run.save(pattern, base_path=self._run.dir, policy=policy)
