@@ -102,8 +102,10 @@ def test_early_stopping_and_checkpoint_on_drift(tmp_path):
     history = fit(turning, stopping, saving, epochs=7)
     np.testing.assert_allclose(history["turning_drift"][1:], 1 - np.cos([0.5, 0.3, 0.1, 0.4, 0.2]), atol=1e-6)
     assert stopping.best_epoch == 3
-    # The file names count from 1.
-    assert sorted(path.name[0] for path in tmp_path.glob("*.h5")) == ["1", "2", "3", "4"]
+    # The file names count from 1. To Keras 3.5 infinity is never a best value, to later ones the first value always is.
+    *first, second, third, fourth = sorted(path.name[0] for path in tmp_path.glob("*.h5"))
+    assert (second, third, fourth) == ("2", "3", "4")
+    assert first in ([], ["1"])
 
 
 def test_early_stopping_on_confidence():
@@ -363,6 +365,7 @@ def test_training_is_left_as_it_is(tmp_path):
     script = f"""
 import keras, numpy as np, tensorflow as tf
 from fits import X, Y
+from seeds import set_seeds
 from keras_cam_callbacks import GradCAMLogger
 tf.config.experimental.enable_op_determinism()
 layers = keras.layers
@@ -372,7 +375,7 @@ def random_batches():
         yield X[np.random.permutation(12)] + np.random.normal(size=X.shape).astype("float32") / 20, Y
 
 def train(ours):
-    keras.utils.set_random_seed(5)
+    set_seeds(5)
     model = keras.Sequential([
         keras.Input(X.shape[1:]), layers.RandomFlip(), layers.GaussianNoise(0.1), layers.Conv2D(4, 3),
         layers.BatchNormalization(), layers.ReLU(), layers.SpatialDropout2D(0.3), layers.Conv2D(4, 3, name="last"),

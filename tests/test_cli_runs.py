@@ -17,21 +17,16 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from click.testing import CliRunner
+from command import run
 from sample_records import make_config, make_record
 from test_cli_images import declared_png
 
 from keras_cam_callbacks import compare, read_run
-from keras_cam_callbacks.cli import main
 from keras_cam_callbacks.cli.console import markup, plain
 from keras_cam_callbacks.store import RunWriter, read_image
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "[red]cat[/red]\x1b[31m\x07\u202egpj.exe\nnext"
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 def one_error(result, code=1):
