@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tensorboard test lint format bench clean
+.PHONY: help demo tensorboard test test-lowest test-matrix lint format bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -17,8 +17,28 @@ tensorboard: $(VENV)/.demo  ## show every epoch of the demo at http://localhost:
 	$(BIN)/tensorboard --logdir demo --samples_per_plugin images=1000 $(ARGS)
 
 # TensorFlow seldom keeps all cores busy in small tests, so as many run at once; ARGS=-n0 runs them in one process.
+PYTEST := -m pytest -n logical --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/.dev  ## run all tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
+
+# Each run makes its environment anew. $(call test_in,Python,name of the environment,options of the installation)
+# says and passes over a Python that is neither there nor to be fetched.
+define test_in
+	@if $(UV) python find $(1) >/dev/null 2>&1 || $(UV) python install $(1); then \
+	  set -ex; $(UV) venv --quiet --clear --seed --python $(1) $(VENV)-$(2); \
+	  $(UV) pip install --quiet --python $(VENV)-$(2) $(3) --editable '.[dev]'; \
+	  $(VENV)-$(2)/bin/python $(PYTEST) $(ARGS); \
+	else echo 'Python $(1) is not to be had: passed over.'; fi
+endef
+
+test-lowest: $(VENV)/.uv $(VENV)/.browser  ## run all tests with the lowest versions that setup.cfg allows
+	$(call test_in,$(OLDEST),lowest,--resolution lowest-direct)
+
+test-3.%: $(VENV)/.uv $(VENV)/.browser
+	$(call test_in,3.$*,3.$*)
+
+test-matrix: test-lowest test-3.10 test-3.11 test-3.12 test-3.13  ## the same, and with the newest on each Python from 3.10 to 3.13
 
 lint: $(VENV)/.dev  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -34,7 +54,7 @@ bench: $(VENV)/.dev  ## measure what an epoch end costs, as ratios to a bare for
 	$(BIN)/python benchmarks/epoch_end.py $(ARGS)
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # A bare Debian or Ubuntu lacks what its Python needs for virtual environments, and libraries that OpenCV loads.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -45,6 +65,15 @@ $(VENV)/.system:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import ctypes as c; c.CDLL("libGL.so.1"); c.CDLL("libgthread-2.0.so.0")' 2>/dev/null \
 	  || ! command -v apt-get >/dev/null || { $(APT) libgl1 libglib2.0-0; }
+	@touch $@
+
+# uv finds interpreters, and can install the lowest versions; pyenv shows it all of its own that are named here.
+UV      = PYENV_VERSION=$(shell pyenv versions --bare 2>/dev/null | grep ^3 | paste -sd: -) $(BIN)/uv
+# The first that is there; TensorFlow 2.18 does not run on later ones.
+OLDEST  = $(or $(firstword $(foreach v,3.10 3.11 3.12,$(shell $(UV) python find $(v) >/dev/null 2>&1 && echo $(v)))),3.12)
+
+$(VENV)/.uv: $(VENV)/.system
+	$(BIN)/pip install --quiet 'uv>=0.8'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.system setup.cfg pyproject.toml

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from . import engine
 from .activations import make_tap, single_call
 from .capture import as_float, fixed_batch, found_layer, image_layout, layer_calls
+from .layers import input_tensors
 from .methods.saliency import check_whole
 from .records import Floats, Ints
 
@@ -120,7 +121,7 @@ class Ascent:
         self._model, self._engine = model, engine.load()
         self._fixed = fixed_batch(model)
         self._chunk = self._fixed or batch_size
-        inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+        inputs = input_tensors(model)
         self._dtype = str(inputs[0].dtype) if inputs else str(keras.config.floatx())
         self._flat = len(shape) == 2
         example = np.zeros((self._fixed or 1, *shape), np.float32)
@@ -283,7 +284,7 @@ def image_shape(model: Any, size: Any = None) -> tuple[int, ...]:
     Raises:
         ValueError: If the model has several inputs, takes no images, or takes others than `size`.
     """
-    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    inputs = input_tensors(model)
     config = model.get_build_config() or {} if not inputs else {}
     received: list[Any] = [tuple(tensor.shape) for tensor in inputs] or [config.get("input_shape")]
     only = received[0] or ()

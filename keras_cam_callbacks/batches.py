@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .display import display_images, is_channels_first, is_displayable
+from .layers import input_tensors
 from .records import Image, Ints, ValidationBatch
 from .regions import aligned_rows, resolve_regions, whom
 
@@ -207,7 +208,7 @@ def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
     if _is_array(data) or isinstance(data, dict):
         return _to_numpy(data), None
     if isinstance(data, list) and data and all(_is_array(part) for part in data):
-        if len(data) == len(getattr(model, "inputs", None) or [0]) > 1:
+        if len(data) == len(input_tensors(model)) > 1:
             return _to_numpy(data), None
         if all(np.ndim(part) == 3 for part in data):
             return np.stack([np.asarray(part) for part in data]), None
@@ -253,7 +254,7 @@ def _stream(data: Any, sample_shape: tuple[int | None, ...]) -> Iterator[tuple[A
 
 def _sample_shape(model: Any) -> tuple[int | None, ...]:
     """Returns the shape of one sample of the model's largest input, with None for what is free."""
-    shapes = [tuple(tensor.shape[1:]) for tensor in keras.tree.flatten(getattr(model, "inputs", None) or [])]
+    shapes = [tuple(tensor.shape[1:]) for tensor in input_tensors(model)]
     return max(shapes, key=len, default=(None, None, None))
 
 
@@ -327,7 +328,7 @@ def _check_inputs(inputs: Any, model: Any) -> None:
                     f"Received: NaN or infinite pixels in samples {bad[:10].tolist()} of {len(array)}."
                 )
     images = largest_input(inputs)
-    expected = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    expected = input_tensors(model)
     if not expected and images.ndim != 4:
         raise ValueError(
             f"Images must have the shape (samples, height, width, channels). Received: shape {images.shape}."

@@ -169,7 +169,7 @@ def _font() -> Any:
 
 def _strokes(font: int) -> tuple[int, float, int]:
     """OpenCV 4's font, scale and thickness for letters about as large as the TrueType font's."""
-    return cv2.FONT_HERSHEY_SIMPLEX, font / 30, max(1, font // 16)
+    return cv2.FONT_HERSHEY_SIMPLEX, font / 32, max(1, font // 16)
 
 
 def _step(font: int) -> int:

@@ -20,6 +20,7 @@ from .layers import (
     choose_layer,
     data_format,
     find_layer,
+    input_tensors,
     is_feature_map,
     listing,
 )
@@ -416,5 +417,5 @@ def found_layer(model: Any, layer_name: Any, inputs: Any) -> tuple[str, Any]:
 
 def fixed_batch(model: Any) -> int | None:
     """Returns the number of samples that the model takes, where it takes no other."""
-    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    inputs = input_tensors(model)
     return inputs[0].shape[0] if inputs else None

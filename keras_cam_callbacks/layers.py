@@ -77,6 +77,14 @@ def sublayers(layer: Any) -> list[Any]:
     return []
 
 
+def input_tensors(model: Any) -> list[Any]:
+    """Returns the model's symbolic inputs; none where it does not know them, such as one that was never built."""
+    try:
+        return list(keras.tree.flatten(getattr(model, "inputs", None) or []))
+    except ValueError:  # Keras 3.5 raises it for a Sequential model that is not built, later ones AttributeError.
+        return []
+
+
 def walk(model: Any) -> Iterator[tuple[str, Any]]:
     """Yields (path, layer) for every layer inside the model at any depth, each layer once."""
     seen = {id(model)}

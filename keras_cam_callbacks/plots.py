@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from .batches import make_batch
@@ -16,6 +15,7 @@ from .capture import needs_layer
 from .columns import GAP, displayed
 from .explainer import Explainer
 from .explanation import Explanation, Explanations, rows, texts
+from .layers import input_tensors
 from .methods import METHODS
 from .metrics import degenerate
 from .overlay import Overlay, colorize
@@ -153,7 +153,7 @@ def _load_figure() -> type[Figure]:
 
 def _one_image(model: Any, image: Any) -> Any:
     """Returns the one image as a batch of one."""
-    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    inputs = input_tensors(model)
     rank = len(inputs[0].shape) if len(inputs) == 1 else 4
     shape = getattr(image, "shape", None)
     if len(inputs) < 2 and shape is not None:

@@ -311,5 +311,5 @@ def confidences(outputs: Floats | None, scores: Floats, targets: Ints | None, ac
         return np.where(targets == 1, outputs[:, 0], 1 - outputs[:, 0]).astype(np.float32)
     if not activated:
         exponents = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        outputs = exponents / exponents.sum(axis=1, keepdims=True)
+        outputs = np.asarray(exponents / exponents.sum(axis=1, keepdims=True), outputs.dtype)
     return np.take_along_axis(outputs, targets[:, None], axis=1)[:, 0].astype(np.float32)

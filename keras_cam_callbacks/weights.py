@@ -100,7 +100,7 @@ def fresh_values(layer: Any, variable: Any, rng: np.random.Generator) -> npt.NDA
     return (
         rng.permutation(present)
         if vector and present.ndim
-        else rng.normal(present.mean(), present.std(), present.shape)
+        else np.asarray(rng.normal(present.mean(), present.std(), present.shape))
     )
 
 

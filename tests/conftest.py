@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.version import Version
+
+# What older versions warn of, which is no fault of the package: before which version, and the filter.
+OLD_WARNINGS = {
+    # Matplotlib uses names that pyparsing has given up.
+    "matplotlib": ("3.11", r"ignore:'\w+' deprecated - use '\w+':DeprecationWarning:matplotlib"),
+    # W&B leaves the connection to its own process open.
+    "wandb": ("0.24", "ignore:unclosed <socket.socket:ResourceWarning"),
+}
 
 SEED = int(os.environ.get("TEST_SEED", "0"))
+
+
+def pytest_configure(config):
+    for package, (mended, ignored) in OLD_WARNINGS.items():
+        if Version(version(package)) < Version(mended):
+            config.addinivalue_line("filterwarnings", ignored)
 
 
 def _seed():
     """Seeds whatever is random without a generator of its own, such as the first weights of a model."""
     if "keras" in sys.modules:
-        sys.modules["keras"].utils.set_random_seed(SEED)
+        from seeds import set_seeds
+
+        set_seeds(SEED)
 
 
 @pytest.hookimpl(wrapper=True)

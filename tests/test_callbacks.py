@@ -98,8 +98,10 @@ def test_early_stopping_and_checkpoint_on_drift(tmp_path):
     history = fit(turning, stopping, saving, epochs=7)
     np.testing.assert_allclose(history["turning_drift"][1:], 1 - np.cos([0.5, 0.3, 0.1, 0.4, 0.2]), atol=1e-6)
     assert stopping.best_epoch == 3
-    # The file names count from 1.
-    assert sorted(path.name[0] for path in tmp_path.glob("*.h5")) == ["1", "2", "3", "4"]
+    # The file names count from 1. To Keras 3.5 infinity is never a best value, to later ones the first value always is.
+    *first, second, third, fourth = sorted(path.name[0] for path in tmp_path.glob("*.h5"))
+    assert (second, third, fourth) == ("2", "3", "4")
+    assert first in ([], ["1"])
 
 
 def test_early_stopping_on_confidence():

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import configparser
-import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from command import ROOT, processor_seconds, run_python
 
 import keras_cam_callbacks
 from keras_cam_callbacks import cli
 from keras_cam_callbacks.cli import main
 
-ROOT = Path(__file__).parents[1]
-
-
-def run_python(code, **environment):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["explain", "--help"], ["compare", "--help"]])
-def test_starts_in_less_than_a_third_of_a_second_without_a_framework(arguments):
+def test_starts_quickly_without_a_framework(arguments):
+    """It may take three times as long as Click alone: 0.1 s on an idle machine."""
     code = f"""
 import sys
 from keras_cam_callbacks.cli import main
@@ -36,14 +29,10 @@ try:
 finally:
     print("loaded:", {{"cv2", "keras", "numpy", "rich", "tensorflow", "wandb"}} & set(sys.modules))
 """
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        done = run_python(code)
-        seconds.append(time.perf_counter() - start)
+    done = run_python(code)
     assert "loaded: set()" in done.stdout
     assert arguments[0] != "--help" or "demo" in done.stdout
-    assert min(seconds) < 0.3
+    assert processor_seconds(code) < 3 * processor_seconds("import click")
 
 
 def test_version():

@@ -18,21 +18,16 @@ import models
 import numpy as np
 import PIL.Image
 import pytest
-from click.testing import CliRunner
+from command import run
 from test_cli_images import declared_png
 
 from keras_cam_callbacks import explain, read_run
-from keras_cam_callbacks.cli import main
 from keras_cam_callbacks.cli.loading import SCALES, likely_scale, model_input, scaled
 from keras_cam_callbacks.display import display_images
 from keras_cam_callbacks.layers import find_layer
 from keras_cam_callbacks.store import read_image
 
 ROOT = Path(__file__).parents[1]
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 def save(model, file):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from models import CLASSES, SHAPE
+from seeds import set_seeds
 
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker, Tracker, explain
 
@@ -107,7 +108,7 @@ BUILDS = ["built", "built by the callback", "global seed, built by the callback"
 
 
 def train(build, callbacks):
-    keras.utils.set_random_seed(11)
+    set_seeds(11)
     model = build()
     x, y = models.images(8), models.labels(8)
     history = model.fit(x, y, epochs=3, batch_size=4, shuffle=True, verbose=0, callbacks=callbacks)

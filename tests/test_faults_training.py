@@ -105,6 +105,7 @@ def test_training_is_left_as_it_is(tmp_path):
 import json, sys
 import keras, numpy as np, tensorflow as tf
 from fits import X, Y
+from seeds import set_seeds
 from keras_cam_callbacks import HeatmapLogger, SmoothGrad
 tf.config.experimental.enable_op_determinism()
 layers = keras.layers
@@ -114,7 +115,7 @@ def random_batches():
         yield X[np.random.permutation(12)] + np.random.normal(size=X.shape).astype("float32") / 20, Y
 
 def train(ours):
-    keras.utils.set_random_seed(5)
+    set_seeds(5)
     model = keras.Sequential([
         keras.Input(X.shape[1:]), layers.RandomFlip(), layers.GaussianNoise(0.1), layers.Conv2D(4, 3),
         layers.BatchNormalization(), layers.ReLU(), layers.SpatialDropout2D(0.3), layers.Conv2D(4, 3, name="last"),

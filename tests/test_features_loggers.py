@@ -2,6 +2,7 @@
 
 import copy
 import io
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -125,7 +126,7 @@ def test_disk_tensorboard_and_wandb_read_back(tmp_path, image_format):
     )
     learnt = FilterLogger("conv2", [4, 0], steps=2, tracker=trackers[:3], log_dir=tmp_path, **wide)
     fit(shown, learnt, GradCAMLogger(X, tracker="wandb"), model=model, epochs=2)
-    log_dir = run.settings.sync_dir
+    log_dir = Path(run.dir).parent
     wandb.finish()
     wandb.teardown()
     keys = [f"sample_0{i}/middle/{layer}" for i in range(2) for layer in ("conv1", "inner/pool")]

@@ -146,8 +146,8 @@ def test_epochs_of_several_fits_are_told_apart_and_sizes_may_change(tmp_path):
     above = frames[0].shape[0] - 90
     first, _, third = (text_rows(frame, above) for frame in frames)
     # "(step 2)" stands behind "epoch 0".
-    assert third[:, 60:76].any()
-    assert not first[:, 60:76].any()
+    assert third[:, 63:76].any()
+    assert not first[:, 63:76].any()
     assert (frames[0][above + 72 :] > 245).all()  # White below the lower picture.
 
 

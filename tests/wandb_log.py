@@ -69,10 +69,10 @@ class WandbLog:
         return [(self.files / name).read_bytes() for name in entry["filenames"]]
 
 
-def read_log(sync_dir: str | Path) -> WandbLog:
-    """Reads the log in a run's `sync_dir`; call `wandb.teardown()` before, so that it is whole."""
-    (path,) = Path(sync_dir).glob("run-*.wandb")
-    log = WandbLog(Path(sync_dir) / "files")
+def read_log(directory: str | Path) -> WandbLog:
+    """Reads the log in a run's folder, above `run.dir`; call `wandb.teardown()` before, so that it is whole."""
+    (path,) = Path(directory).glob("run-*.wandb")
+    log = WandbLog(Path(directory) / "files")
     for payload in _payloads(path.read_bytes()):
         record = Record()
         record.ParseFromString(payload)
@@ -84,7 +84,8 @@ def read_log(sync_dir: str | Path) -> WandbLog:
         elif kind == "run":
             _set(log.config, record.run.config.update)
         elif kind == "metric":
-            log.metrics.append((record.metric.glob_name or record.metric.name, record.metric.step_metric))
+            if not record.metric.expanded_from_glob:  # Older versions of W&B write these too.
+                log.metrics.append((record.metric.glob_name or record.metric.name, record.metric.step_metric))
         elif kind == "summary":
             _set(log.summary, record.summary.update)
         elif kind == "files":
@@ -111,4 +112,4 @@ def finished_log(run):
     """Finishes a run and reads its log, which is whole only once W&B's process has ended."""
     run.finish()
     wandb.teardown()
-    return read_log(run.sync_dir)
+    return read_log(Path(run.dir).parent)

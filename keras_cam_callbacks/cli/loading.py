@@ -246,7 +246,9 @@ def model_input(model: Any) -> Input:
     """
     import keras
 
-    tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    from ..layers import input_tensors
+
+    tensors = input_tensors(model)
     if not tensors:
         raise ValueError(
             f"A model must know its input. Received: model {model.name!r}, which does not; it was saved before it ran, "

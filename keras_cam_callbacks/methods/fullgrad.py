@@ -79,7 +79,7 @@ class FullGrad:
         for row, (heatmap, total) in enumerate(map(self._one, images, found)):
             heatmaps[row], sums[row] = heatmap, total
         # Against the largest score: one that happens to be near zero has no share to speak of.
-        gaps = np.abs(sums - scores) / (np.abs(scores).max() or np.float32(1))
+        gaps = (np.abs(sums - scores) / (np.abs(scores).max() or 1)).astype(np.float32)
         logger.info("FullGrad: largest completeness gap %.2g of the largest score.", gaps.max())
         return heatmaps, {"completeness_gap": gaps}
 
