@@ -25,9 +25,20 @@ def loaded(name):
     return module
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def _beside_each_other(monkeypatch):
+    """The scripts import each other, as they can where they are run."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+@pytest.fixture
 def benchmark():
     return loaded("epoch_end")
+
+
+@pytest.fixture
+def measuring():
+    return loaded("measuring")
 
 
 def tiny():
@@ -75,26 +86,26 @@ def test_all_rows_are_there(benchmark, tmp_path, monkeypatch, capsys):
     }
 
 
-def test_cases_run_in_turn_and_the_slow_one_less_often(benchmark):
+def test_cases_run_in_turn_and_a_slow_one_less_often(measuring):
     ran = []
-    names = (benchmark.BARE, "a", "b", benchmark.NAIVE)
-    times = benchmark.in_turn({name: lambda name=name: ran.append(name) for name in names}, 5)
+    names = (measuring.BARE, "a", "b", "slow")
+    times = measuring.in_turn({name: lambda name=name: ran.append(name) for name in names}, 5, {"slow": 3})
     assert {name: len(runs) for name, runs in times.items()} == dict(zip(names, (15, 5, 5, 3), strict=True))
     assert len(ran) == 3 + 2 + 15 + 5 + 5 + 3
     first, last = ran[:5], ran[-5:]
     for order in (first, last):
         assert [name for name in order if name in "ab"] in (["a", "b"], ["b", "a"])
-        assert order[0] == order[-1] == benchmark.BARE
+        assert order[0] == order[-1] == measuring.BARE
 
 
-def test_a_ratio_is_taken_within_a_round(benchmark):
+def test_a_ratio_is_taken_within_a_round(measuring):
     bare = [(1, 4), (1, 5), (4, 6), (10, 20), (20, 30), (30, 10)]  # means (2, 5) and (20, 20)
-    times = {benchmark.BARE: bare, "case": [(3, 10), (10, 60)], benchmark.NAIVE: [(20, 5)]}
-    np.testing.assert_allclose(benchmark.ratios(times, "case"), [(1.5, 2), (0.5, 3)])
-    np.testing.assert_allclose(benchmark.ratios(times, benchmark.NAIVE), [(10, 1)])
-    assert benchmark.cell(times, "case") == "1.00 / 2.50"
+    times = {measuring.BARE: bare, "case": [(3, 10), (10, 60)], "slow": [(20, 5)]}
+    np.testing.assert_allclose(measuring.ratios(times, "case"), [(1.5, 2), (0.5, 3)])
+    np.testing.assert_allclose(measuring.ratios(times, "slow"), [(10, 1)])
+    assert measuring.cell(times, "case") == "1.00 / 2.50"
     # Walls over their means: 0.5, 0.5, 2, 0.5, 1, 1.5; CPU: 0.8, 1, 1.2, 1, 1.5, 0.5.
-    assert benchmark.spread(times) == "0.50–1.38 / 0.85–1.15"
+    assert measuring.spread(times) == "0.50–1.38 / 0.85–1.15"
 
 
 def test_bare_pass_and_naive_loop_compute_what_they_are_compared_for(benchmark):
@@ -113,7 +124,6 @@ def test_wrong_rounds(benchmark, capsys):
 
 
 def test_methods_are_counted_and_compared_with_what_they_need(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     methods = loaded("methods")
     names = ("gradcam", "smoothgrad", "integrated_gradients", "scorecam", "ablationcam", "occlusion", "rise")
     monkeypatch.setattr(methods, "METHODS", {name: METHODS[name] for name in names})
@@ -137,8 +147,7 @@ def test_methods_are_counted_and_compared_with_what_they_need(tmp_path, monkeypa
             assert all(float(number) > 0 for cell in row[1:] for number in cell.split(" / "))
 
 
-def test_the_needed_passes_by_hand(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def test_the_needed_passes_by_hand():
     methods = loaded("methods")
     times = {methods.BARE: [(1, 2)] * 3, methods.GRADIENT: [(3, 8)], "case": [(14, 60)]}
     # 1 + 3 forward passes and 2 gradients are 4 + 2 * 3 and 4 + 2 * 4 bare passes.
