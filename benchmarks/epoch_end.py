@@ -15,24 +15,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is loade
 
 import argparse
 import dataclasses
-import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from itertools import count
 from pathlib import Path
-from random import Random
 from statistics import median
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 import wandb
-from skimage.data import astronaut
+from measuring import BARE, Case, Times, cell, in_turn, machine, milliseconds, seconds, spread, table, write
+from subjects import MODELS, SAMPLES, bare_pass, photographs, settle
 
 from keras_cam_callbacks import METHODS, GradCAMLogger, MemoryTracker, Overlay
 from keras_cam_callbacks.batches import make_batch
@@ -40,51 +38,12 @@ from keras_cam_callbacks.explainer import Explainer
 from keras_cam_callbacks.overlay import encode
 from keras_cam_callbacks.trackers import TRACKERS
 
-SAMPLES = 16
 LOGGED = ("disk", "tensorboard", "wandb")
-MODELS: dict[str, Callable[[], Any]] = {
-    name: partial(getattr(keras.applications, name), weights=None) for name in ("VGG16", "ResNet50", "MobileNetV2")
-}
-BARE_RUNS = 3  # of the bare pass in each round
 CAM_FAMILY = {"activations", "gradients", "kernel"}  # what one pass gives; other methods need many
 NAIVE_ROUNDS = 3  # of the loop that takes most of the time
-BARE = "bare forward pass"
 NAIVE = "naive loop, image by image"
 CAPTURE = "capture: outputs, activations, gradients"
 EXPLAIN = "capture and Grad-CAM maps"
-
-Case = Callable[[], object]
-Times = dict[str, list[tuple[float, float]]]  # by case: (wall, CPU) seconds in each round
-
-
-def photographs(shape: tuple[int, ...]) -> Any:
-    """(16, *shape) float32 in [0, 1]: parts of one photograph, as noise would be slow to encode."""
-    height, width, channels = shape
-    photo, step = astronaut(), 96
-    corners = [(step * i, step * j) for i in range(4) for j in range(4)]
-    parts = [cv2.resize(photo[top : top + 224, left : left + 224], (width, height)) for top, left in corners]
-    return np.stack(parts)[..., :channels].astype(np.float32) / 255
-
-
-def settle(model: Any, images: Any) -> None:
-    """Gives batch normalisation the statistics of the images, without which an untrained net's maps vanish."""
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    if norms:
-        model(images[:4], training=True)  # More would raise the process' memory above what a forward pass needs.
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def bare_pass(model: Any, images: Any) -> Case:
-    """The forward pass that everything is compared with: compiled, its input a tensor that is there already."""
-    inputs = tf.constant(images)
-    forward = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
-        tf.TensorSpec((None, *images.shape[1:]), tf.float32)
-    )
-    return lambda: forward(inputs).numpy()
 
 
 def naive_loop(model: Any, images: Any, layer_name: str) -> Any:
@@ -98,36 +57,6 @@ def naive_loop(model: Any, images: Any, layer_name: str) -> Any:
         weights = tf.reduce_mean(tape.gradient(score, activations), (0, 1, 2))
         maps.append(tf.reduce_sum(activations[0] * weights, -1).numpy())
     return np.stack(maps)
-
-
-def seconds(case: Case) -> tuple[float, float]:
-    """Runs a case once; returns wall and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    case()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def in_turn(cases: dict[str, Case], rounds: int) -> Times:
-    """Runs all cases round by round, each time in another order, after one round that does not count.
-
-    The bare pass, where it is among the cases, runs at the beginning, in the middle and at the end of each round.
-    """
-    shuffled = Random(0)
-    times: Times = {name: [] for name in cases}
-    others = [name for name in cases if name != BARE]
-    for number in range(-1, rounds):
-        # A fixed order would charge what a case leaves running (threads, a tracker's process) to the one behind it.
-        order = shuffled.sample(others, len(others))
-        if BARE in cases:
-            middle = len(order) // 2
-            order = [BARE, *order[:middle], BARE, *order[middle:], BARE]
-        for name in order:
-            if name == NAIVE and not 0 <= number < NAIVE_ROUNDS:
-                continue
-            spent = seconds(cases[name])
-            if number >= 0:
-                times[name].append(spent)
-    return times
 
 
 def epoch_end(model: Any, data: Any, tracker: Any, folder: Path) -> tuple[Any, Case]:
@@ -169,7 +98,7 @@ def measure_model(model: Any, rounds: int, folder: Path) -> tuple[Times, list[st
         cases[f"epoch end, tracker: {name}"] = end_of_epoch
     naive_loop(model, images[:1], layer_name)  # what only the first eager call pays
     cases[NAIVE] = partial(naive_loop, model, images, layer_name)
-    times = in_turn(cases, rounds)
+    times = in_turn(cases, rounds, {NAIVE: NAIVE_ROUNDS})
     once = [
         layer_name,
         f"{predict[0]:.2f}",
@@ -216,34 +145,6 @@ def measure_logging(model: Any, rounds: int, folder: Path) -> Times:
     return in_turn(cases, rounds)
 
 
-def ratios(times: Times, name: str) -> Any:
-    """Returns (runs, 2) float64: a case's wall and CPU times, divided by the mean of the same round's bare passes."""
-    means = np.array(times[BARE]).reshape(-1, BARE_RUNS, 2).mean(axis=1)
-    runs = BARE_RUNS if name == BARE else 1
-    # The naive loop runs in the first rounds only.
-    return np.array(times[name]) / np.repeat(means, runs, axis=0)[: len(times[name])]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def cell(times: Times, name: str, digits: int = 2) -> str:
-    wall, cpu = np.median(ratios(times, name), axis=0)
-    return f"{wall:.{digits}f} / {cpu:.{digits}f}"
-
-
-def spread(times: Times) -> str:
-    """The quartiles of the bare passes, which tell how steady the machine was."""
-    low, high = np.percentile(ratios(times, BARE), (25, 75), axis=0)
-    return f"{low[0]:.2f}–{high[0]:.2f} / {low[1]:.2f}–{high[1]:.2f}"
-
-
-def milliseconds(times: Times, name: str) -> str:
-    return f"{1000 * median(wall for wall, _ in times[name]):.1f}"
-
-
 def report(
     rounds: int, cases: dict[str, Times], firsts: dict[str, list[str]], methods: tuple[str, Times], logging: Times
 ) -> str:
@@ -257,7 +158,7 @@ def report(
     return "\n\n".join(
         [
             "# The cost of an epoch end",
-            f"{SAMPLES} images at the model's size, {os.cpu_count()} CPU cores, Python {platform.python_version()}, "
+            f"{SAMPLES} images at the model's size, {machine()}, "
             f"{versions}. Written by `python benchmarks/epoch_end.py`; README.md says what is measured.",
             f"## Ratios to one bare forward pass, wall / CPU time, medians of {rounds} rounds",
             f"The naive loop ran {min(rounds, NAIVE_ROUNDS)} rounds.",
@@ -307,10 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1. Received: {options.rounds}.")
-    results = run(options.models, options.rounds)
-    print(results)
-    if options.out is not None:
-        options.out.write_text(results + "\n", encoding="utf-8")
+    write(run(options.models, options.rounds), options.out)
 
 
 if __name__ == "__main__":

@@ -12,31 +12,27 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is loaded.
 
 import argparse
-import platform
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from epoch_end import BARE, Times, bare_pass, cell, epoch_end, in_turn, milliseconds, photographs, settle, spread, table
+from epoch_end import epoch_end
+from measuring import BARE, Times, cell, in_turn, machine, milliseconds, spread, table, write
+from subjects import MODELS, SAMPLES, bare_pass, photographs, settle
 
 from keras_cam_callbacks.batches import make_batch
 from keras_cam_callbacks.explainer import Explainer
 
-SAMPLES = 16
 MAPS = "capture and Grad-CAM maps"
 WHOLE = "capture and Grad-CAM maps, all run each time"
 CHECK = "the look whether anything was written"
 CASES = {None: "epoch end, numbers only", "disk": "epoch end, tracker: disk"}
-MODELS: dict[str, Callable[[], Any]] = {
-    name: lambda name=name: getattr(keras.applications, name)(
-        weights=None, include_top=False, input_shape=(224, 224, 3)
-    )
-    for name in ("VGG16", "ResNet50", "MobileNetV2")
-}
+BASES = {name: partial(build, include_top=False, input_shape=(224, 224, 3)) for name, build in MODELS.items()}
 
 
 def with_head(base: Any, images: Any) -> Any:
@@ -90,8 +86,8 @@ def report(rounds: int, cases: dict[str, Times], once: dict[str, list[str]]) -> 
     return "\n\n".join(
         [
             "# An epoch end with a frozen base",
-            f"{SAMPLES} images at the base's size, {os.cpu_count()} CPU cores, Python {platform.python_version()}, "
-            f"{versions}. Written by `python benchmarks/frozen.py`; README.md says what is measured.",
+            f"{SAMPLES} images at the base's size, {machine()}, {versions}. "
+            "Written by `python benchmarks/frozen.py`; README.md says what is measured.",
             f"## Ratios to one bare forward pass, wall / CPU time, medians of {rounds} rounds",
             table(["", *names], rows),
             "## What is kept",
@@ -103,7 +99,7 @@ def report(rounds: int, cases: dict[str, Times], once: dict[str, list[str]]) -> 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15, help="how often each case runs (15)")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="which models (all)")
+    parser.add_argument("--models", nargs="+", default=list(BASES), choices=BASES, help="which models (all)")
     parser.add_argument("--out", type=Path, help="file for the tables, such as benchmarks/frozen.md")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
@@ -111,11 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases, once = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
-            cases[name], once[name] = measure(MODELS[name](), options.rounds, Path(folder) / name)
-    results = report(options.rounds, cases, once)
-    print(results)
-    if options.out is not None:
-        options.out.write_text(results + "\n", encoding="utf-8")
+            cases[name], once[name] = measure(BASES[name](), options.rounds, Path(folder) / name)
+    write(report(options.rounds, cases, once), options.out)
 
 
 if __name__ == "__main__":

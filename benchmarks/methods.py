@@ -22,21 +22,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from epoch_end import (
-    BARE,
-    MODELS,
-    Case,
-    Times,
-    bare_pass,
-    cell,
-    in_turn,
-    milliseconds,
-    photographs,
-    ratios,
-    settle,
-    spread,
-    table,
-)
+from measuring import BARE, Case, Times, cell, in_turn, machine, milliseconds, pair, ratios, spread, table, write
+from subjects import MODELS, bare_pass, photographs, settle
 
 from keras_cam_callbacks import METHODS
 from keras_cam_callbacks.batches import make_batch
@@ -91,8 +78,7 @@ def kinds(copies: Counter[str]) -> dict[str, int]:
 def to_definition(times: Times, name: str, counts: dict[str, int]) -> str:
     """The cost as a share of the bare passes that the definition needs; passes behind a layer count as nothing."""
     gradients = ratios(times, GRADIENT) * counts["forward and backward"]
-    wall, cpu = np.median(ratios(times, name) / (1 + counts["forward"] + gradients), axis=0)
-    return f"{wall:.2f} / {cpu:.2f}"
+    return pair(np.median(ratios(times, name) / (1 + counts["forward"] + gradients), axis=0))
 
 
 def measure(model: Any, rounds: int) -> list[list[str]]:
@@ -144,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     text = "\n\n".join(
         [
             "# The cost of each method",
-            f"{model.name}, input {model.input_shape[1:]}, {os.cpu_count()} CPU cores, medians of {options.rounds} "
+            f"{model.name}, input {model.input_shape[1:]}, {machine()}, medians of {options.rounds} "
             "rounds. The cost is wall / CPU time of a whole explanation of a batch, as a ratio to one bare "
             f"compiled forward pass of the same batch: {SAMPLES} images, and one image for methods that need {MANY} "
             "passes or more. The last column is the same as a ratio to all bare passes that the definition needs, "
@@ -152,9 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
             table(["method", "runs for each image, besides one pass", "cost in forward passes", "to the needed"], rows),
         ]
     )
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    write(text, options.out)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 import re
+import sys
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -25,9 +29,20 @@ def loaded(name):
     return module
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def _beside_each_other(monkeypatch):
+    """The scripts import each other, as they can where they are run."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+@pytest.fixture
 def benchmark():
     return loaded("epoch_end")
+
+
+@pytest.fixture
+def measuring():
+    return loaded("measuring")
 
 
 def tiny():
@@ -75,26 +90,26 @@ def test_all_rows_are_there(benchmark, tmp_path, monkeypatch, capsys):
     }
 
 
-def test_cases_run_in_turn_and_the_slow_one_less_often(benchmark):
+def test_cases_run_in_turn_and_a_slow_one_less_often(measuring):
     ran = []
-    names = (benchmark.BARE, "a", "b", benchmark.NAIVE)
-    times = benchmark.in_turn({name: lambda name=name: ran.append(name) for name in names}, 5)
+    names = (measuring.BARE, "a", "b", "slow")
+    times = measuring.in_turn({name: lambda name=name: ran.append(name) for name in names}, 5, {"slow": 3})
     assert {name: len(runs) for name, runs in times.items()} == dict(zip(names, (15, 5, 5, 3), strict=True))
     assert len(ran) == 3 + 2 + 15 + 5 + 5 + 3
     first, last = ran[:5], ran[-5:]
     for order in (first, last):
         assert [name for name in order if name in "ab"] in (["a", "b"], ["b", "a"])
-        assert order[0] == order[-1] == benchmark.BARE
+        assert order[0] == order[-1] == measuring.BARE
 
 
-def test_a_ratio_is_taken_within_a_round(benchmark):
+def test_a_ratio_is_taken_within_a_round(measuring):
     bare = [(1, 4), (1, 5), (4, 6), (10, 20), (20, 30), (30, 10)]  # means (2, 5) and (20, 20)
-    times = {benchmark.BARE: bare, "case": [(3, 10), (10, 60)], benchmark.NAIVE: [(20, 5)]}
-    np.testing.assert_allclose(benchmark.ratios(times, "case"), [(1.5, 2), (0.5, 3)])
-    np.testing.assert_allclose(benchmark.ratios(times, benchmark.NAIVE), [(10, 1)])
-    assert benchmark.cell(times, "case") == "1.00 / 2.50"
+    times = {measuring.BARE: bare, "case": [(3, 10), (10, 60)], "slow": [(20, 5)]}
+    np.testing.assert_allclose(measuring.ratios(times, "case"), [(1.5, 2), (0.5, 3)])
+    np.testing.assert_allclose(measuring.ratios(times, "slow"), [(10, 1)])
+    assert measuring.cell(times, "case") == "1.00 / 2.50"
     # Walls over their means: 0.5, 0.5, 2, 0.5, 1, 1.5; CPU: 0.8, 1, 1.2, 1, 1.5, 0.5.
-    assert benchmark.spread(times) == "0.50–1.38 / 0.85–1.15"
+    assert measuring.spread(times) == "0.50–1.38 / 0.85–1.15"
 
 
 def test_bare_pass_and_naive_loop_compute_what_they_are_compared_for(benchmark):
@@ -113,7 +128,6 @@ def test_wrong_rounds(benchmark, capsys):
 
 
 def test_methods_are_counted_and_compared_with_what_they_need(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     methods = loaded("methods")
     names = ("gradcam", "smoothgrad", "integrated_gradients", "scorecam", "ablationcam", "occlusion", "rise")
     monkeypatch.setattr(methods, "METHODS", {name: METHODS[name] for name in names})
@@ -137,8 +151,7 @@ def test_methods_are_counted_and_compared_with_what_they_need(tmp_path, monkeypa
             assert all(float(number) > 0 for cell in row[1:] for number in cell.split(" / "))
 
 
-def test_the_needed_passes_by_hand(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def test_the_needed_passes_by_hand():
     methods = loaded("methods")
     times = {methods.BARE: [(1, 2)] * 3, methods.GRADIENT: [(3, 8)], "case": [(14, 60)]}
     # 1 + 3 forward passes and 2 gradients are 4 + 2 * 3 and 4 + 2 * 4 bare passes.
@@ -148,11 +161,10 @@ def test_the_needed_passes_by_hand(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
 def test_the_table_of_frozen_bases(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     benchmark = loaded("frozen")
     parts = tiny()
     base = keras.Model(parts.input, parts.get_layer("pool").output, name="base")
-    monkeypatch.setitem(benchmark.MODELS, "Tiny", lambda: base)
+    monkeypatch.setitem(benchmark.BASES, "Tiny", lambda: base)
     out = tmp_path / "frozen.md"
     benchmark.main(["--rounds", "1", "--models", "Tiny", "--out", str(out)])
     text = out.read_text(encoding="utf-8")
@@ -162,3 +174,163 @@ def test_the_table_of_frozen_bases(tmp_path, monkeypatch, capsys):
     assert all(float(number) >= 0 for name in names for number in ratios[name][0].split(" / "))
     assert kept["Tiny"][0] == "base/conv2"
     assert int(kept["Tiny"][2]) == len(base.variables) == 4
+
+
+def in_process(worker):
+    """Stands in for the pipe to a process, which takes long to start: the same requests and answers, in this one."""
+
+    class Worker:
+        def __init__(self, python, peer):
+            self.worker = worker.Worker(peer)
+
+        def ask(self, action, **arguments):
+            return json.loads(json.dumps(worker.answered(self.worker, {"do": action, **arguments})))
+
+        def close(self):
+            pass
+
+    return Worker
+
+
+def peer_data(folder):
+    """Writes a model of logits, and images, as `prepare` does; returns what `load` takes."""
+    split = functional(activation=None)
+    split.model.save(folder / "Tiny.keras")
+    np.save(folder / "Tiny_images.npy", images())
+    return {"model": "Tiny", "folder": str(folder), "samples": 2, "layer": split.layer, "index": 1}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras' own, in saving
+def test_peers_are_measured_on_the_same_model_and_their_faults_are_told(tmp_path, monkeypatch, capsys):
+    peers, worker = loaded("peers"), loaded("peer_worker")
+    case = peer_data(tmp_path)
+    monkeypatch.setattr(peers, "Worker", in_process(worker))
+    monkeypatch.setattr(peers, "INDEX", 1)
+    pythons = dict.fromkeys(("ours", "keras_io", "tf_explain"), "python")
+    found = peers.measure(pythons, "Tiny", 2, 2, 4, tmp_path, case["layer"])
+    assert found["tf_explain"]["error"] == "ModuleNotFoundError: No module named 'tf_explain'"
+    for peer, later in (("ours", 4), ("keras_io", peers.SLOW_ROUNDS)):
+        assert [len(found[peer][key]) for key in ("first", "later", "bare")] == [2, later, 2 * later]
+        assert found[peer]["agreement"] == pytest.approx(1, abs=1e-5)
+        assert found[peer]["versions"]["keras"] == keras.__version__
+    assert np.shape([found["starts"][name] for name in ("explain", "epoch", "predict")]) == (3, 2, 2, 2)
+
+    kept = {"Tiny, 2": {"model": "Tiny", "samples": 2, "found": found}}
+    text = peers.report(kept, {"ours": [(1.0, 2.0)]}, 2, 4)
+    assert "- tf-explain 0.3.1: ModuleNotFoundError: No module named 'tf_explain'" in text
+    assert [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| tf-explain")] == [
+        "fails"
+    ] * 4
+    assert text.count("| keras.io example |") == 4
+    assert "| keras_cam_callbacks | 1.00 / 2.00 |" in text
+    capsys.readouterr()  # the traceback of what failed
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras' own, in saving
+def test_a_peer_answers_through_the_pipe_of_its_process(tmp_path):
+    peers = loaded("peers")
+    case = peer_data(tmp_path)
+    worker = peers.Worker(sys.executable, "ours")
+    try:
+        assert worker.ask("fly")["error"] == "AttributeError: 'Worker' object has no attribute 'fly'"
+        assert worker.ask("load", **case) == {}
+        for action in ("first", "later", "forward", "predict"):
+            wall, cpu = worker.ask(action)["seconds"]
+            assert wall > 0
+            assert cpu >= 0
+        worker.ask("save", path=str(tmp_path / "maps.npy"))
+        worker._process.kill()
+        assert worker.ask("later")["error"].startswith("the process ended with ")
+    finally:
+        worker.close()
+    split = functional(activation=None)
+    split.model.load_weights(tmp_path / "Tiny.keras")
+    expected = reference_gradcam(split, images()[:2], lambda logits: logits[:, 1])
+    np.testing.assert_allclose(np.load(tmp_path / "maps.npy"), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_from_how_many_calls_on_ours_cost_less():
+    peers = loaded("peers")
+
+    def calls(mine, other):
+        mine, other = ({"first": [(0, first)], "later": [(0, later)]} for first, later in (mine, other))
+        return peers.calls_until_less(mine, other)
+
+    assert calls((1, 1), (2, 2)) == "1"
+    assert calls((1, 2), (2, 1)) == "1, not always"
+    assert calls((2, 2), (1, 1)) == "never"
+    assert calls((9, 1), (3, 3)) == "4"  # 9 + 3 * 1 and 3 + 3 * 3
+
+
+def test_maps_of_other_sizes_are_compared_by_what_is_positive():
+    peers = loaded("peers")
+    maps = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    assert peers.agreement(maps, np.maximum(maps, 0) * 5) == pytest.approx(1)
+    larger = np.stack([cv2.resize(np.maximum(each, 0), (8, 6), interpolation=cv2.INTER_CUBIC) for each in maps])
+    assert peers.agreement(maps, larger) == pytest.approx(1)
+    assert peers.agreement(maps, -maps) < 0
+
+
+def test_environments_pin_what_they_install_and_ours_needs_what_it_says():
+    environments = loaded("environments")
+    every = [environments.PINNED, *(line for lines in environments.ENVIRONMENTS.values() for line in lines)]
+    assert all("==" in item or item == "--no-deps" for line in every for item in line)
+    assert {line.partition(">")[0] for line in environments._own()} == {"pillow", "tensorboard", "wandb"}
+
+
+def test_whole_fits_are_measured_with_each_tracker(tmp_path, monkeypatch, capsys):
+    fits, worker = loaded("fits"), loaded("fit_worker")
+    subjects = importlib.import_module("subjects")
+    monkeypatch.setitem(subjects.MODELS, "MobileNetV2", lambda input_shape: functional(shape=input_shape).model)
+    monkeypatch.setattr(fits, "IMPORTS", {"package": "import keras_cam_callbacks"})
+    monkeypatch.setattr(fits, "USUAL", 2)
+    monkeypatch.setattr(fits, "TRACKERS", {name: fits.TRACKERS[name] for name in ("disk", "memory", "wandb")})
+    monkeypatch.setattr(fits, "NEEDED", {"memory": "a_package_that_nobody_has"})
+    asked = []
+
+    def ask(kind, **arguments):
+        asked.append((kind, arguments))
+        return json.loads(json.dumps({"fit": worker.fit, "epoch_ends": worker.epoch_ends}[kind](**arguments)))
+
+    monkeypatch.setattr(fits, "ask", ask)
+    command = ["--images", "32", "--epochs", "2", "--tracker-epochs", "2", "--samples", "2", "--end-rounds", "1"]
+    command += ["--sides", "16", "--side", "16", "--kept", str(tmp_path / "kept.json")]
+    command += ["--out", str(tmp_path / "fits.md"), "--chart", str(tmp_path / "cost.png")]
+    fits.main(command)
+    text = (tmp_path / "fits.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.endswith(text)
+    by_samples, ends, by_tracker, imports = tables(text).values()
+    assert list(by_samples) == ["samples", "2"]
+    assert len(by_samples["2"]) == len(steps := [1, 2]) + 3
+    assert all(len(cell.split(" / ")) == 2 for cell in by_samples["2"][: len(steps) + 1])
+    assert by_samples["2"][-1] == "1"
+    assert set(ends) == {"images", "2 of 16 x 16"}
+    assert set(by_tracker) == {"tracker", "`none`", *(f"`{name}`" for name in fits.TRACKERS)}
+    assert by_tracker["`memory`"][0] == "passed over: a_package_that_nobody_has is not installed"
+    assert all(float(number) >= 0 for number in by_tracker["`disk`"][1].split(" / "))
+    assert float(by_tracker["`disk`"][-1]) > 0 == float(by_tracker["`none`"][-1])
+    assert imports["package"][1] == "none"
+    assert cv2.imread(str(tmp_path / "cost.png")).shape[1] > 1000
+
+    done = len(asked)
+    fits.main(command)  # What was measured is kept.
+    assert len(asked) == done
+    capsys.readouterr()
+
+
+def test_what_a_fit_costs_by_hand():
+    fits = loaded("fits")
+    without = [{"epochs": [(1.0, 2.0), (2.0, 4.0)]}, {"epochs": [(2.0, 2.0), (4.0, 4.0)]}]
+    runs = [
+        {"epochs": [(1.5, 3.0), (3.0, 5.0)], "hooks": {"a": (0.25, 0.5), "b": (0.25, 0.5)}},
+        {"epochs": [(2.0, 2.0), (5.0, 6.0)], "hooks": {"a": (0.5, 0.5), "b": (0.5, 1.5)}},
+    ]
+    assert fits.overhead(runs, without, 1) == (0.25, 0.25)
+    assert fits.overhead(runs, without, 2) == (0.375, 0.375)
+    assert fits.own_share(runs, without) == (0.25, 0.375)
+    assert fits.steps(100) == [1, 10, 100]
+    assert fits.steps(5) == [1, 5]
+
+
+def test_a_fit_that_fails_is_told_by_its_last_words():
+    assert loaded("fits").ask("fly") == {"error": "KeyError: 'fly'"}
