@@ -56,4 +56,4 @@ def test_training_is_left_as_it_is(found):
 
 def test_variables_are_made_on_all_devices(found):
     """A model that has not run yet, in a training loop of one's own."""
-    assert found["unbuilt"] == {"replicas": [2] * 4, "trained": [True] * 4}
+    assert found["unbuilt"] == {"replicas": [2] * 6, "trained": [True] * 6}

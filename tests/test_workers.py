@@ -12,11 +12,14 @@ from pathlib import Path
 
 import keras
 import pytest
+import tensorflow as tf
 from fits import X, Y, fit, state, tiny_model
+from models import functional
 
 from keras_cam_callbacks import ActivationLogger, FilterLogger, GradCAMLogger, read_run
 from keras_cam_callbacks.callbacks.workers import Worker, this_worker
 
+SimpleClusterResolver = tf.distribute.cluster_resolver.SimpleClusterResolver
 TWO = {"worker": ["a:1", "b:1"]}
 CHIEF = {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}
 
@@ -61,6 +64,38 @@ def told(cluster, job=None, index=None):
 def test_who_is_the_chief_by_tf_config(monkeypatch, text, name, is_chief):
     monkeypatch.setenv("TF_CONFIG", text)
     assert this_worker(tiny_model()) == Worker(name, is_chief)
+
+
+class Unreachable(SimpleClusterResolver):
+    """As one that asks a service which does not answer."""
+
+    def cluster_spec(self):
+        raise ConnectionError("no answer")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cluster", "task", "expected"),
+    [
+        (SimpleClusterResolver, TWO, ("worker", 0), Worker("worker 0", True, True)),
+        (SimpleClusterResolver, TWO, ("worker", 1), Worker("worker 1", False, True)),
+        (SimpleClusterResolver, CHIEF, ("worker", 0), Worker("worker 0", False, True)),
+        (SimpleClusterResolver, CHIEF, ("chief", 0), Worker("chief 0", True, True)),
+        (SimpleClusterResolver, TWO, ("", 0), Worker("", True, True)),
+        (SimpleClusterResolver, {"worker": ["a:1"]}, ("worker", 0), Worker("worker 0")),
+        (SimpleClusterResolver, {}, ("worker", 0), Worker("chief 0")),
+        (Unreachable, TWO, ("worker", 1), Worker("chief 0")),
+    ],
+)
+def test_who_is_the_chief_by_the_strategy(monkeypatch, kind, cluster, task, expected):
+    """TF_CONFIG counts only where the strategy does not know."""
+    monkeypatch.setenv("TF_CONFIG", told(CHIEF, "chief", 0))
+
+    class Strategy(tf.distribute.OneDeviceStrategy):
+        cluster_resolver = kind(tf.train.ClusterSpec(cluster), task_type=task[0], task_id=task[1])
+
+    with Strategy("CPU:0").scope():
+        model = functional().model
+    assert this_worker(model) == expected
 
 
 # ---- What the others do --------------------------------------------------------------------------------------
@@ -140,7 +175,7 @@ def two_workers(tmp_path_factory):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     environment = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"}
     environment.pop("TF_CONFIG", None)
-    script = [sys.executable, "-W", "error::RuntimeWarning", tests / "workers.py", folder]
+    script = [sys.executable, tests / "workers.py", folder]
     with ExitStack() as running:
         processes = []
         for index in range(2):
