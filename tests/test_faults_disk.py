@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import warnings
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from fits import SAMPLES, X, Y, bare_weights, before_epoch, fit, tiny_model, weights
+from sample_records import make_config, make_record
 from test_trackers import epochs_in_events
 
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker, read_run
+from keras_cam_callbacks.trackers.run import TrackedRun
 
 TESTS = Path(__file__).parent
 
@@ -71,6 +74,47 @@ def mount(*options):
     subprocess.run(["mount", *map(str, options)], check=True, capture_output=True)
 
 
+def check_wandb(disk, spoil, mend):
+    """Logs to W&B on a disk that is full from epoch 2 on."""
+    for name in ("DIR", "DATA_DIR", "CACHE_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
+        os.environ[f"WANDB_{name}"] = str(disk / name.lower())
+    from wandb_log import finished_log, wandb_run
+
+    run = wandb_run()
+    failed = []
+
+    def attempt(name, switch_off, action):
+        try:
+            action()
+        except OSError as error:
+            failed.append((name, error.strerror))
+            switch_off()
+
+    tracked = TrackedRun(attempt)
+    tracked.prepare(["disk", "wandb"])
+    config = make_config(disk / "logs")
+    for steps in (range(4), range(4, 6)):
+        tracked.start(config, attempt, steps[0])
+        for step in steps:
+            if step == 2:
+                spoil()
+            tracked.log(make_record(step))
+        tracked.finish()
+        if failed and not steps[0]:
+            mend()
+    assert failed == [(name, "No space left on device") for name in ("DiskTracker", "WandbTracker")]
+    log = finished_log(run)
+    rows = log.rows_with("gradcam/overlays")
+    assert [row["gradcam/step"] for row in rows] == [0, 1, 4, 5]
+    assert [log.images(row["gradcam/overlays"]) for row in rows] == [list(make_record(i).encoded) for i in (0, 1, 4, 5)]
+    for folder in (tracked.directory, log.files):
+        epochs = read_run(folder).epochs
+        assert [(epoch.step, len(epoch.heatmaps()), len(epoch.overlays())) for epoch in epochs] == [
+            (step, 3, 3) for step in (0, 1, 4, 5)
+        ]
+    shutil.rmtree(disk / "logs")
+
+
 def fits_on_disks_of_our_own(folder):
     """Called in a process that sees disks of its own."""
     for name in ("full", "read-only"):
@@ -86,6 +130,7 @@ def fits_on_disks_of_our_own(folder):
                 pass
 
     free = (folder / "full" / "filler").unlink
+    check_wandb(folder / "full", fill, free)
     check_fits(folder / "full" / "logs", ["disk", "tensorboard"], fill, free, "No space left on device")
     # TensorBoard holds a file open, with which no disk becomes read-only.
     disk = folder / "read-only"
