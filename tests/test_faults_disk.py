@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from fits import SAMPLES, X, Y, bare_weights, before_epoch, fit, tiny_model, weights
+from sample_records import make_config, make_record
 from test_trackers import epochs_in_events
 
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker, read_run
+from keras_cam_callbacks.trackers.run import TrackedRun
 
 TESTS = Path(__file__).parent
 
@@ -71,6 +73,44 @@ def mount(*options):
     subprocess.run(["mount", *map(str, options)], check=True, capture_output=True)
 
 
+def check_wandb(directory, spoil, mend, names):
+    """Logs to W&B on a disk that is full in epochs 2 and 3, where W&B fails and maybe the record."""
+    from wandb_log import finished_log, wandb_run
+
+    run = wandb_run()
+    failed = []
+
+    def attempt(name, switch_off, action):
+        try:
+            action()
+        except OSError as error:
+            failed.append((name, error.strerror))
+            switch_off()
+
+    tracked = TrackedRun(attempt)
+    tracked.prepare(["disk", "wandb"])
+    for steps in ((0, 1, 2, 3), (4, 5)):
+        tracked.start(make_config(directory), attempt, steps[0])
+        for step in steps:
+            if step == 2:
+                spoil()
+            tracked.log(make_record(step))
+        tracked.finish()
+        if 2 in steps:
+            mend()
+    assert failed == [(name, "No space left on device") for name in names]
+    log, whole = finished_log(run), [0, 1, 4, 5]
+    rows = log.rows_with("gradcam/overlays")
+    assert [row["gradcam/step"] for row in rows] == whole
+    assert [log.images(row["gradcam/overlays"]) for row in rows] == [list(make_record(i).encoded) for i in whole]
+    # The record among W&B's files catches up with that on another disk.
+    recorded = whole if "DiskTracker" in names else list(range(6))
+    for folder in (tracked.directory, log.files):
+        epochs = read_run(folder).epochs
+        assert [epoch.step for epoch in epochs] == recorded
+        assert {(len(epoch.heatmaps()), len(epoch.overlays())) for epoch in epochs} == {(3, 3)}
+
+
 def fits_on_disks_of_our_own(folder):
     """Called in a process that sees disks of its own."""
     for name in ("full", "read-only"):
@@ -86,6 +126,10 @@ def fits_on_disks_of_our_own(folder):
                 pass
 
     free = (folder / "full" / "filler").unlink
+    for name in ("DIR", "DATA_DIR", "CACHE_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
+        os.environ[f"WANDB_{name}"] = str(folder / "full" / name.lower())
+    check_wandb(folder / "full" / "records", fill, free, ["DiskTracker", "WandbTracker"])
+    check_wandb(folder / "records", fill, free, ["WandbTracker"])
     check_fits(folder / "full" / "logs", ["disk", "tensorboard"], fill, free, "No space left on device")
     # TensorBoard holds a file open, with which no disk becomes read-only.
     disk = folder / "read-only"

@@ -140,13 +140,15 @@ class RunWriter:
     """Writes the record of a run, one epoch at a time.
 
     The manifest and the display images are written at once. A folder that holds a record of the same run is
-    continued. One writer at a time may write to a folder; nothing is kept open between epochs.
+    continued. One writer at a time may write to a folder: the log is locked while an epoch is written. Nothing is kept
+    open between epochs.
 
     Args:
         config: The run; `config.directory` is its folder.
 
     Raises:
         ValueError: If the folder holds the record of another run, or a damaged one.
+        RuntimeError: If another process is writing to the folder.
         OSError: If the folder can't be written to.
     """
 

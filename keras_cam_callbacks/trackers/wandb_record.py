@@ -44,10 +44,10 @@ class RecordFiles:
         """
         if _size(self._source / LOG) <= self._read:
             return
-        is_new = self._target is None
         if self._target is None:
-            self._target = self._chosen_target()
-            self._read = 0
+            self._target, self._read = self._chosen_target(), 0
+        is_first = self._read == 0
+        if is_first:
             self._put(MANIFEST)
             for folder in ("images", "regions"):
                 self._put(*(f"{folder}/{path.name}" for path in sorted((self._source / folder).glob("*"))))
@@ -55,7 +55,6 @@ class RecordFiles:
             lines.seek(self._read)
             data = lines.read()
         whole = data[: data.rfind(b"\n") + 1]
-        self._read += len(whole)
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
@@ -65,8 +64,10 @@ class RecordFiles:
             self._put(*entry["overlays"])
         # No link: what is logged once W&B has failed has no files there.
         with open(self._target / LOG, "ab") as copy:
+            copy.truncate(self._read)  # Half a line is left where the disk was full.
             copy.write(whole)
-        if is_new:
+        self._read += len(whole)
+        if is_first:
             self._tell(LOG, policy="live")
 
     def _chosen_target(self) -> Path:
