@@ -188,7 +188,7 @@ def test_grid_of_patterns():
     grid = pattern_grid(patterns, list("abcdef"), np.array([False] * 5 + [True]), 2048)
     for i in range(5):
         assert (grid == 10 * i + 5).all(axis=-1).sum() >= 64 * 64
-    assert not (grid == 55).all(axis=-1).any()
+    assert (grid == 55).all(axis=-1).sum() < 64  # Letters may have pixels of that grey.
     assert (grid == 60).all(axis=-1).sum() > 3000
     large = np.zeros((40, 300, 200, 3), np.uint8)
     assert max(pattern_grid(large, ["0"] * 40, np.zeros(40, bool), 700).shape) <= 700

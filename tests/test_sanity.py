@@ -179,7 +179,7 @@ def with_everything():
     model = keras.Sequential(
         [
             keras.Input(SHAPE),
-            layers.Normalization(mean=0.5, variance=0.1),
+            layers.Normalization(mean=[0.5] * 3, variance=[0.1] * 3),
             layers.Normalization(name="adapted"),
             layers.Conv2D(4, 3, name="frozen", trainable=False),
             layers.BatchNormalization(name="norm"),
