@@ -1,7 +1,7 @@
 """What the callback costs a whole fit: time, memory and imports, by samples, epochs, image size and tracker.
 
-Every fit runs in a fresh process, one at a time; what was measured is kept in a file, so that a run that was
-interrupted goes on where it was.
+Every fit runs in a fresh process, one at a time; what was measured is kept in a file until a run ends, so that one that
+was interrupted goes on where it was.
 
     python benchmarks/fits.py --out benchmarks/fits.md --chart docs/cost.png
 """
@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--end-rounds", type=int, default=5, help="how often each epoch end runs (5)")
     parser.add_argument("--quick", action="store_true", help="10 epochs, 1 and 16 samples, two sizes")
     parser.add_argument("--kept", type=Path, help="file for what was measured so far (in the system's folder for such)")
-    parser.add_argument("--anew", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--anew", action="store_true", help="do not go on with an interrupted run")
     parser.add_argument("--chart", type=Path, help="file for the chart, such as docs/cost.png")
     parser.add_argument("--out", type=Path, help="file for the tables, such as benchmarks/fits.md")
     options = parser.parse_args(arguments)
@@ -296,6 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.anew:
         path.unlink(missing_ok=True)
     write(run(options, Kept(path)), options.out)
+    path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
