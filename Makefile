@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tensorboard test test-lowest test-matrix lint format bench clean
+.PHONY: help demo tensorboard test test-lowest test-matrix lint format bench bench-fits bench-peers clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -53,8 +53,15 @@ format: $(VENV)/.dev  ## put the code into its style
 bench: $(VENV)/.dev  ## measure what an epoch end costs, as ratios to a bare forward pass
 	$(BIN)/python benchmarks/epoch_end.py $(ARGS)
 
+bench-fits: $(VENV)/.dev  ## measure what whole fits cost: time, memory, imports and each tracker
+	$(BIN)/python benchmarks/fits.py $(ARGS)
+
+# 11 GB of environments stay in there, to be used again.
+bench-peers: $(VENV)/.dev  ## compare with other libraries, each in an environment made for it
+	$(BIN)/python benchmarks/peers.py --envs .peers $(ARGS)
+
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(VENV)-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-* .peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # A bare Debian or Ubuntu lacks what its Python needs for virtual environments, and libraries that OpenCV loads.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)

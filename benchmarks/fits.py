@@ -1,7 +1,7 @@
 """What the callback costs a whole fit: time, memory and imports, by samples, epochs, image size and tracker.
 
-Every fit runs in a fresh process, one at a time; what was measured is kept in a file, so that a run that was
-interrupted goes on where it was.
+Every fit runs in a fresh process, one at a time; what was measured is kept in a file until a run ends, so that one that
+was interrupted goes on where it was.
 
     python benchmarks/fits.py --out benchmarks/fits.md --chart docs/cost.png
 """
@@ -121,11 +121,12 @@ def percent(spent: Seconds) -> str:
     return f"{100 * spent[0]:+.1f} / {100 * spent[1]:+.1f}"
 
 
-def chart(path: Path, by_samples: Results, by_side: Results, by_epochs: dict[int, list[Seconds]]) -> None:
+def chart(path: Path, side: int, by_samples: Results, by_side: Results, by_epochs: dict[int, list[Seconds]]) -> None:
     """Draws how the cost grows with samples, image size and epochs.
 
     Args:
         path: File, .png or .jpg.
+        side: Height and width of the images whose number is varied.
         by_samples: For each number of samples the CPU seconds of an epoch end and of a bare pass.
         by_side: The same for each size.
         by_epochs: For each number of samples the overhead of a fit after each epoch.
@@ -138,37 +139,42 @@ def chart(path: Path, by_samples: Results, by_side: Results, by_epochs: dict[int
     figure = Figure(figsize=(13, 4.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
-    for axes, found, label in (
-        (left, by_samples, "images explained, 224 x 224 px"),
-        (middle, by_side, f"height and width of {USUAL} images, px"),
+    middle.sharey(left)
+    for axes, found, title, label in (
+        (left, by_samples, "by number of images", f"images of {side} x {side} px"),
+        (middle, by_side, "by size of images", f"height and width of {USUAL} images, px"),
     ):
         numbers = list(found)
-        axes.plot(numbers, [found[n][0] for n in numbers], label="epoch end of GradCAMLogger", lw=3, ms=9, **ours)
-        axes.plot(numbers, [found[n][1] for n in numbers], label="bare forward pass", lw=2.5, ms=7, **bare)
-        axes.set(xscale="log", yscale="log", xlabel=label, ylabel="CPU seconds")
+        axes.plot(
+            numbers, [1000 * found[n][0] for n in numbers], label="epoch end, with the record", lw=3, ms=10, **ours
+        )
+        axes.plot(numbers, [1000 * found[n][1] for n in numbers], label="bare forward pass", lw=2.5, ms=7, **bare)
+        axes.set(xscale="log", yscale="log", xlabel=label, title=f"An epoch end {title}")
         axes.set_xticks(numbers, [str(n) for n in numbers], minor=False)
         axes.set_xticks([], minor=True)
-        axes.set_title("MobileNetV2, an epoch end", fontsize=15)
-    left.legend(fontsize=12, loc="upper left")
-    colours, marks = ("#009E73", "#0072B2", "#E69F00", "#CC79A7"), "^os*"
-    for (samples, shares), colour, mark in zip(by_epochs.items(), colours, marks, strict=False):
+        axes.yaxis.set_major_formatter("{x:g}")
+    left.set_ylabel("CPU time of MobileNetV2, ms")
+    middle.legend(fontsize=13, loc="upper left")
+    looks = (("#009E73", "^", ":"), ("#0072B2", "o", "-"), ("#E69F00", "s", "--"), ("#CC79A7", "*", "-."))
+    for (samples, shares), (colour, mark, dashes) in zip(by_epochs.items(), looks, strict=False):
         epochs = range(1, len(shares) + 1)
         places = [number - 1 for number in steps(len(shares))]
         cpu = [100 * share[1] for share in shares]
         label = f"{samples} image{'s' * (samples > 1)}"
-        right.plot(epochs, cpu, color=colour, marker=mark, markevery=places, lw=3, ms=10, label=label)
+        right.plot(epochs, cpu, dashes, color=colour, marker=mark, markevery=places, lw=3, ms=11, label=label)
     last = max(len(shares) for shares in by_epochs.values())
-    right.set(xscale="log", xlabel="epochs trained", ylabel="% of the fit without it, CPU time")
+    right.set(
+        xscale="log", xlabel="epochs trained", ylabel="added CPU time, % of the fit", title="A fit of a small network"
+    )
     right.set_xticks(steps(last), [str(n) for n in steps(last)], minor=False)
     right.set_xticks([], minor=True)
     right.axhline(0, color="black", lw=1)
-    right.set_title("A small convnet, a whole fit", fontsize=15)
-    right.legend(fontsize=12)
+    right.legend(fontsize=13)
     for axes in (left, middle, right):
         axes.grid(alpha=0.35)
-        axes.tick_params(labelsize=13)
-        axes.xaxis.label.set_size(14)
-        axes.yaxis.label.set_size(14)
+        axes.tick_params(labelsize=14)
+        for words in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            words.set_size(15)
     figure.savefig(path)
 
 
@@ -209,6 +215,7 @@ def run(options: argparse.Namespace, kept: Kept) -> str:
         cpu = {case: [medians(found["times"][name])[1] for name in ("epoch end", BARE)] for case, found in ends.items()}
         chart(
             options.chart,
+            options.side,
             {samples: cpu[samples, options.side] for samples in options.samples},
             {side: cpu[USUAL, side] for side in options.sides},
             {n: [overhead(fits[n], without, e) for e in range(1, epochs + 1)] for n in options.samples},
@@ -281,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--end-rounds", type=int, default=5, help="how often each epoch end runs (5)")
     parser.add_argument("--quick", action="store_true", help="10 epochs, 1 and 16 samples, two sizes")
     parser.add_argument("--kept", type=Path, help="file for what was measured so far (in the system's folder for such)")
-    parser.add_argument("--anew", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--anew", action="store_true", help="do not go on with an interrupted run")
     parser.add_argument("--chart", type=Path, help="file for the chart, such as docs/cost.png")
     parser.add_argument("--out", type=Path, help="file for the tables, such as benchmarks/fits.md")
     options = parser.parse_args(arguments)
@@ -296,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.anew:
         path.unlink(missing_ok=True)
     write(run(options, Kept(path)), options.out)
+    path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The environments are made below --envs with pinned versions, which takes some minutes, and are used again. Every first
 call runs in a fresh process; later calls run in turn, one case at a time, in processes that are kept alive. What was
-measured is kept below --envs too, so that a run that was interrupted goes on where it was.
+measured is kept below --envs until a run ends, so that one that was interrupted goes on where it was.
 
     python benchmarks/peers.py --envs ~/.cache/peers --out benchmarks/peers.md
 """
@@ -36,6 +36,7 @@ PEERS = {
     "xplique": ("Xplique 2.0.2", "xplique", "from xplique.attributions import GradCAM"),
 }
 LAYERS = {"VGG16": "block5_conv3", "ResNet50": "conv5_block3_out", "MobileNetV2": "out_relu"}
+STATE = "measured.json"  # what a run has measured so far
 INDEX = 7  # the class that all explain
 SIZES = (16, 1)  # images at once
 AGREES = 0.99  # correlation; Xplique's maps are enlarged by another cubic kernel
@@ -252,6 +253,7 @@ def report(kept: Answer, imports: dict[str, list[Seconds]], starts: int, rounds:
         for case in cases.values():
             every |= {peer: case[peer]["error"] for peer in peers if "error" in case[peer]}
             versions |= {peer: case[peer]["versions"] for peer in peers if "versions" in case[peer]}
+        slow = f" ({SLOW_ROUNDS} of the keras.io example)" if SLOW.intersection(peers) and rounds > SLOW_ROUNDS else ""
         images = f"{samples} images" if samples > 1 else "one image"
         firsts = _rows(cases, peers, lambda case, peer: pair(medians(case[peer]["first"])))
         laters = _rows(cases, peers, lambda case, peer: pair(later_ratio(case[peer])))
@@ -266,8 +268,8 @@ def report(kept: Answer, imports: dict[str, list[Seconds]], starts: int, rounds:
             _verdict(cases, peers),
             f"First call in a fresh process, s wall / CPU, medians of {starts}:",
             table(head, firsts),
-            f"Later calls, as ratios to a bare forward pass in the same process, wall / CPU, medians of {rounds} "
-            f"rounds (keras.io: {min(rounds, SLOW_ROUNDS)}):",
+            f"Later calls, as ratios to a bare forward pass in the same process, wall / CPU, medians of {rounds} rounds"
+            f"{slow}:",
             table(head, laters),
             "From how many calls on, the first included, ours take less CPU time in sum:",
             table(head, until),
@@ -302,7 +304,7 @@ def report(kept: Answer, imports: dict[str, list[Seconds]], starts: int, rounds:
 
 def run(pythons: dict[str, str], models: Sequence[str], options: argparse.Namespace) -> str:
     """Measures all that is not yet kept; returns the report."""
-    state = options.envs / "measured.json"
+    state = options.envs / STATE
     settings = [options.starts, options.rounds, sorted(pythons)]
     kept: Answer = {}
     if state.exists():
@@ -331,14 +333,14 @@ def run(pythons: dict[str, str], models: Sequence[str], options: argparse.Namesp
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--envs", type=Path, required=True, help="folder for the environments, some 8 GB")
+    parser.add_argument("--envs", type=Path, required=True, help="folder for the environments, some 11 GB")
     parser.add_argument("--models", nargs="+", default=list(LAYERS), choices=LAYERS, help="which models (all)")
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, help="which peers besides ours (all)")
     parser.add_argument("--samples", nargs="+", type=int, default=list(SIZES), help="images at once (16 1)")
     parser.add_argument("--starts", type=int, default=3, help="fresh processes for each first call (3)")
     parser.add_argument("--rounds", type=int, default=7, help="how often later calls run (7)")
     parser.add_argument("--quick", action="store_true", help="MobileNetV2 only, one start, three rounds")
-    parser.add_argument("--anew", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--anew", action="store_true", help="do not go on with an interrupted run")
     parser.add_argument("--out", type=Path, help="file for the tables, such as benchmarks/peers.md")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -350,6 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = {name: environment(options.envs, name) for name in {PEERS[peer][1]: None for peer in (OURS, *options.peers)}}
     pythons = {peer: made[PEERS[peer][1]] for peer in dict.fromkeys((OURS, *options.peers))}
     write(run(pythons, options.models, options), options.out)
+    (options.envs / STATE).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

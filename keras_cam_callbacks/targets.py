@@ -243,15 +243,13 @@ def explained_scores(
             return ops.cast(result, "float32"), None, predicted
         classes = predicted = ops.cast(result, "int32")
     elif predicted is not None:
-        highest = predicted[:, None]
+        ranked = predicted
         if rank > 1:
             # More ranks than classes are refused once it is known that there is no other fault.
             order = (
                 ops.stack([predicted, 1 - predicted], axis=1) if unit else ops.top_k(raw, min(rank, raw.shape[1]))[1]
             )
-            highest = ops.cast(order, "int32")
-        place = ops.clip(-1 - class_index, 0, highest.shape[1] - 1)
-        ranked = ops.take_along_axis(highest, place[:, None], axis=1)[:, 0]
+            ranked = _chosen(ops.cast(order, "int32"), -1 - class_index)
         classes = ops.where(class_index < 0, ranked, class_index)
     if not flat:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
@@ -266,8 +264,19 @@ def explained_scores(
     if unit:
         return ops.where(classes == 1, raw[:, 0], -raw[:, 0]), classes, predicted
     # A rule may be out of range, which is found and told once its numbers are there.
-    reachable = ops.clip(classes, 0, raw.shape[1] - 1)
-    return ops.take_along_axis(raw, reachable[:, None], axis=-1)[:, 0], classes, predicted
+    return _chosen(raw, classes), classes, predicted
+
+
+def _chosen(values: Any, columns: Any) -> Any:
+    """Returns the value of each row (N, K) in its column (N,) int32, or in the nearest one there is.
+
+    The sum has one term, and so is that value. `take_along_axis` gives the same by a hundred operations, which take a
+    tenth of the time in which a model is traced.
+    """
+    ops = keras.ops
+    count = values.shape[1]
+    chosen = ops.clip(columns, 0, count - 1)[:, None] == ops.arange(count, dtype="int32")
+    return ops.sum(ops.where(chosen, values, ops.zeros_like(values)), axis=1)
 
 
 def _applied(rule: Callable[[Any], Any], outputs: Any) -> Any:

@@ -312,9 +312,20 @@ def test_whole_fits_are_measured_with_each_tracker(tmp_path, monkeypatch, capsys
     assert imports["package"][1] == "none"
     assert cv2.imread(str(tmp_path / "cost.png")).shape[1] > 1000
 
-    done = len(asked)
-    fits.main(command)  # What was measured is kept.
-    assert len(asked) == done
+    assert len(asked) == 5  # four fits, for those with the record on disk are one case in both tables; one epoch end
+    assert not (tmp_path / "kept.json").exists()
+
+
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, capsys):
+    fits = loaded("fits")
+    asked = []
+    monkeypatch.setattr(fits, "ask", lambda kind, **arguments: asked.append(arguments) or {"MiB": len(asked)})
+    for _ in range(2):  # As by two processes.
+        kept = fits.Kept(tmp_path / "kept.json")
+        assert [kept(number, "fit", samples=samples) for number, samples in ((0, 1), (1, 1), (0, 2), (0, 1))] == [
+            {"MiB": number} for number in (1, 2, 3, 1)
+        ]
+    assert len(asked) == 3
     capsys.readouterr()
 
 
