@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
 
 from ..records import EpochRecord, RunConfig
 
@@ -42,3 +45,21 @@ class Tracker(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Ends a fit. Called twice, it does nothing the second time; `start` may follow."""
+
+
+def missing(tracker: str, library: str) -> ImportError:
+    """Returns the error of a tracker whose library, also the name of the extra, is not installed."""
+    return ImportError(f"{tracker} needs {library}. Install it: pip install 'keras_cam_callbacks[{library}]'")
+
+
+def picture(data: bytes) -> Any:
+    """Returns an image file as an image of Pillow's that is saved with the same bytes, neither decoded nor encoded.
+
+    Args:
+        data: The bytes of the file.
+    """
+    import PIL.Image
+
+    found: Any = PIL.Image.open(io.BytesIO(data))
+    found.save = lambda path, **_: Path(path).write_bytes(data)
+    return found
