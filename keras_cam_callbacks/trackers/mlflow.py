@@ -63,7 +63,7 @@ class MLflowTracker(Tracker):
             raise ValueError(f"`limit` must be a positive number of seconds. Received: {limit!r}.")
         self._given = run_id
         self._tracking_uri = tracking_uri
-        self._sender = Sender("keras_cam_callbacks to MLflow", limit)
+        self._sender = Sender("MLflow", limit)
         self._client: Any = None
         self._run_id = ""
         self._prefix = ""

@@ -16,7 +16,7 @@ class Sender:
     the first action and ended by `finish`, or when Python exits, which waits for it up to `limit`.
 
     Args:
-        name: Name of the thread, and of what is waited for in messages.
+        name: What is waited for, in messages and in the thread's name.
         limit: Longest time in seconds that one call waits. What takes longer is given up: it is not waited for again.
         room: How many actions may wait to be done before `put` waits for one of them.
     """
@@ -42,7 +42,7 @@ class Sender:
             self._state = _State()
             atexit.register(self._at_exit)
             # A daemon, for one that hangs must not keep Python from exiting.
-            threading.Thread(target=_work, args=(self._state,), name=self._name, daemon=True).start()
+            threading.Thread(target=_work, args=(self._state,), name=f"sender to {self._name}", daemon=True).start()
         self._wait(lambda state: len(state.waiting) < self._room)
         with self._state.changed:
             self._state.waiting.append((what, action))
@@ -79,8 +79,8 @@ class Sender:
         if not met:
             self._end()
             raise TimeoutError(
-                f"{self._name} must be done within {self._limit:g} s. Received: {left} left, at work on {since}. "
-                "They are given up."
+                f"{self._name} must take what it is sent within {self._limit:g} s. Received: {left} left, at work on "
+                f"{since}. They are given up."
             )
 
     def _end(self) -> None:
@@ -99,7 +99,7 @@ class Sender:
             self.finish()
         except (RuntimeError, TimeoutError) as error:
             # Nobody is left to catch it, and Python would print its traceback.
-            print(f"{self._name}: {error}")
+            print(f"keras_cam_callbacks: {error}")
 
 
 class _State:
