@@ -153,6 +153,17 @@ def test_a_library_that_is_not_installed(tmp_path, monkeypatch, name):
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
+@pytest.mark.parametrize("name", ["mlflow", "trackio"])
+def test_a_library_that_lacks_something(tmp_path, monkeypatch, name):
+    """It would not help to install it again."""
+    (tmp_path / f"{name}.py").write_text("import what_it_needs")
+    for module in [module for module in sys.modules if module.split(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'what_it_needs'"):
+        TRACKERS[name]().start(make_config(tmp_path))
+
+
 # ---- Values of samples, and regions ------------------------------------------------------------------------
 
 

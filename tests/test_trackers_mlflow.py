@@ -245,7 +245,7 @@ def test_the_server_shows_what_was_logged_through_it(tmp_path):
         data = get(f"{url}/get-artifact?{urlencode({'run_uuid': run.info.run_id, 'path': path})}")
         assert data == records[1].encoded[1]
         assert np.abs(opened(data).astype(int) - records[1].overlays[1]).max() <= 12
-        query = urlencode({"run_uuid": run.info.run_id, "metric_key": "gradcam/drift"})
+        query = urlencode({"run_id": run.info.run_id, "metric_key": "gradcam/drift", "max_results": 9})
         history = json.loads(get(f"{api}/metrics/get-history?{query}"))["metrics"]
         assert [(metric["step"], metric["value"]) for metric in history] == [(0, 0), (1, 0.25)]
         assert b"<title>MLflow</title>" in get(url)

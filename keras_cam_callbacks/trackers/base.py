@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -47,9 +48,23 @@ class Tracker(ABC):
         """Ends a fit. Called twice, it does nothing the second time; `start` may follow."""
 
 
-def missing(tracker: str, library: str) -> ImportError:
-    """Returns the error of a tracker whose library, also the name of the extra, is not installed."""
-    return ImportError(f"{tracker} needs {library}. Install it: pip install 'keras_cam_callbacks[{library}]'")
+def load(library: str) -> Any:
+    """Imports the library of a tracker.
+
+    Args:
+        library: Its name, also that of the extra.
+
+    Raises:
+        ImportError: If it is not installed, or can't be imported.
+    """
+    try:
+        return importlib.import_module(library)
+    except ModuleNotFoundError as error:
+        if error.name != library:  # It lacks something, and says what.
+            raise
+        raise ImportError(
+            f"This tracker needs {library}. Install it: pip install 'keras_cam_callbacks[{library}]'"
+        ) from error
 
 
 def picture(data: bytes) -> Any:

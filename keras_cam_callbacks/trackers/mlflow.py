@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
-from .base import Tracker, missing, picture
+from .base import Tracker, load, picture
 from .sender import Sender
 
 _METRICS = 1000  # MLflow takes no more in one call.
@@ -80,15 +80,12 @@ class MLflowTracker(Tracker):
             RuntimeError: If MLflow does not know the run, or it was deleted.
             TimeoutError: If MLflow does not answer within the limit.
         """
-        try:
-            import mlflow
-        except ImportError as error:
-            raise missing("MLflowTracker", "mlflow") from error
+        mlflow = load("mlflow")
         try:
             self._sender.finish()  # Of a fit that was interrupted.
         except (RuntimeError, TimeoutError) as error:
             warnings.warn(f"MLflowTracker has not sent all of the fit before. {error}", RuntimeWarning, stacklevel=2)
-        active: Any = mlflow.active_run()
+        active = mlflow.active_run()
         if self._given is None and active is None:
             raise ValueError(
                 "MLflowTracker needs an MLflow run. Received: run_id=None, and no run is active. Call "

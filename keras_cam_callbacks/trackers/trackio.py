@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
-from .base import Tracker, missing
+from .base import Tracker, load
 
 
 def _active_run() -> Any:
@@ -58,10 +58,7 @@ class TrackioTracker(Tracker):
             ImportError: If trackio is not installed.
             ValueError: If no run is active.
         """
-        try:
-            import trackio  # noqa: F401  # Without it no run can be active, and the error must say so.
-        except ImportError as error:
-            raise missing("TrackioTracker", "trackio") from error
+        load("trackio")  # Without it no run can be active; the error must say which of the two is missing.
         run = _active_run()
         if run is None:
             raise ValueError(
