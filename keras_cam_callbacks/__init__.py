@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from .sanity import SanityCheck, sanity_check
     from .store import Run, read_run
     from .timelapse import write_timelapse
-    from .trackers import DiskTracker, MemoryTracker, TensorBoardTracker, Tracker, WandbTracker
+    from .trackers import (
+        DiskTracker,
+        FunctionTracker,
+        MemoryTracker,
+        MLflowTracker,
+        TensorBoardTracker,
+        Tracker,
+        TrackioTracker,
+        WandbTracker,
+    )
 
 __version__ = "0.1.0"
 
@@ -57,12 +66,14 @@ __all__ = [
     "FilterLogger",
     "FilterPatterns",
     "FullGrad",
+    "FunctionTracker",
     "GradCAMLogger",
     "GuidedBackprop",
     "GuidedGradCAM",
     "HeatmapLogger",
     "InputXGradient",
     "IntegratedGradients",
+    "MLflowTracker",
     "MaxActivation",
     "MemoryTracker",
     "Occlusion",
@@ -78,6 +89,7 @@ __all__ = [
     "SmoothGrad",
     "TensorBoardTracker",
     "Tracker",
+    "TrackioTracker",
     "WandbTracker",
     "activation_grids",
     "build_cam_model",
@@ -125,7 +137,19 @@ _HOMES = {
     **dict.fromkeys(("SanityCheck", "sanity_check"), "sanity"),
     **dict.fromkeys(("Run", "read_run"), "store"),
     "write_timelapse": "timelapse",
-    **dict.fromkeys(("DiskTracker", "MemoryTracker", "TensorBoardTracker", "Tracker", "WandbTracker"), "trackers"),
+    **dict.fromkeys(
+        (
+            "DiskTracker",
+            "FunctionTracker",
+            "MLflowTracker",
+            "MemoryTracker",
+            "TensorBoardTracker",
+            "Tracker",
+            "TrackioTracker",
+            "WandbTracker",
+        ),
+        "trackers",
+    ),
 }
 
 

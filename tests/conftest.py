@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +20,18 @@ OLD_WARNINGS = {
     "matplotlib": ("3.11", r"ignore:'\w+' deprecated - use '\w+':DeprecationWarning:matplotlib"),
     # W&B leaves the connection to its own process open.
     "wandb": ("0.24", "ignore:unclosed <socket.socket:ResourceWarning"),
+}
+
+# Where MLflow and Trackio log to, which the one takes seconds to make and the other looks up when it is imported; runs
+# and projects are new in each test. Neither they nor what they use may look for a network.
+_STORES = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, _STORES, ignore_errors=True)
+os.environ |= {
+    "MLFLOW_TRACKING_URI": f"sqlite:///{_STORES}/mlflow.db",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TRACKIO_DIR": f"{_STORES}/trackio",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
 }
 
 SEED = int(os.environ.get("TEST_SEED", "0"))
@@ -50,8 +65,8 @@ def pytest_runtest_call():
 
 
 @pytest.fixture(autouse=True)
-def offline_wandb(tmp_path, monkeypatch):
-    """Keeps W&B off the network and inside the test's folder, and ends what the test left running."""
+def offline_trackers(tmp_path, monkeypatch):
+    """Keeps W&B off the network and inside the test's folder, and ends the runs that the test left active."""
     for name in ("DIR", "DATA_DIR", "CACHE_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
         folder = tmp_path / "wandb-state" / name.lower()
         monkeypatch.setenv(f"WANDB_{name}", str(folder))
@@ -59,6 +74,11 @@ def offline_wandb(tmp_path, monkeypatch):
     for name, value in settings.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     yield
+    if sys.modules.get("mlflow"):
+        while sys.modules["mlflow"].active_run():
+            sys.modules["mlflow"].end_run()
+    if sys.modules.get("trackio") and sys.modules["trackio"].context_vars.current_run.get():
+        sys.modules["trackio"].finish()
     # Imported by few tests only; starting its process takes longer than most of the others.
     if "wandb" in sys.modules:
         if sys.modules["wandb"].run is not None:  # A disabled run outlives its `with` block, and teardown.

@@ -1,16 +1,28 @@
 import io
 import json
 import shutil
+import sys
 
 import keras
+import mlflow
 import numpy as np
 import pytest
 from fits import NUMBERS, SAMPLES, X, Y, before_epoch, fit, tiny_model
 from models import SHAPE
 from PIL import Image
+from tracker_logs import CASES
 from wandb_log import finished_log, wandb_run
 
-from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, Overlay, Tracker, WandbTracker, read_run
+from keras_cam_callbacks import (
+    FunctionTracker,
+    GradCAMLogger,
+    HeatmapLogger,
+    MemoryTracker,
+    Overlay,
+    Tracker,
+    WandbTracker,
+    read_run,
+)
 
 NAMES = ["ant", "bee", "cow"]
 KEYS = [f"sample_{i:02d}" for i in range(SAMPLES)]
@@ -210,20 +222,6 @@ def test_wandb_beside_its_metrics_logger(tmp_path, ours_first):
     assert keys == ([] if ours_first else expected)
 
 
-def test_wandb_run_that_is_finished_in_the_second_epoch(tmp_path):
-    """The other trackers go on; in the next fit "auto" stands for what is active then."""
-    run, model, memory = wandb_run(), tiny_model(), MemoryTracker()
-    logger = GradCAMLogger(X, tracker=["auto", memory], log_dir=tmp_path)
-    with pytest.warns(RuntimeWarning, match=rf"WandbTracker failed and is switched off.*{run.id}.*finished") as caught:
-        fit(logger, before_epoch(1, run.finish), model=model)
-    assert len(caught) == 1
-    assert epochs_on_disk(tmp_path) == epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2)]
-    fit(logger, model=model, epochs=1)
-    assert epochs_on_disk(tmp_path) == epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2), (3, 0)]
-    assert [step for step, _ in read_events(tmp_path / "gradcam")["gradcam/epoch"]] == [3]
-    assert len(finished_log(run).rows_with("gradcam/overlays")) == 1
-
-
 def test_disabled_wandb_run(tmp_path):
     import wandb
 
@@ -245,6 +243,100 @@ def test_wandb_run_that_is_not_there(tmp_path):
     fit(logger, model=model, epochs=1)
     assert logger.directory.name == "gradcam"
     assert epochs_on_disk(tmp_path) == [(0, 0)]
+
+
+# ---- Runs of any library -----------------------------------------------------------------------------------
+
+# How users end a run; MLflow takes what comes after an end.
+ENDS = {
+    "mlflow": lambda run: mlflow.delete_run(run.info.run_id),
+    "trackio": lambda run: run.finish(),
+    "wandb": lambda run: run.finish(),
+}
+FAILURES = {
+    "mlflow": "MLflowTracker failed and is switched off.*Epoch 1 .*must be in the 'active' state",
+    "trackio": "TrackioTracker failed and is switched off.*must stay active during fit.*was finished",
+    "wandb": "WandbTracker failed and is switched off.*must stay active during fit.*was finished",
+}
+
+
+def begun(name, folder):
+    case = CASES[name]()
+    return case, case.begin(folder)
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_run_that_ends_in_the_second_epoch(tmp_path, name):
+    """What was logged is kept and the others go on; in the next fit "auto" stands for what is active then."""
+    model, memory = tiny_model(), MemoryTracker()
+    case, run = begun(name, tmp_path)
+    logger = GradCAMLogger(X, tracker=["auto", memory], log_dir=tmp_path)
+
+    def end():
+        if name == "mlflow":  # Its thread may still be at work on the first epoch.
+            logger.trackers[1]._sender.wait()
+        ENDS[name](run)
+
+    with pytest.warns(RuntimeWarning, match=FAILURES[name]) as caught:
+        fit(logger, before_epoch(1, end), model=model)
+    assert len(caught) == 1
+    assert epochs_on_disk(tmp_path) == epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2)]
+    if name == "mlflow":
+        mlflow.MlflowClient().restore_run(run.info.run_id)
+        mlflow.end_run()
+    fit(logger, model=model, epochs=1)
+    assert epochs_on_disk(tmp_path) == epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2), (3, 0)]
+    assert [step for step, _ in read_events(tmp_path / "gradcam")["gradcam/epoch"]] == [3]
+    (epoch,) = case.read(logger, run)
+    assert (epoch["step"], epoch["images"]) == (0, list(memory.records[0].encoded))
+
+
+def test_an_mlflow_run_that_ends_in_the_second_epoch_gets_the_rest(tmp_path):
+    case, run = begun("mlflow", tmp_path)
+    fit(GradCAMLogger(X, tracker="mlflow", log_dir=tmp_path), before_epoch(1, mlflow.end_run))
+    assert [epoch["step"] for epoch in case.read(None, run)] == [0, 1, 2]
+    assert mlflow.active_run() is None
+
+
+def test_auto_is_all_that_is_active(tmp_path):
+    """Each gets the same, over two fits."""
+    cases = {name: begun(name, tmp_path) for name in ENDS}
+    logger, model = GradCAMLogger((X, Y), log_dir=tmp_path, class_names=NAMES), tiny_model()
+    history = [fit(logger, model=model, epochs=2) for _ in range(2)]
+    stored = read_run(tmp_path).epochs
+    assert len(stored) == 4
+    images = [[path.read_bytes() for path in epoch.overlay_files] for epoch in stored]
+    for case, run in cases.values():
+        read = case.read(None, run)
+        assert [(epoch["step"], epoch["epoch"]) for epoch in read] == [(e.step, e.epoch) for e in stored]
+        assert [epoch["images"] for epoch in read] == images
+        assert [epoch["scalars"]["area"] for epoch in read] == [x for h in history for x in h["gradcam_area"]]
+        if not case.draws_captions:
+            assert [tuple(epoch["captions"]) for epoch in read] == [epoch.captions for epoch in stored]
+    assert list(tmp_path.rglob("events.out.tfevents*")) == []
+
+
+@pytest.mark.parametrize("name", ["mlflow", "trackio"])
+def test_a_library_that_is_not_installed_is_told_before_the_first_batch(tmp_path, monkeypatch, name):
+    model = tiny_model()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, name, None)
+        with pytest.raises(ImportError, match=rf"pip install 'keras_cam_callbacks\[{name}\]'"):
+            fit(GradCAMLogger(X, tracker=["disk", name], log_dir=tmp_path), model=model)
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_a_function_gets_each_record(tmp_path):
+    records, memory = [], MemoryTracker()
+    fit(GradCAMLogger(X, tracker=[FunctionTracker(records.append), memory], log_dir=tmp_path), epochs=2)
+    assert records == memory.records
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("function", [None, "print", 3])
+def test_what_is_no_function(function):
+    with pytest.raises(TypeError, match=r"needs a function of one record\. Received: "):
+        FunctionTracker(function)
 
 
 # ---- Faults ------------------------------------------------------------------------------------------------

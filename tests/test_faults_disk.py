@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fits import SAMPLES, X, Y, bare_weights, before_epoch, fit, tiny_model, weights
 from sample_records import make_config, make_record
-from test_trackers import epochs_in_events
+from tracker_logs import epochs_in_events
 
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker, read_run
 from keras_cam_callbacks.trackers.run import TrackedRun

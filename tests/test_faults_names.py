@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fits import X, Y, bare_weights, fit, tiny_model, weights
-from test_trackers import read_events
+from tracker_logs import read_events
 from wandb_log import finished_log, wandb_run
 
 from keras_cam_callbacks import GradCAMLogger, WandbTracker, compare, read_run

@@ -14,7 +14,7 @@ import pytest
 from dying import STEPS, config_of
 from fits import SAMPLES, X, Y, backed_up_fit, before_epoch, fit, new_model, weights
 from sample_records import make_config, make_record
-from test_trackers import epochs_in_events
+from tracker_logs import epochs_in_events
 
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker
 from keras_cam_callbacks.store import RunWriter, read_image, read_run

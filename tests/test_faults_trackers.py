@@ -218,7 +218,7 @@ def _running():
 
 def wait_until_written(run):
     """Has W&B write out what it holds back: it keeps the last 32 KiB, or some seconds, in its process."""
-    (path,) = Path(run.sync_dir).glob("*.wandb")
+    (path,) = Path(run.dir).parent.glob("*.wandb")
     size = path.stat().st_size
     run.log({"filler": "x" * 70_000})
     _wait_for(lambda: path.stat().st_size > size + 64 * 1024)
@@ -243,7 +243,7 @@ def test_wandb_process_that_is_killed(tmp_path):
     assert len(caught) == 1
     assert steps_on_disk(logger.directory) == [record.step for record in memory.records] == [0, 1, 2, 3]
     assert weights(model) == bare_weights(4)
-    log = read_log(run.sync_dir)
+    log = read_log(Path(run.dir).parent)
     rows = log.rows_with("gradcam/overlays")
     assert [row["gradcam/step"] for row in rows] == [0, 1]
     assert [log.images(row["gradcam/overlays"]) for row in rows] == [list(r.encoded) for r in memory.records[:2]]

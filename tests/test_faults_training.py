@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fits import SAMPLES, Batches, X, Y, after_epoch, before_epoch, fit, throw, tiny_model, weights
-from test_trackers import read_events
+from tracker_logs import read_events
 from wandb_log import finished_log, wandb_run
 
 from keras_cam_callbacks import GradCAMLogger, read_run

@@ -1,254 +1,30 @@
-import io
 import json
-import math
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-from collections import defaultdict
+import types
 from pathlib import Path
-from urllib.error import URLError
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from PIL import Image
 from sample_records import make_config, make_record, picture, sample_keys
+from tracker_fits import fit
+from tracker_logs import mlflow_run, trackio_run
 from wandb_log import finished_log, read_log, wandb_run
 
-from keras_cam_callbacks.records import Region
 from keras_cam_callbacks.store import read_run
 from keras_cam_callbacks.trackers import (
     TRACKERS,
     DiskTracker,
     MemoryTracker,
+    MLflowTracker,
     TensorBoardTracker,
     Tracker,
+    TrackioTracker,
     WandbTracker,
     resolve,
 )
-
-# ---- Reading back, each with a reader that is not ours -----------------------------------------------------
-
-
-def read_events(directory):
-    """Images and scalars of the events in a folder, each {tag: [(step, value)]} in the order of writing."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
-    events.Reload()
-    images, scalars = {}, {}
-    for tag in events.Tags()["tensors"]:
-        plugin = events.SummaryMetadata(tag).plugin_data.plugin_name
-        for event in events.Tensors(tag):
-            value = make_ndarray(event.tensor_proto)
-            if plugin == "images":
-                width, height, data = value
-                assert opened(data).shape == (int(height), int(width), 3)
-                images.setdefault(tag, []).append((event.step, data))
-            elif plugin != "custom_scalars":
-                assert plugin == "scalars"
-                scalars.setdefault(tag, []).append((event.step, float(value)))
-    return images, scalars
-
-
-def opened(data):
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image)
-
-
-def epochs_on_disk(directory):
-    return [
-        {
-            "step": epoch.step,
-            "epoch": epoch.epoch,
-            "scalars": epoch.scalars,
-            "captions": list(epoch.captions),
-            "images": [path.read_bytes() for path in epoch.overlay_files],
-        }
-        for epoch in read_run(directory).epochs
-    ]
-
-
-def epochs_in_memory(tracker):
-    return [
-        {
-            "step": record.step,
-            "epoch": record.epoch,
-            "scalars": dict(record.scalars),
-            "captions": [sample.caption for sample in record.samples],
-            "images": list(record.encoded),
-        }
-        for record in tracker.records
-    ]
-
-
-def epochs_in_events(directory):
-    images, scalars = read_events(directory)
-    steps = defaultdict(dict)
-    for tag, values in scalars.items():
-        for step, value in values:
-            steps[step][tag.removeprefix("gradcam/")] = value
-    return [
-        {
-            "step": step,
-            "epoch": steps[step].pop("epoch"),
-            "scalars": steps[step],
-            # Drawn into the overlays: TensorBoard freezes a tag's description at its first value.
-            "captions": None,
-            "images": [dict(images[tag])[step] for tag in sorted(images)],
-        }
-        for step in sorted(steps)
-    ]
-
-
-def epochs_in_wandb(log):
-    return [
-        {
-            "step": row["gradcam/step"],
-            "epoch": row["gradcam/epoch"],
-            "scalars": {
-                key.removeprefix("gradcam/"): value
-                for key, value in row.items()
-                if key.startswith("gradcam/") and key.split("/")[1] not in ("step", "epoch", "overlays")
-            },
-            "captions": row["gradcam/overlays"]["captions"],
-            "images": log.images(row["gradcam/overlays"]),
-        }
-        for row in log.rows_with("gradcam/overlays")
-    ]
-
-
-# ---- The contract of all trackers --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("image_format", ["jpg", "png"])
-@pytest.mark.parametrize("name", TRACKERS)
-def test_every_tracker_keeps_what_it_is_given(tmp_path, name, image_format):
-    run = wandb_run() if name == "wandb" else None
-    (tracker,) = resolve(name)
-    config = make_config(tmp_path / "run")
-    records = [make_record(step, epoch=step % 2, image_format=image_format) for step in range(4)]
-    # Two fits, of which the second counts its epochs from 0 again.
-    for fit in (records[:2], records[2:]):
-        tracker.start(config)
-        for record in fit:
-            tracker.log(record)
-        tracker.finish()
-        tracker.finish()
-
-    read = {
-        "disk": lambda: epochs_on_disk(config.directory),
-        "memory": lambda: epochs_in_memory(tracker),
-        "tensorboard": lambda: epochs_in_events(config.directory),
-        "wandb": lambda: epochs_in_wandb(finished_log(run)),
-    }[name]()
-    assert read == [
-        {
-            "step": step,
-            "epoch": step % 2,
-            "scalars": {"drift": step / 4, "area": 0.5},
-            "captions": None if name == "tensorboard" else [f"step {step}, sample {row} – ✓" for row in range(3)],
-            "images": list(record.encoded),
-        }
-        for step, record in enumerate(records)
-    ]
-
-
-def table_in_wandb(log):
-    """The values of each epoch by name, None for NaN."""
-    tables = []
-    for row in log.rows_with("gradcam_table"):
-        stored = json.loads((log.files / row["gradcam_table"]["path"]).read_text("utf-8"))
-        columns = dict(zip(stored["columns"], zip(*stored["data"], strict=True), strict=True))
-        tables.append({name: list(columns[name]) for name in stored["columns"][6:-1]})
-    return tables
-
-
-def boxes_in_wandb(log):
-    """The boxes of each image of the first epoch, None for none."""
-    entries = log.rows[0]["gradcam/overlays"]["all_boxes"]
-    files = [entry and json.loads((log.files / entry["region"]["path"]).read_text("utf-8")) for entry in entries]
-    sides = "minX", "minY", "maxX", "maxY"
-    return [file and [[box["position"][side] for side in sides] for box in file["box_data"]] for file in files]
-
-
-@pytest.mark.parametrize("name", sorted(set(TRACKERS) - {"tensorboard"}))
-def test_trackers_keep_values_and_regions(tmp_path, name):
-    """Numbers of each sample, NaN among them, and where the objects are; TensorBoard has no place for either."""
-    run = wandb_run() if name == "wandb" else None
-    tracker = WandbTracker(table=True) if run else TRACKERS[name]()
-    boxes = [None, [[0.25, 0.5, 0.75, 1.0]], [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]]
-    regions = tuple(each and Region(np.array(each, float)) for each in boxes)
-    config = make_config(tmp_path / "run", regions=regions, overlay={"layout": "overlay", "size": (24, 32)})
-    nan = math.nan
-    values = [
-        {"drift": [nan, nan, nan], "pointing": [0.0, 1.0, nan]},
-        {"drift": [0.5, nan, 0.25], "pointing": [1.0, 1.0, nan]},
-    ]
-    records = [
-        make_record(step, values={metric: np.array(row) for metric, row in each.items()})
-        for step, each in enumerate(values)
-    ]
-    tracker.start(config)
-    for record in records:
-        tracker.log(record)
-    tracker.finish()
-
-    log = finished_log(run) if run else None
-    read = {
-        "disk": lambda: [epoch.values() for epoch in read_run(config.directory).epochs],
-        "memory": lambda: [record.values for record in tracker.records],
-        "wandb": lambda: table_in_wandb(log),
-    }[name]()
-    plain = [{metric: [nan if x is None else float(x) for x in row] for metric, row in each.items()} for each in read]
-    assert repr(plain) == repr(values)
-    kept = {
-        "disk": lambda: [region and region.boxes.tolist() for region in read_run(config.directory).regions()],
-        "memory": lambda: [region and region.boxes.tolist() for region in tracker.config.regions],
-        "wandb": lambda: boxes_in_wandb(log),
-    }[name]()
-    assert kept == boxes
-
-
-@pytest.mark.parametrize("name", sorted(set(TRACKERS) - {"memory"}))
-def test_what_is_logged_is_there_without_finish(tmp_path, name):
-    """After Ctrl-C in fit, finish is never called; then the process dies."""
-    script = f"""
-import os, signal
-from pathlib import Path
-from sample_records import make_config, make_record
-from keras_cam_callbacks.trackers import resolve
-if {name!r} == "wandb":
-    import wandb
-    print(Path(wandb.init(project="test").dir).parent, flush=True)
-tracker, = resolve({name!r})
-tracker.start(make_config(Path({str(tmp_path / "run")!r})))
-tracker.log(make_record(0))
-tracker.log(make_record(1))
-{"wandb.teardown()" if name == "wandb" else ""}
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    tests = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
-    read = {
-        "disk": lambda: epochs_on_disk(tmp_path / "run"),
-        "tensorboard": lambda: epochs_in_events(tmp_path / "run"),
-        "wandb": lambda: epochs_in_wandb(read_log(done.stdout.strip())),
-    }[name]()
-    assert [epoch["images"] for epoch in read] == [list(make_record(step).encoded) for step in range(2)]
-
-
-@pytest.mark.parametrize("name", sorted(set(TRACKERS) - {"memory"}))
-def test_log_needs_start(name):
-    with pytest.raises(RuntimeError, match=r"start must be called before log\. Received"):
-        TRACKERS[name]().log(make_record(0))
 
 
 def test_memory_keeps_config_and_records(tmp_path):
@@ -259,15 +35,6 @@ def test_memory_keeps_config_and_records(tmp_path):
     tracker.log(record)
     assert tracker.config is config
     assert tracker.records == [record]
-
-
-def test_disk_goes_on_after_a_second_start_in_another_folder(tmp_path):
-    tracker = DiskTracker()
-    for name in ("one", "two"):
-        tracker.start(make_config(tmp_path / name))
-        tracker.log(make_record(0))
-        tracker.finish()
-    assert len(read_run(tmp_path / "one").epochs) == len(read_run(tmp_path / "two").epochs) == 1
 
 
 def test_disk_reads_back_what_is_not_finite(tmp_path):
@@ -283,34 +50,6 @@ def test_disk_reads_back_what_is_not_finite(tmp_path):
 
 
 # ---- Beside Keras' and W&B's own callbacks -----------------------------------------------------------------
-
-
-def fit(tracker, directory, others, *, ours_first=True, fits=1, epochs=3):
-    """Fits a tiny model; returns the records that were logged."""
-    import keras
-
-    config = make_config(directory)
-    records = []
-
-    class Logger(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            tracker.start(config)
-
-        def on_epoch_end(self, epoch, logs=None):
-            records.append(make_record(len(records), epoch=epoch))
-            tracker.log(records[-1])
-
-        def on_train_end(self, logs=None):
-            tracker.finish()
-
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    x, y = np.random.default_rng(0).normal(size=(2, 20, 4))
-    for _ in range(fits):
-        callbacks = [Logger(), *others()] if ours_first else [*others(), Logger()]
-        model.fit(x, y[:, :1], batch_size=4, epochs=epochs, callbacks=callbacks, verbose=0)
-    return records
 
 
 @pytest.mark.parametrize("log_freq", ["epoch", 2])
@@ -339,157 +78,6 @@ def test_wandb_beside_its_metrics_logger(tmp_path, ours_first, log_freq):
         assert len(log.rows_with("batch/loss")) == 2 * 3 * 3
     assert [metric for metric in log.metrics if metric[0].startswith("gradcam")] == [("gradcam/*", "gradcam/epoch")]
     assert log.config["gradcam"] == {"layer": "base/conv", "method": "gradcam", "target": "predicted"}
-
-
-# From Keras' own TensorBoard callback, with numpy 2.
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-@pytest.mark.parametrize("update_freq", ["epoch", 3])
-@pytest.mark.parametrize("ours_first", [True, False])
-def test_tensorboard_beside_that_of_keras(tmp_path, ours_first, update_freq):
-    import keras
-
-    records = fit(
-        TensorBoardTracker(),
-        tmp_path / "run",
-        lambda: [keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=update_freq)],
-        ours_first=ours_first,
-        fits=2,
-    )
-    images, scalars = read_events(tmp_path / "run")
-    assert sorted(images) == [f"gradcam/{key}" for key in sample_keys(3)]
-    for row, tag in enumerate(sorted(images)):
-        assert images[tag] == [(step, record.encoded[row]) for step, record in enumerate(records)]
-    assert scalars == {
-        "gradcam/drift": [(step, step / 4) for step in range(6)],
-        "gradcam/area": [(step, 0.5) for step in range(6)],
-        "gradcam/epoch": [(step, step % 3) for step in range(6)],
-    }
-    assert len(list((tmp_path / "run").glob("events.out.tfevents*"))) == 1
-
-
-# ---- TensorBoard -------------------------------------------------------------------------------------------
-
-
-def test_tensorboard_leaves_out_nan_and_writes_where_it_is_told(tmp_path):
-    tracker = TensorBoardTracker(tmp_path / "own")
-    tracker.start(make_config(tmp_path / "run", prefix="cam/α"))
-    tracker.log(make_record(3, scalars={"drift": float("nan"), "area": np.float32(0.25)}))
-    images, scalars = read_events(tmp_path / "own")
-    assert scalars == {"cam/α/area": [(3, 0.25)], "cam/α/epoch": [(3, 3.0)]}
-    assert sorted(images) == [f"cam/α/{key}" for key in sample_keys(3)]
-    assert not (tmp_path / "run").exists()
-    assert (tracker.uses_directory, TensorBoardTracker().uses_directory) == (False, True)
-
-
-def test_tensorboard_follows_the_run_to_another_folder(tmp_path):
-    tracker = TensorBoardTracker()
-    for step, name in enumerate(("one", "two")):
-        tracker.start(make_config(tmp_path / name))
-        tracker.log(make_record(step))
-        tracker.finish()
-    assert [read_events(tmp_path / name)[1]["gradcam/drift"] for name in ("one", "two")] == [
-        [(0, 0)],
-        [(1, 0.25)],
-    ]
-
-
-def test_tensorboard_draws_numbers_together_by_what_they_answer(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
-
-    tracker = TensorBoardTracker()
-    tracker.start(make_config(tmp_path / "run", prefix="my.cam"))
-    names = ["a_drift", "b_drift", "first_drift", "a_first_drift", "flare_correlation", "energy_in_region"]
-    for step, count in enumerate((5, 5, 6)):
-        tracker.log(make_record(step, scalars=dict.fromkeys(names[:count], 0.5)))
-    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"tensors": 0}).Reload()
-    written = events.Tensors("custom_scalars__config__")
-    # Again only where there are numbers that it lacks, such as a second fit's.
-    assert [event.step for event in written] == [0, 2]
-    page = Layout.FromString(written[-1].tensor_proto.string_val[0])
-    tags = [*(f"my.cam/{name}" for name in names), "mycam/drift", "other/my.cam/drift"]
-    found = {
-        chart.title: [
-            tag for tag in [*tags, "mycam/drift", "other/my.cam/drift"] if re.match(chart.multiline.tag[0], tag)
-        ]
-        for category in page.category
-        for chart in category.chart
-    }
-    assert found == {
-        "energy in region": ["my.cam/energy_in_region"],
-        "drift": ["my.cam/a_drift", "my.cam/b_drift"],
-        "first drift": ["my.cam/first_drift", "my.cam/a_first_drift"],
-    }
-    assert page.category[0].title == "my.cam: does it look at the object?"
-    tracker = TensorBoardTracker()
-    tracker.start(make_config(tmp_path / "none"))
-    tracker.log(make_record(0, scalars={"novelty": 1}))
-    events = EventAccumulator(str(tmp_path / "none"), size_guidance={"tensors": 0}).Reload()
-    assert sorted(events.Tags()["tensors"])[-1] == "gradcam/sample_02"
-
-
-def test_tensorboard_serves_images_and_charts(tmp_path):
-    keys = ("sample_00", "cat/ü 🐱")
-    tracker = TensorBoardTracker()
-    tracker.start(make_config(tmp_path / "gradcam", keys=keys))
-    records = [make_record(step, keys=keys, size=(30, 50)) for step in range(3)]
-    for record in records:
-        tracker.log(record)
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", tmp_path, "--load_fast=false"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--reload_interval", "1"]
-    output = tmp_path / "server.log"
-    with (
-        open(output, "wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log) as server,
-    ):
-        try:
-            plugin = f"http://127.0.0.1:{port}/data/plugin/images"
-            tags = _fetched(f"{plugin}/tags", server, output)
-            assert set(tags["gradcam"]) == {f"gradcam/{key}" for key in keys}
-            for row, key in enumerate(keys):
-                query = urlencode({"run": "gradcam", "tag": f"gradcam/{key}", "sample": 0})
-                entries = json.loads(_get(f"{plugin}/images?{query}"))
-                assert [entry["step"] for entry in entries] == [0, 1, 2]
-                for entry, record in zip(entries, records, strict=True):
-                    data = _get(f"{plugin}/individualImage?{entry['query']}")
-                    assert data == record.encoded[row]
-                    assert np.abs(opened(data).astype(int) - record.overlays[row]).max() <= 12
-            plugin = f"http://127.0.0.1:{port}/data/plugin/custom_scalars"
-            charts = {
-                chart["title"]: chart["multiline"]["tag"]
-                for category in json.loads(_get(f"{plugin}/layout"))["category"]
-                for chart in category["chart"]
-            }
-            assert sorted(charts) == ["area", "drift"]
-            query = urlencode({"run": "gradcam", "tag": charts["drift"][0]})
-            drawn = json.loads(_get(f"{plugin}/scalars?{query}"))["tag_to_events"]
-            assert {tag: [value for *_, value in events] for tag, events in drawn.items()} == {
-                "gradcam/drift": [0, 0.25, 0.5]
-            }
-        finally:
-            server.terminate()
-
-
-def _get(url):
-    with urlopen(url, timeout=10) as answer:
-        return answer.read()
-
-
-def _fetched(url, server, output):
-    """The first answer that is not empty; the server needs some seconds to start and to read the events."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if found := json.loads(_get(url)):
-                return found
-        except (URLError, ConnectionError):
-            pass
-        time.sleep(0.2)
-    raise AssertionError(output.read_text("utf-8"))
 
 
 # ---- Weights & Biases --------------------------------------------------------------------------------------
@@ -684,15 +272,32 @@ def test_resolve_names_and_objects():
     assert kinds(["auto", "disk", memory, memory]) == [DiskTracker, TensorBoardTracker, MemoryTracker]
 
 
-def test_auto_looks_for_an_active_run():
+def test_auto_looks_for_active_runs(tmp_path):
+    import mlflow
+    import trackio
     import wandb
 
     assert kinds("auto") == [DiskTracker, TensorBoardTracker]
     run = wandb_run()
     assert kinds("auto") == [DiskTracker, WandbTracker]
+    mlflow_run(tmp_path)
+    own = trackio_run(tmp_path)
+    assert kinds("auto") == [DiskTracker, MLflowTracker, TrackioTracker, WandbTracker]
     run.finish()
+    mlflow.end_run()
+    assert kinds("auto") == [DiskTracker, TrackioTracker]
+    own.finish()  # After this it is still the current one for Trackio.
     assert kinds("auto") == [DiskTracker, TensorBoardTracker]
+    trackio.finish()
     with wandb.init(mode="disabled"):
+        assert kinds("auto") == [DiskTracker, TensorBoardTracker]
+
+
+@pytest.mark.parametrize("name", ["mlflow", "trackio.context_vars", "wandb"])
+@pytest.mark.parametrize("module", [None, types.ModuleType("half_loaded")])
+def test_auto_asks_no_more_of_a_library_than_it_has(name, module):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, name, module)
         assert kinds("auto") == [DiskTracker, TensorBoardTracker]
 
 
@@ -701,7 +306,7 @@ def test_resolve_imports_no_library():
         "import sys\n"
         "from keras_cam_callbacks.trackers import TRACKERS, resolve\n"
         "resolve(['auto', *TRACKERS])\n"
-        "print({'wandb', 'tensorflow', 'tensorboard', 'keras', 'cv2'} & set(sys.modules))"
+        "print({'mlflow', 'trackio', 'wandb', 'tensorflow', 'tensorboard', 'keras', 'cv2'} & set(sys.modules))"
     )
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -712,7 +317,7 @@ def test_resolve_imports_no_library():
     ("name", "close"), [("tensorbord", "tensorboard"), ("WandB", "wandb"), ("Disk", "disk"), ("zzz", None)]
 )
 def test_unknown_names(name, close):
-    with pytest.raises(ValueError, match=r"'auto', 'disk', 'memory', 'tensorboard', 'wandb'.*Received: ") as caught:
+    with pytest.raises(ValueError, match=r"'auto', 'disk', 'memory', 'mlflow', .*'wandb'.*Received: ") as caught:
         resolve(["disk", name])
     assert re.findall(r"Did you mean '(\w+)'", str(caught.value)) == ([close] if close else [])
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import MutableMapping
 from difflib import get_close_matches
 from typing import Any
 
+from . import mlflow, trackio, wandb
 from .base import Tracker
 from .disk import DiskTracker
+from .function import FunctionTracker
 from .memory import MemoryTracker
+from .mlflow import MLflowTracker
 from .tensorboard import TensorBoardTracker
+from .trackio import TrackioTracker
 from .wandb import WandbTracker
 
 __all__ = [
     "TRACKERS",
     "DiskTracker",
+    "FunctionTracker",
+    "MLflowTracker",
     "MemoryTracker",
     "TensorBoardTracker",
     "Tracker",
+    "TrackioTracker",
     "WandbTracker",
     "resolve",
 ]
@@ -26,9 +32,13 @@ __all__ = [
 TRACKERS: dict[str, type[Tracker]] = {
     "disk": DiskTracker,
     "memory": MemoryTracker,
+    "mlflow": MLflowTracker,
     "tensorboard": TensorBoardTracker,
+    "trackio": TrackioTracker,
     "wandb": WandbTracker,
 }
+
+_ACTIVE = {"mlflow": mlflow.has_active_run, "trackio": trackio.has_active_run, "wandb": wandb.has_active_run}
 
 
 def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> list[Tracker]:
@@ -51,7 +61,8 @@ def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> 
     if tracker is None:
         return []
     if isinstance(tracker, str) and tracker == "auto":
-        tracker = ["disk", "wandb" if _wandb_is_active() else "tensorboard"]
+        active = [name for name, has_active_run in _ACTIVE.items() if has_active_run()]
+        tracker = ["disk", *(active or ["tensorboard"])]
     if isinstance(tracker, list | tuple):
         several = [found for item in tracker for found in resolve(item, named)]
         return list({id(found): found for found in several}.values())
@@ -70,13 +81,8 @@ def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> 
     if isinstance(tracker, type) or not all(callable(getattr(tracker, name, None)) for name in methods):
         raise TypeError(
             f"tracker must be one of {names}, an object with the methods {', '.join(methods)}, or a list of "
-            f"these. Received: {tracker!r}. Call a class first; give a W&B run to WandbTracker(run)."
+            f"these. Received: {tracker!r}. Call a class first; give a W&B run to WandbTracker(run), and a function to "
+            "FunctionTracker(function)."
         )
     found: Tracker = tracker
     return [found]
-
-
-def _wandb_is_active() -> bool:
-    # Who has a run has imported wandb; importing it here would cost everyone else.
-    run = getattr(sys.modules.get("wandb"), "run", None)
-    return run is not None and not run.disabled

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
 
 from ..records import EpochRecord, RunConfig
 
@@ -18,12 +22,12 @@ class Tracker(ABC):
         uses_directory: Whether it writes into the run's folder, which is then made before it starts.
         timeout: Seconds that training waits for each of the three calls; a tracker that takes longer is switched off
             until the next fit. For that, all its calls are made in one thread of its own. None: they are made in the
-            thread of the training, and waited for without end. Libraries that keep an active run or a default writer
-            for each thread need that: MLflow's fluent API, `tf.summary`.
+            thread of the training, and waited for without end, as libraries need that keep an active run or a default
+            writer for each thread: MLflow's own functions, `tf.summary`.
     """
 
     uses_directory: bool = True
-    timeout: float | None = 60.0
+    timeout: float | None = None
 
     @abstractmethod
     def start(self, config: RunConfig) -> None:
@@ -47,3 +51,35 @@ class Tracker(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Ends a fit. Called twice, it does nothing the second time; `start` may follow."""
+
+
+def load(library: str) -> Any:
+    """Imports the library of a tracker.
+
+    Args:
+        library: Its name, also that of the extra.
+
+    Raises:
+        ImportError: If it is not installed, or can't be imported.
+    """
+    try:
+        return importlib.import_module(library)
+    except ModuleNotFoundError as error:
+        if error.name != library:  # It lacks something, and says what.
+            raise
+        raise ImportError(
+            f"This tracker needs {library}. Install it: pip install 'keras_cam_callbacks[{library}]'"
+        ) from error
+
+
+def picture(data: bytes) -> Any:
+    """Returns an image file as an image of Pillow's that is saved with the same bytes, neither decoded nor encoded.
+
+    Args:
+        data: The bytes of the file.
+    """
+    import PIL.Image
+
+    found: Any = PIL.Image.open(io.BytesIO(data))
+    found.save = lambda path, **_: Path(path).write_bytes(data)
+    return found

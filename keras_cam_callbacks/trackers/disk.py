@@ -11,8 +11,6 @@ from .base import Tracker
 class DiskTracker(Tracker):
     """Writes the run record into the run's folder, `RunConfig.directory`; `store.read_run` reads it back."""
 
-    timeout = None
-
     def __init__(self) -> None:
         self._writer: RunWriter | None = None
 

@@ -24,7 +24,6 @@ class MemoryTracker(Tracker):
     """
 
     uses_directory = False
-    timeout = None
 
     def __init__(self) -> None:
         self.config: RunConfig | None = None

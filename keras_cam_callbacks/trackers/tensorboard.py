@@ -33,8 +33,6 @@ class TensorBoardTracker(Tracker):
         uses_directory: Whether no `log_dir` was given.
     """
 
-    timeout = None
-
     def __init__(self, log_dir: str | Path | None = None):
         self.uses_directory = log_dir is None
         self._log_dir = log_dir

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
+import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
-from .base import Tracker
+from .base import Tracker, picture
 from .wandb_record import RecordFiles
 from .wandb_regions import Marks
 
@@ -20,6 +19,12 @@ if TYPE_CHECKING:
 # W&B cuts a list of images at 108 without a word.
 _IMAGES_PER_KEY = 100
 _COLUMNS = ("epoch", "sample", "true", "predicted", "score", "confidence", "overlay")
+
+
+def has_active_run() -> bool:
+    """Tells whether a run is active, without an import: who has a run has imported wandb."""
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    return run is not None and not run.disabled
 
 
 class WandbTracker(Tracker):
@@ -51,6 +56,7 @@ class WandbTracker(Tracker):
     """
 
     uses_directory = False
+    timeout = 60.0
 
     def __init__(self, run: wandb.Run | None = None, *, table: bool = False, record: bool = True):
         self._given = run
@@ -128,12 +134,12 @@ class WandbTracker(Tracker):
         scalars |= {"epoch": record.epoch, "step": record.step}
         row: dict[str, Any] = {f"{prefix}/{name}": value for name, value in scalars.items()}
         images = [
-            _image(data, record.image_format, sample.caption, **self._marks.of(i, picture))
-            for i, (data, picture, sample) in enumerate(
+            _image(data, record.image_format, sample.caption, **self._marks.of(i, overlay))
+            for i, (data, overlay, sample) in enumerate(
                 zip(record.encoded, record.overlays, record.samples, strict=True)
             )
         ]
-        if len({picture.shape for picture in record.overlays}) > 1:
+        if len({overlay.shape for overlay in record.overlays}) > 1:
             keys = (f"{prefix}/overlays/{sample.key}" for sample in record.samples)
             row |= {key: [image] for key, image in zip(keys, images, strict=True)}
         else:
@@ -209,16 +215,14 @@ class WandbTracker(Tracker):
 
 
 def _image(data: bytes, image_format: str, caption: str, **marks: Any) -> wandb.Image:
-    import PIL.Image
     import wandb
 
-    picture: Any = PIL.Image.open(io.BytesIO(data))
-    # W&B saves the pictures that it is given. It shall save our bytes, and not decode and encode them again; and
-    # a file that it saved itself it moves, where one of ours would be copied, or only be linked.
-    picture.save = lambda path, **_: Path(path).write_bytes(data)
-    image = wandb.Image(picture, caption=caption, file_type=image_format, **marks)
+    # W&B saves the pictures that it is given. A file that it saved itself it moves, where one of ours would be copied,
+    # or only be linked.
+    ours = picture(data)
+    image = wandb.Image(ours, caption=caption, file_type=image_format, **marks)
     # Put back what W&B has let go of: it would decode the saved file, only to ask for its size.
-    image._image = picture
+    image._image = ours
     return image
 
 

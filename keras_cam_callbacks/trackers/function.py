@@ -1,0 +1,72 @@
+"""Any other tracker: a function that is called with each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keras_cam_callbacks.records import EpochRecord, RunConfig
+
+from .base import Tracker
+
+
+class FunctionTracker(Tracker):
+    """Calls a function with the record of each epoch that is logged.
+
+    Of the record it will want `step`, which grows over all fits, and `epoch`; `scalars`, numbers by name, NaN where
+    there is nothing to compare with yet; and, for each sample, of `samples` the `key` and the `caption`, of `overlays`
+    the uint8 RGB array (H, W, 3), of `encoded` the same as the bytes of an image file, whose format is `image_format`.
+    The arrays are shared with other trackers: read them only. What it raises warns once, and switches it off until the
+    next fit.
+
+    Args:
+        function: Takes an `EpochRecord`; what it returns is not used. It is called in the thread that trains.
+
+    Raises:
+        TypeError: If it can't be called.
+
+    Example:
+        Comet (tried offline with comet_ml 3.58):
+
+        >>> experiment = comet_ml.start()
+        >>> def log(record):
+        ...     experiment.log_metrics(record.scalars, prefix="gradcam", step=record.step, epoch=record.epoch)
+        ...     for sample, data in zip(record.samples, record.encoded):
+        ...         experiment.log_image(io.BytesIO(data), f"gradcam/{sample.key}", step=record.step)
+        >>> logger = GradCAMLogger(validation_data, tracker=["disk", FunctionTracker(log)])
+
+        ClearML (clearml 2.1), which would log a NaN as 0:
+
+        >>> clearml_logger = clearml.Task.init("project", "name").get_logger()
+        >>> def log(record):
+        ...     for name, value in record.scalars.items():
+        ...         if math.isfinite(value):
+        ...             clearml_logger.report_scalar("gradcam", name, value, record.step)
+        ...     for sample, overlay in zip(record.samples, record.overlays):
+        ...         clearml_logger.report_image("gradcam", sample.key, record.step, image=overlay)
+
+        SwanLab (swanlab 0.10):
+
+        >>> swanlab.init(project="project")
+        >>> def log(record):
+        ...     row = {f"gradcam/{name}": x for name, x in record.scalars.items() if math.isfinite(x)}
+        ...     for sample, overlay in zip(record.samples, record.overlays):
+        ...         row[f"gradcam/{sample.key}"] = swanlab.Image(overlay, caption=sample.caption)
+        ...     swanlab.log({**row, "gradcam/epoch": record.epoch}, step=record.step)
+    """
+
+    uses_directory = False
+
+    def __init__(self, function: Callable[[EpochRecord], object]) -> None:
+        if not callable(function):
+            raise TypeError(f"FunctionTracker needs a function of one record. Received: {function!r}.")
+        self._function = function
+
+    def start(self, config: RunConfig) -> None:
+        """Nothing is to be made ready."""
+
+    def log(self, record: EpochRecord) -> None:
+        """Calls the function; raises what it raises."""
+        self._function(record)
+
+    def finish(self) -> None:
+        """Nothing is left to send."""

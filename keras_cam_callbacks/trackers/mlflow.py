@@ -1,0 +1,162 @@
+"""MLflow: an image for each sample and a metric for each number, sent from a thread of its own."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import time
+import warnings
+import zlib
+from functools import partial
+from typing import Any
+
+from keras_cam_callbacks.records import EpochRecord, RunConfig
+
+from .base import Tracker, load, picture
+from .sender import Sender
+
+_METRICS = 1000  # MLflow takes no more in one call.
+_LONGEST = 120  # characters of a name: MLflow makes a file name of it, with 90 more
+_LEGAL = re.compile(r"[A-Za-z0-9_\-. ]+(/[A-Za-z0-9_\-. ]+)*")
+
+
+def has_active_run() -> bool:
+    """Tells whether a run is active in this thread, without an import: who has a run has imported mlflow."""
+    active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
+    return active_run is not None and active_run() is not None
+
+
+class MLflowTracker(Tracker):
+    """Logs to an MLflow run that you started; never starts or ends one.
+
+    Images `<prefix>/<sample key>` and metrics `<prefix>/<name>`, each with the run's step, which goes on where a second
+    fit counts its epochs from 0 again; `<prefix>/epoch` is a metric beside them. Layer, method and target are tags
+    `<prefix>.layer` and so on, as parameters can't change. MLflow has no place for captions, numbers of each sample or
+    regions: captions are drawn into the images unless `Overlay` says otherwise, and the record on disk holds the rest.
+    Numbers that are not finite are left out. A character that MLflow refuses in names becomes "_", and a digest is put
+    after the name, so that no two samples share one.
+
+    The images are not encoded or scaled again. MLflow's files have the bytes of the record, which are JPEG unless
+    `Overlay` says otherwise, under the names that MLflow gives: they end in .png, and .webp for the preview.
+
+    MLflow takes some 100 ms for 16 images, and longer on a distant server, so a thread sends them while training goes
+    on. At most four epochs wait in memory. What fails there is raised by the next `log`, or by `finish`, which waits
+    until everything is sent. After an exception or Ctrl-C in `fit`, Python waits for it when it exits.
+
+    MLflow takes images and metrics after a run has ended, too, but not once it was deleted.
+
+    Args:
+        run_id: The run, or None for the run that is active in the thread in which a fit starts.
+        tracking_uri: Where the run is, or None for where MLflow logs to when a fit starts.
+        limit: Longest time in seconds that one call waits for MLflow; then a TimeoutError is raised, and what was not
+            sent is given up.
+
+    Raises:
+        ValueError: If `limit` is not positive.
+    """
+
+    uses_directory = False
+
+    def __init__(self, run_id: str | None = None, *, tracking_uri: str | None = None, limit: float = 60.0):
+        if not limit > 0:
+            raise ValueError(f"`limit` must be a positive number of seconds. Received: {limit!r}.")
+        self._given = run_id
+        self._tracking_uri = tracking_uri
+        self._sender = Sender("MLflow", limit)
+        self._client: Any = None
+        self._run_id = ""
+        self._prefix = ""
+
+    def start(self, config: RunConfig) -> None:
+        """Finds the run and sets its tags.
+
+        Args:
+            config: The run.
+
+        Raises:
+            ImportError: If mlflow is not installed.
+            ValueError: If no run was given and none is active.
+            RuntimeError: If MLflow does not know the run, or it was deleted.
+            TimeoutError: If MLflow does not answer within the limit.
+        """
+        mlflow = load("mlflow")
+        try:
+            self._sender.finish()  # Of a fit that was interrupted.
+        except (RuntimeError, TimeoutError) as error:
+            warnings.warn(f"MLflowTracker has not sent all of the fit before. {error}", RuntimeWarning, stacklevel=2)
+        active = mlflow.active_run()
+        if self._given is None and active is None:
+            raise ValueError(
+                "MLflowTracker needs an MLflow run. Received: run_id=None, and no run is active. Call "
+                'mlflow.start_run() before fit, in the same thread, or use tracker="disk".'
+            )
+        # The functions of mlflow itself would start another run in a thread.
+        self._client = mlflow.MlflowClient(self._tracking_uri)
+        self._run_id = self._given or active.info.run_id
+        self._prefix = config.prefix
+        settings = {"layer": config.layer_name, "method": config.method, "target": config.target}
+        action = partial(_begin, self._client, self._run_id, self._prefix, settings)
+        self._sender.put(f"MLflow's run {self._run_id!r}", action)
+        self._sender.wait()
+
+    def log(self, record: EpochRecord) -> None:
+        """Has one epoch sent.
+
+        Args:
+            record: The epoch.
+
+        Raises:
+            RuntimeError: If there was no `start`, or if an epoch before this one could not be sent.
+            TimeoutError: If four epochs are waiting, and none of them is sent within the limit.
+        """
+        if self._client is None:
+            raise RuntimeError("MLflowTracker.start must be called before log. Received: no run.")
+        action = partial(_send, self._client, self._run_id, self._prefix, record, round(time.time() * 1000))
+        self._sender.put(f"Epoch {record.epoch} (step {record.step})", action)
+
+    def finish(self) -> None:
+        """Waits until everything is sent; raises as `log` does, where it is not."""
+        self._sender.finish()
+
+
+def _begin(client: Any, run_id: str, prefix: str, settings: dict[str, str]) -> None:
+    run = client.get_run(run_id)
+    if run.info.lifecycle_stage != "active":
+        raise ValueError(f"The run must exist. Received: {run_id!r}, which is {run.info.lifecycle_stage}.")
+    for name, value in settings.items():
+        client.set_tag(run_id, legal(f"{prefix}.{name}"), value)
+
+
+def _send(client: Any, run_id: str, prefix: str, record: EpochRecord, now: int) -> None:
+    from mlflow.entities import Metric
+
+    scalars = {**record.scalars, "epoch": record.epoch}
+    metrics = [
+        Metric(legal(f"{prefix}/{name}"), float(value), now, record.step)
+        for name, value in scalars.items()
+        if math.isfinite(value)
+    ]
+    for first in range(0, len(metrics), _METRICS):
+        client.log_batch(run_id, metrics=metrics[first : first + _METRICS])
+    for sample, data in zip(record.samples, record.encoded, strict=True):
+        key = legal(f"{prefix}/{sample.key}")
+        client.log_image(run_id, _unscaled(data), key=key, step=record.step, timestamp=now, synchronous=True)
+
+
+def _unscaled(data: bytes) -> Any:
+    """Returns a picture that is stored as it is, also as a preview, whose scaling would cost more than all else."""
+    found = picture(data)
+    found.resize = lambda *_, **__: found
+    return found
+
+
+def legal(name: str) -> str:
+    """Returns a name that MLflow takes as that of an image, a metric or a tag; most stay as they are."""
+    parts = name.split("/")
+    if _LEGAL.fullmatch(name) and len(name) <= _LONGEST and all(part.strip(".") for part in parts):
+        return name
+    digest = f"-{zlib.crc32(name.encode('utf-8', 'surrogatepass')):08x}"
+    # Parts of dots would lead to other folders.
+    kept = "/".join(re.sub(r"[^A-Za-z0-9_\-. ]", "_", part) if part.strip(".") else "_" for part in parts)
+    return kept[: _LONGEST - len(digest)].rstrip("/") + digest
