@@ -389,16 +389,22 @@ def test_a_log_dir_that_disappears(tmp_path, becomes_a_file):
         if becomes_a_file:
             logs.write_text("mine")
 
-    logger = GradCAMLogger(X, tracker=["disk", memory], log_dir=logs)
-    with pytest.warns(RuntimeWarning, match="DiskTracker failed.*metrics.jsonl") as caught:
+    logger = GradCAMLogger(X, tracker=["disk", "tensorboard", memory], log_dir=logs)
+    with pytest.warns(RuntimeWarning, match="failed and is switched off until the next fit") as caught:
         fit(logger, before_epoch(1, remove), model=model, epochs=4)
-    assert len(caught) == 1
+    disk, tensorboard = (str(each.message) for each in caught)
+    assert "DiskTracker" in disk
+    assert "metrics.jsonl" in disk
+    # TensorFlow would write on, to a file that nobody can see.
+    assert "TensorBoardTracker" in tensorboard
+    assert "events file must stay where it is" in tensorboard
     assert epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2), (3, 3)]
     if becomes_a_file:
         assert logs.read_text() == "mine"
     else:
         fit(logger, model=model, epochs=2)
         assert epochs_on_disk(logs) == [(4, 0), (5, 1)]
+        assert [step for step, _ in read_events(logger.directory)["gradcam/epoch"]] == [4, 5]
 
 
 def test_a_method_that_fails(tmp_path):
