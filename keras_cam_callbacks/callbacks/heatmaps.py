@@ -60,8 +60,9 @@ class HeatmapLogger(EpochLogger):
             are fused into one.
         method: A name (see `METHODS`), a method such as `SmoothGrad(samples=50)`, or a function as for `explain`; or
             several of these in a list, or in a dict by names of yours. They share one forward pass and one picture.
-        tracker: Where it goes: "auto", "disk", "tensorboard", "wandb", "memory", a Tracker, a list of these, or None
-            for the numbers in `logs` only. "auto" is the record on disk, and W&B if a run is active, else TensorBoard.
+        tracker: Where it goes: "auto", "disk", "tensorboard", "wandb", "mlflow", "trackio", "memory", a Tracker, a list
+            of these, or None for the numbers in `logs` only. "auto" is the record on disk, and W&B, MLflow and Trackio
+            where a run is active, else TensorBoard.
         log_dir: Folder for the record on disk and TensorBoard's events; they are in its subfolder `<prefix>`, or
             `<prefix>-2` and so on if that holds another run.
         target: What is explained: "predicted", "true", a class index, one index for each sample, or a function of the
