@@ -153,6 +153,7 @@ def chart(path: Path, side: int, by_samples: Results, by_side: Results, by_epoch
         axes.set_xticks(numbers, [str(n) for n in numbers], minor=False)
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     left.set_ylabel("CPU time of MobileNetV2, ms")
     middle.legend(fontsize=13, loc="upper left")
     looks = (("#009E73", "^", ":"), ("#0072B2", "o", "-"), ("#E69F00", "s", "--"), ("#CC79A7", "*", "-."))

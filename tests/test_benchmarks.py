@@ -262,6 +262,25 @@ def test_from_how_many_calls_on_ours_cost_less():
     assert calls((9, 1), (3, 3)) == "4"  # 9 + 3 * 1 and 3 + 3 * 3
 
 
+def test_the_verdict_names_where_another_is_better():
+    peers = loaded("peers")
+
+    def case(ours, other):
+        return {
+            peer: {"first": [(9, first)], "later": [(9, later)], "bare": [(1, 1), (1, 1)]}
+            for peer, (first, later) in {"ours": ours, "xplique": other}.items()
+        }
+
+    least = "Ours takes at most 1.05 times the CPU time of the best on each model"
+    cases = {"A": case((1, 1.04), (2, 1)), "B": case((1, 1), (1, 3))}
+    assert peers._verdict(cases, ("ours", "xplique")) == f"{least}, in the first call and in later ones."
+    cases |= {"C": case((3, 1), (2, 1)), "D": case((1, 3), (1, 1.5))}
+    worse = "the first call on C: 1.50 times Xplique 2.0.2; the later calls on D: 2.00 times Xplique 2.0.2"
+    assert peers._verdict(cases, ("ours", "xplique")) == f"{least}, but for {worse}."
+    cases = {"A": {**case((1, 1), (1, 1)), "xplique": {"error": "..."}}}
+    assert peers._verdict(cases, ("ours", "xplique")) == f"{least}, in the first call and in later ones."
+
+
 def test_maps_of_other_sizes_are_compared_by_what_is_positive():
     peers = loaded("peers")
     maps = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
