@@ -29,6 +29,8 @@ try:
 except ImportError:  # On Windows two processes that write at the same moment are told apart by the log's size alone.
     fcntl = None  # type: ignore[assignment]
 
+_LOCK_SECONDS = 5.0
+
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
@@ -197,15 +199,24 @@ class RunWriter:
 
     @contextmanager
     def _claimed_log(self) -> Iterator[BinaryIO]:
-        """Opens the log to append to it, while no other process can do the same; raises RuntimeError where one does."""
+        """Opens the log to append to it, while no other process can do the same.
+
+        Raises:
+            RuntimeError: If another process is writing for longer than an epoch takes. One that only looks, and finds
+                that it is not the only writer, is gone in a moment.
+        """
         with open(self._log, "rb+") as log:
-            if fcntl is not None:
+            until = time.monotonic() + _LOCK_SECONDS
+            while fcntl is not None:
                 try:
                     fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
                 except BlockingIOError as error:
-                    raise RuntimeError(self._other_writer()) from error
+                    if time.monotonic() > until:
+                        raise RuntimeError(self._other_writer()) from error
+                    time.sleep(0.01)
                 except OSError:  # A network disk without locks.
-                    pass
+                    break
             yield log
 
     def _other_writer(self) -> str:
