@@ -207,8 +207,10 @@ def set_weights(model, folder):
 
 
 def load_weights(model, folder):
-    other = keras.models.clone_model(model)
-    other.save_weights(folder / "other.weights.h5")
+    before = model.get_weights()
+    set_weights(model, folder)
+    model.save_weights(folder / "other.weights.h5")
+    model.set_weights(before)
     model.load_weights(folder / "other.weights.h5")
 
 
