@@ -380,6 +380,47 @@ def test_more_than_the_limit_is_not_kept(monkeypatch):
     assert watched_fit(frozen(functional().model), images(), labels())[1] == [0, 1, 1]
 
 
+class Folded(keras.layers.Layer):
+    """Cuts images into patches that stand in the batch's place, as windowed attention does."""
+
+    def call(self, x):
+        return keras.ops.reshape(x, (-1, 4, 4, 3))
+
+
+class Unfolded(keras.layers.Layer):
+    def call(self, x):
+        return keras.ops.reshape(x, (-1, 8, 8, 4))
+
+
+def test_rows_that_are_folded_with_others_count_for_the_limit(monkeypatch):
+    """Four patches of 4 x 4 x 4 float32 for each of 6 samples, in what the graph knows as a batch of any size."""
+    steps = [Folded(), layers.Conv2D(4, 1, trainable=False), layers.Conv2D(4, 1), Unfolded()]
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax", name="classes")]
+    model = compiled(keras.Sequential([keras.Input((8, 8, 3)), *steps, *head]))
+    for limit, expected in ((6 * 4 * 4**3 * 4 - 1, [0, 0]), (2 * 6 * 4 * 4**3 * 4, [0, 1])):
+        monkeypatch.setattr(capture, "KEPT_BYTES", limit)
+        found = watched_fit(model, images(6, (8, 8, 3)), labels(), layer=model.layers[3], epochs=2)
+        assert found[1] == expected
+
+
+def test_rows_gathered_from_a_frozen_table():
+    """TensorFlow reads such a variable as a copy each time."""
+    model = keras.Sequential(
+        [
+            keras.Input(models.SHAPE),
+            layers.Conv2D(4, 3, name="conv1", trainable=False),
+            layers.Lambda(lambda x: keras.ops.cast(keras.ops.clip(x[..., 0] * 5 + 5, 0, 9), "int32")),
+            layers.Embedding(10, 4, trainable=False, name="table"),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, activation="softmax", name="classes"),
+        ]
+    )
+    table = model.get_layer("table").embeddings
+    other = after_epoch(1, lambda: table.assign_add(0.1 * tf.ones_like(table)))
+    assert watched_fit(compiled(model), images(), labels(), other, epochs=4)[1] == [0, 0, 1, 1]
+
+
 def raises(whole, cut):
     raise ValueError("This operation can't be moved.")
 

@@ -241,6 +241,29 @@ def test_two_writers_do_not_mix(tmp_path):
     assert [epoch.step for epoch in read_run(tmp_path).epochs] == [0, 1]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks up the open file as Linux shows it")
+def test_a_process_forked_while_an_epoch_is_written_keeps_no_lock(tmp_path, monkeypatch):
+    """It has the same open file, as a copy of the descriptor has."""
+    put, copies = RunWriter._put_epoch, []
+
+    def put_and_copy(self, record):
+        log = (tmp_path / "metrics.jsonl").resolve()
+        mine = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.resolve() == log]
+        copies.extend(map(os.dup, mine))
+        return put(self, record)
+
+    monkeypatch.setattr(RunWriter, "_put_epoch", put_and_copy)
+    writer = RunWriter(make_config(tmp_path))
+    try:
+        for step in range(3):
+            writer.write(make_record(step))
+    finally:
+        for copy in copies:
+            os.close(copy)
+    assert copies
+    assert len(read_run(tmp_path).epochs) == 3
+
+
 @pytest.mark.parametrize(
     "changes",
     [

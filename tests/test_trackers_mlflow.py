@@ -188,7 +188,16 @@ def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_what_is_slow_and_goes_on_is_waited_for():
+    """Longer in all than the limit, and never so long without anything done."""
+    sender, done = Sender("slow", limit=1.0), []
+    for number in range(5):
+        sender.put(f"action {number}", lambda number=number: (time.sleep(0.4), done.append(number)))
+    sender.finish()
+    assert done == list(range(5))
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
 def test_a_limit_must_be_positive(limit):
     with pytest.raises(ValueError, match=r"`limit` must be a positive number of seconds\. Received: "):
         MLflowTracker(limit=limit)

@@ -80,6 +80,7 @@ class Unreachable(SimpleClusterResolver):
         (SimpleClusterResolver, TWO, ("worker", 1), Worker("worker 1", False, True)),
         (SimpleClusterResolver, CHIEF, ("worker", 0), Worker("worker 0", False, True)),
         (SimpleClusterResolver, CHIEF, ("chief", 0), Worker("chief 0", True, True)),
+        (SimpleClusterResolver, TWO | {"coordinator": ["c:1"]}, ("coordinator", 0), Worker("coordinator 0")),
         (SimpleClusterResolver, TWO, ("", 0), Worker("", True, True)),
         (SimpleClusterResolver, {"worker": ["a:1"]}, ("worker", 0), Worker("worker 0")),
         (SimpleClusterResolver, {}, ("worker", 0), Worker("chief 0")),

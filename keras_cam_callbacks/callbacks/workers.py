@@ -60,4 +60,6 @@ def _worker(told: Mapping[str, Any], is_synchronous: bool = False) -> Worker:
     alone = sum(counts.values()) < 2
     first = index == 0 and not counts.keys() & set(_CHIEFS)
     is_chief = job not in ("worker", "ps") or (job == "worker" and (alone or first))
-    return Worker(f"{job} {index}" if job else "", is_chief, is_synchronous and not alone)
+    # A coordinator runs all workers itself, and an evaluator waits for none.
+    waits = is_synchronous and job in ("", *_TRAINING) and not alone
+    return Worker(f"{job} {index}" if job else "", is_chief, waits)

@@ -53,7 +53,10 @@ class Run:
         activations = [output for _, output in self.watched]
         scale = _FLOAT16_SCALE if any(output.dtype == tf.float16 for output in activations) else 1.0
         found = self.tape.gradient(scores, activations, output_gradients=tf.fill(tf.shape(scores), scale))
-        return [None if gradient is None else tf.cast(gradient, tf.float32) / scale for gradient in found]
+        return [
+            None if gradient is None else tf.cast(tf.convert_to_tensor(gradient), tf.float32) / scale
+            for gradient in found
+        ]
 
 
 @contextmanager
@@ -190,7 +193,7 @@ def gradient(
             tape.watch(values)
             scores = function(values)
         found = tape.gradient(scores, values, output_gradients=tf.fill(tf.shape(scores), scale))
-    return scores, None if found is None else tf.cast(found, tf.float32) / scale, count
+    return scores, None if found is None else tf.cast(tf.convert_to_tensor(found), tf.float32) / scale, count
 
 
 def full_gradient(
@@ -266,7 +269,7 @@ def full_gradient(
         )
     sources = [values, *others, *(tensor for _, _, tensor, _ in found)]
     gradients = [
-        None if g is None else tf.cast(g, tf.float32) / scale
+        None if g is None else tf.cast(tf.convert_to_tensor(g), tf.float32) / scale
         for g in tape.gradient(scores, sources, output_gradients=tf.fill(tf.shape(scores), scale))
     ]
     outer, inner = gradients[1 : 1 + len(others)], gradients[1 + len(others) :]

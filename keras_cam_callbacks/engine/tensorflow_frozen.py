@@ -7,7 +7,8 @@ the rest alone becomes a second function, of the very operations of the first.
 
 Whether one of these variables was written meanwhile, by whomever, is looked up before each use. The tensors that were
 read from them are held: TensorFlow copies a variable that someone holds before it writes to it, so that a variable is
-as it was while it has the buffer that is held. That costs no memory as long as nothing is written.
+as it was while it has the buffer that is held. That costs no memory as long as nothing is written; only a variable that
+rows are gathered from, such as an embedding's, is read as a copy, and compared bit by bit.
 """
 
 from __future__ import annotations
@@ -62,23 +63,25 @@ class FrozenPass:
         self._proven: set[int] = set()
         self._held: list[tuple[Any, Any]] = []
         self._writes = 0
+        self._most = most
         handles = [handle for variable in trained for handle in _handles(variable)]
         cuts: list[Cut | None] = [None]
 
         def whole(*arguments: Any) -> tuple[Any, Any]:
             found = function(*arguments)
+            cuts[:] = [None]  # The function may be traced twice.
             if specs is None or not most:
                 return found, ()
             cut = find_cut(tf.nest.flatten(arguments), tf.nest.flatten(found), handles)
             if cut is None or sum(_bytes(tensor, size) for size in sizes for tensor in cut.kept) > most:
                 return found, ()
-            cuts.append(cut)
+            cuts[:] = [cut]
             return found, cut.kept
 
         self._whole: Callable[..., Any] = whole
         if specs is not None:
             self._whole = tf.function(whole, autograph=False).get_concrete_function(*specs)
-        self._cut = cuts[-1]
+        self._cut = cuts[0]
         self._read: Callable[[], list[Any]] = _reader(self._cut.variables) if self._cut else list
 
     @property
@@ -125,6 +128,8 @@ class FrozenPass:
                 return found
             self._proven.add(lot)
         self._kept[lot] = kept
+        if self.bytes_kept > self._most:  # Rows of the batch may be folded with others, such as windows of the image.
+            self._run_whole_only()
         return found
 
     def _is_proven(self, arguments: Any, found: Any, kept: Sequence[Any]) -> bool:

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -217,7 +217,13 @@ class RunWriter:
                     time.sleep(0.01)
                 except OSError:  # A network disk without locks.
                     break
-            yield log
+            try:
+                yield log
+                log.flush()
+            finally:
+                if fcntl is not None:
+                    with suppress(OSError):  # Not by closing alone: a process that was forked meanwhile has it open.
+                        fcntl.flock(log, fcntl.LOCK_UN)
 
     def _other_writer(self) -> str:
         return (
@@ -250,7 +256,6 @@ class RunWriter:
                 raise RuntimeError(self._other_writer())
             line = self._put_epoch(record)
             log.write(line)
-            log.flush()
             self._end += len(line)
 
     def _put_epoch(self, record: EpochRecord) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import threading
 import time
 import warnings
 import zlib
@@ -49,17 +50,17 @@ class MLflowTracker(Tracker):
     Args:
         run_id: The run, or None for the run that is active in the thread in which a fit starts.
         tracking_uri: Where the run is, or None for where MLflow logs to when a fit starts.
-        limit: Longest time in seconds that one call waits for MLflow; then a TimeoutError is raised, and what was not
-            sent is given up.
+        limit: Longest time in seconds that a call waits while nothing gets through to MLflow; then a TimeoutError is
+            raised, and what was not sent is given up.
 
     Raises:
-        ValueError: If `limit` is not positive.
+        ValueError: If `limit` is no positive, finite number.
     """
 
     uses_directory = False
 
     def __init__(self, run_id: str | None = None, *, tracking_uri: str | None = None, limit: float = 60.0):
-        if not limit > 0:
+        if not 0 < limit <= threading.TIMEOUT_MAX:
             raise ValueError(f"`limit` must be a positive number of seconds. Received: {limit!r}.")
         self._given = run_id
         self._tracking_uri = tracking_uri
@@ -108,7 +109,7 @@ class MLflowTracker(Tracker):
 
         Raises:
             RuntimeError: If there was no `start`, or if an epoch before this one could not be sent.
-            TimeoutError: If four epochs are waiting, and none of them is sent within the limit.
+            TimeoutError: If four epochs are waiting, and nothing gets through within the limit.
         """
         if self._client is None:
             raise RuntimeError("MLflowTracker.start must be called before log. Received: no run.")

@@ -122,14 +122,17 @@ class TrackedRun:
         self._has_folder |= uses_folder
         self.config = dataclasses.replace(config, directory=directory)
         self._live, started = [], []
+
+        def start(tracker: Tracker) -> None:
+            self._call(tracker, "start", self.config)
+            started.append(tracker)
+
         for tracker in self.trackers:
-            start = partial(self._call, tracker, "start", self.config)
             thread = self._threads.get(id(tracker))
             if thread is not None and thread.is_busy():
-                self._attempt(tracker_name(tracker), lambda: None, start)
+                self._attempt(tracker_name(tracker), lambda: None, partial(start, tracker))
             else:
-                start()
-                started.append(tracker)
+                start(tracker)
         self._live = started
 
     def _is_run_of(self, config: RunConfig, model: Any) -> bool:

@@ -17,7 +17,8 @@ class Sender:
 
     Args:
         name: What is waited for, in messages and in the thread's name.
-        limit: Longest time in seconds that one call waits. What takes longer is given up: it is not waited for again.
+        limit: Longest time in seconds that a call waits while no action ends. What takes longer is given up: it is not
+            waited for again.
         room: How many actions may wait to be done before `put` waits for one of them.
     """
 
@@ -36,7 +37,7 @@ class Sender:
 
         Raises:
             RuntimeError: If an action before it has failed.
-            TimeoutError: If there is no room for it within the limit.
+            TimeoutError: If no action ends within the limit, and there is no room.
         """
         if self._state is None:
             self._state = _State()
@@ -53,7 +54,7 @@ class Sender:
 
         Raises:
             RuntimeError: If an action has failed.
-            TimeoutError: If not all of them are done within the limit.
+            TimeoutError: If none of them ends within the limit.
         """
         if self._state is not None:
             self._wait(lambda state: not state.waiting and not state.busy)
@@ -69,7 +70,9 @@ class Sender:
         state = self._state
         assert state is not None
         with state.changed:
-            met = state.changed.wait_for(lambda: state.error is not None or is_met(state), self._limit)
+            done = state.done
+            while not (met := self._wait_once(state, is_met)) and state.done != done:
+                done = state.done  # One that is slow, and goes on, is not one that hangs.
             error, left = state.error, len(state.waiting) + bool(state.busy)
             since = f"{state.busy}, for {time.monotonic() - state.since:.0f} s" if state.busy else "nothing"
         if error is not None:
@@ -82,6 +85,12 @@ class Sender:
                 f"{self._name} must take what it is sent within {self._limit:g} s. Received: {left} left, at work on "
                 f"{since}. They are given up."
             )
+
+    def _wait_once(self, state: _State, is_met: Callable[[_State], bool]) -> bool:
+        """Waits until an action ends, at most for the limit; returns whether the wait is over, well or not."""
+        done = state.done
+        state.changed.wait_for(lambda: state.error or is_met(state) or state.done != done, self._limit)
+        return state.error is not None or is_met(state)
 
     def _end(self) -> None:
         """Drops what waits, and has the thread end after what it does now."""
@@ -110,6 +119,7 @@ class _State:
         self.waiting: deque[tuple[str, Callable[[], object]]] = deque()
         self.busy = ""
         self.since = 0.0
+        self.done = 0
         self.ended = False
         self.error: tuple[str, BaseException] | None = None
 
@@ -117,6 +127,7 @@ class _State:
 def _work(state: _State) -> None:
     while True:
         with state.changed:
+            state.done += bool(state.busy)
             state.busy = ""
             state.changed.notify_all()
             state.changed.wait_for(lambda: state.waiting or state.ended)
