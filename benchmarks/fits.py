@@ -170,7 +170,8 @@ def chart(path: Path, side: int, by_samples: Results, by_side: Results, by_epoch
     right.set_xticks(steps(last), [str(n) for n in steps(last)], minor=False)
     right.set_xticks([], minor=True)
     right.axhline(0, color="black", lw=1)
-    right.legend(fontsize=13)
+    right.set_ylim(top=1.5 * right.get_ylim()[1])  # Room above the lines.
+    right.legend(fontsize=13, loc="upper right", ncols=2)
     for axes in (left, middle, right):
         axes.grid(alpha=0.35)
         axes.tick_params(labelsize=14)
