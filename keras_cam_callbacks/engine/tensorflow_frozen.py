@@ -61,7 +61,7 @@ class FrozenPass:
         self._rest: Any = None
         self._kept: dict[int, list[Any]] = {}
         self._proven: set[int] = set()
-        self._held: list[tuple[Any, Any]] = []
+        self._held: tuple[list[Any], list[Any]] | None = None
         self._writes = 0
         self._most = most
         handles = [handle for variable in trained for handle in _handles(variable)]
@@ -93,8 +93,9 @@ class FrozenPass:
         """Lets go of what is kept if a variable that it depends on was written. To be called before each round."""
         if self._cut is None:
             return
-        now = [(tensor, _in_memory(tensor)) for tensor in self._read()]
-        if all(map(_is_same, self._held, now)):
+        tensors = self._read()
+        now = tensors, list(map(_in_memory, tensors))
+        if not self._held or all(map(_is_same, *self._held, *now)):
             self._writes = 0
         else:
             self._writes += 1
@@ -143,7 +144,7 @@ class FrozenPass:
     def _run_whole_only(self) -> None:
         self._cut = None
         self._kept.clear()
-        self._held.clear()
+        self._held = None
 
     def _run_rest(self, arguments: Any, kept: Sequence[Any]) -> Any:
         if self._rest is None:
@@ -261,10 +262,11 @@ def _in_memory(tensor: Any) -> Any | None:
     return np.asarray(tensor) if "CPU" in tensor.device else None
 
 
-def _is_same(held: tuple[Any, Any], now: tuple[Any, Any]) -> bool:
+def _is_same(held: Any, held_array: Any, now: Any, now_array: Any) -> bool:
     """Tells whether a variable has the value that is held; two buffers that are there at once are never one place."""
-    one_buffer = held[1] is not None and now[1] is not None and np.may_share_memory(held[1], now[1])
-    return one_buffer or _same_bits(held[0], now[0])
+    if held_array is not None and now_array is not None and np.may_share_memory(held_array, now_array):
+        return True
+    return _same_bits(held, now)
 
 
 def _same_bits(one: Any, other: Any) -> bool:

@@ -26,11 +26,12 @@ _OF_MAP: dict[str, Callable[[Floats], Doubles]] = {
 }
 _AGAINST: dict[str, Callable[[Floats, Floats], Doubles]] = {
     "drift": drift,
-    "spearman": lambda heatmaps, reference: spearman(pooled(heatmaps, _RANKED), pooled(reference, _RANKED)),
-    "top_iou": lambda heatmaps, reference: top_iou(pooled(heatmaps, _RANKED), pooled(reference, _RANKED)),
+    "spearman": spearman,
+    "top_iou": top_iou,
     "moved": moved,
     "centre_shift": centre_shift,
 }
+_OF_ORDER = ("spearman", "top_iou")
 _FAITHFULNESS = ("insertion", "deletion", "average_drop", "increase")
 
 # For those that may have nothing to be compared with: whether the largest value is the best.
@@ -122,16 +123,22 @@ def measured(
     """
     names = set(names)
     found = {name: metric(heatmaps) for name, metric in _OF_MAP.items() if name in names}
+    small = None
     for lead, reference in (("", last), ("first_", first)):
         asked = {name for name in _AGAINST if lead + name in names}
         if reference is None or not asked:
             continue
         comparable = reference.shape == heatmaps.shape and not degenerate(reference).all()
+        pools = None
         for name in _AGAINST:  # In this order, so that all epochs of all runs have the same.
             if name not in asked:
                 continue
             if lead and reference is last and name in found:  # In the second epoch.
                 found[lead + name] = found[name]
+            elif comparable and name in _OF_ORDER:
+                small = pooled(heatmaps, _RANKED) if small is None else small
+                pools = pools or (small, pooled(reference, _RANKED))
+                found[lead + name] = _AGAINST[name](*pools)
             elif comparable:
                 found[lead + name] = _AGAINST[name](heatmaps, reference)
             else:
