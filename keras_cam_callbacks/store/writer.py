@@ -256,6 +256,7 @@ class RunWriter:
                 raise RuntimeError(self._other_writer())
             line = self._put_epoch(record)
             log.write(line)
+            log.flush()
             self._end += len(line)
 
     def _put_epoch(self, record: EpochRecord) -> bytes:
