@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,8 @@ def served(command, output, path):
     try:
         yield url, _first_answer(f"{url}{path}", server, output)
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # It has ended by itself.
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
