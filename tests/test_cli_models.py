@@ -440,10 +440,11 @@ def test_ctrl_c_leaves_nothing_behind(folder, tmp_path, tmp_path_factory):
                 out, errors = process.communicate(timeout=30)
                 break
             except subprocess.TimeoutExpired:
-                # An interrupt that meets TensorFlow inside its C++ is printed and dropped: a person presses again.
+                # An interrupt that meets TensorFlow inside its C++ is dropped there: a person presses again.
                 process.kill()
-                _, errors = process.communicate()
-                assert "Traceback" in errors
+                process.communicate()
+    else:
+        pytest.fail("Three interrupts in three processes did nothing.")
     assert process.returncode == 1
     assert errors.strip().endswith("Aborted!")
     assert "Traceback" not in errors
