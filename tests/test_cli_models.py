@@ -433,7 +433,9 @@ def test_ctrl_c_leaves_nothing_behind(folder, tmp_path, tmp_path_factory):
         for line in process.stderr:
             if "pixel values" in line:
                 break
-        for presses in range(1, 21):
+        presses = 0
+        while presses < 20:
+            presses += 1
             time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             try:
