@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib import metadata
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -28,8 +27,20 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-import wandb
-from measuring import BARE, Case, Times, cell, in_turn, machine, milliseconds, seconds, spread, table, write
+from measuring import (
+    BARE,
+    Case,
+    Times,
+    cell,
+    in_turn,
+    machine,
+    milliseconds,
+    offline_wandb,
+    seconds,
+    spread,
+    table,
+    write,
+)
 from subjects import MODELS, SAMPLES, bare_pass, photographs, settle
 
 from keras_cam_callbacks import METHODS, GradCAMLogger, MemoryTracker, Overlay
@@ -150,7 +161,6 @@ def report(
 ) -> str:
     """Writes the results as Markdown."""
     names = list(cases)
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("keras", "tensorflow", "numpy"))
     rows = [[case, *(cell(cases[name], case) for name in names)] for case in cases[names[0]] if case != BARE]
     cpus = ["CPU s of the bare pass", *(f"{median(cpu for _, cpu in cases[name][BARE]):.2f}" for name in names)]
     noise = ["bare pass, quartiles", *(spread(cases[name]) for name in names)]
@@ -158,8 +168,8 @@ def report(
     return "\n\n".join(
         [
             "# The cost of an epoch end",
-            f"{SAMPLES} images at the model's size, {machine()}, "
-            f"{versions}. Written by `python benchmarks/epoch_end.py`; README.md says what is measured.",
+            f"{SAMPLES} images at the model's size, {machine('keras', 'tensorflow', 'numpy')}. "
+            "Written by `python benchmarks/epoch_end.py`; README.md says what is measured.",
             f"## Ratios to one bare forward pass, wall / CPU time, medians of {rounds} rounds",
             f"The naive loop ran {min(rounds, NAIVE_ROUNDS)} rounds.",
             table(["", *names], [*rows, noise, walls, cpus]),
@@ -188,15 +198,13 @@ def run(names: Sequence[str], rounds: int) -> str:
     cases, firsts = {}, {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = wandb.Settings(silent=True, console="off")
-        with wandb.init(mode="offline", dir=folder, project="epoch_end", settings=settings):
+        with offline_wandb(folder):
             for model_name in names:
                 model = MODELS[model_name]()
                 cases[model_name], firsts[model_name] = measure_model(model, rounds, folder)
                 print(f"{model_name}: " + "; ".join(f"{c}: {cell(cases[model_name], c)}" for c in cases[model_name]))
             methods = measure_methods(model, rounds)
             logging = measure_logging(model, 3 * rounds, folder)
-        wandb.teardown()  # Its process writes into the folder.
     return report(rounds, cases, firsts, (names[-1], methods), logging)
 
 

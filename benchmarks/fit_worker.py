@@ -20,19 +20,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from measuring import seconds
+from measuring import offline_wandb, seconds
 
 HOOKS = ("on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end")
-
-
-@contextmanager
-def _wandb(folder: Path) -> Iterator[None]:
-    import wandb
-
-    settings = wandb.Settings(silent=True, console="off")
-    with wandb.init(mode="offline", dir=folder, project="fits", settings=settings):
-        yield
-    wandb.teardown()  # Its process writes into the folder.
 
 
 @contextmanager
@@ -57,7 +47,7 @@ def _trackio(folder: Path) -> Iterator[None]:
 
 
 # What a user starts before a fit, for the trackers that attach to a run.
-RUNS: dict[str, Callable[[Path], Any]] = {"wandb": _wandb, "mlflow": _mlflow, "trackio": _trackio}
+RUNS: dict[str, Callable[[Path], Any]] = {"wandb": offline_wandb, "mlflow": _mlflow, "trackio": _trackio}
 
 
 def peak() -> float:

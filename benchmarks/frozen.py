@@ -15,7 +15,6 @@ import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,6 @@ def measure(base: Any, rounds: int, folder: Path) -> tuple[Times, list[str]]:
 def report(rounds: int, cases: dict[str, Times], once: dict[str, list[str]]) -> str:
     """Writes the results as Markdown."""
     names = list(cases)
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("keras", "tensorflow", "numpy"))
     rows = [[case, *(cell(cases[name], case, 3) for name in names)] for case in cases[names[0]] if case != BARE]
     rows.append(["bare pass, quartiles", *(spread(cases[name]) for name in names)])
     for case in (BARE, CASES[None], CHECK):
@@ -86,7 +84,7 @@ def report(rounds: int, cases: dict[str, Times], once: dict[str, list[str]]) -> 
     return "\n\n".join(
         [
             "# An epoch end with a frozen base",
-            f"{SAMPLES} images at the base's size, {machine()}, {versions}. "
+            f"{SAMPLES} images at the base's size, {machine('keras', 'tensorflow', 'numpy')}. "
             "Written by `python benchmarks/frozen.py`; README.md says what is measured.",
             f"## Ratios to one bare forward pass, wall / CPU time, medians of {rounds} rounds",
             table(["", *names], rows),

@@ -7,7 +7,9 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -111,9 +113,22 @@ def milliseconds(times: Times, name: str) -> str:
     return f"{1000 * median(wall for wall, _ in times[name]):.1f}"
 
 
-def machine() -> str:
-    """The machine and its Python, in words."""
-    return f"{os.cpu_count()} CPU cores, Python {platform.python_version()}"
+def machine(*packages: str) -> str:
+    """The machine, its Python and packages, in words."""
+    words = [f"{os.cpu_count()} CPU cores", f"Python {platform.python_version()}"]
+    return ", ".join([*words, *(f"{package} {metadata.version(package)}" for package in packages)])
+
+
+@contextmanager
+def offline_wandb(folder: Path) -> Iterator[None]:
+    """A W&B run that is active meanwhile; its process has ended when the folder is removed."""
+    import wandb
+
+    with wandb.init(
+        mode="offline", dir=folder, project="benchmarks", settings=wandb.Settings(silent=True, console="off")
+    ):
+        yield
+    wandb.teardown()
 
 
 def write(text: str, out: Path | None) -> None:

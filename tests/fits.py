@@ -11,7 +11,7 @@ import keras
 from keras import layers
 from models import CLASSES, SHAPE, functional, images, labels
 
-from keras_cam_callbacks import GradCAMLogger
+from keras_cam_callbacks import GradCAMLogger, read_run
 from keras_cam_callbacks.metrics import METRICS
 
 X, Y = images(12), labels(12)
@@ -69,6 +69,23 @@ def fit(*callbacks, model=None, epochs=3, **settings):
     """Fits a new model, or `model`; returns the history as a dict."""
     settings = {"batch_size": 4, "shuffle": False, "verbose": 0} | settings
     return (model or tiny_model()).fit(X, Y, epochs=epochs, callbacks=[*callbacks], **settings).history
+
+
+def whole_epochs(folder):
+    """The epochs of a fit's record, after a look into each file."""
+    epochs = read_run(folder).epochs
+    for epoch in epochs:
+        assert epoch.heatmaps().shape == (SAMPLES, 10, 14)
+        assert len(epoch.overlays()) == SAMPLES
+    return epochs
+
+
+def epochs_on_disk(folder):
+    return [(epoch.step, epoch.epoch) for epoch in whole_epochs(folder)]
+
+
+def steps_on_disk(folder):
+    return [epoch.step for epoch in whole_epochs(folder)]
 
 
 def before_epoch(number, action):

@@ -7,7 +7,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
-from fits import NUMBERS, SAMPLES, X, Y, before_epoch, fit, tiny_model
+from fits import NUMBERS, SAMPLES, X, Y, before_epoch, epochs_on_disk, fit, tiny_model
 from models import SHAPE
 from PIL import Image
 from tracker_logs import CASES
@@ -52,15 +52,6 @@ class Failing(Tracker):
 def opened(data):
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image)
-
-
-def epochs_on_disk(path):
-    """(step, epoch) of the record on disk, after a look into each file."""
-    epochs = read_run(path).epochs
-    for epoch in epochs:
-        assert epoch.heatmaps().shape == (SAMPLES, 10, 14)
-        assert len(epoch.overlays()) == SAMPLES
-    return [(epoch.step, epoch.epoch) for epoch in epochs]
 
 
 def epochs_in_memory(memory):

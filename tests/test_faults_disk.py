@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from fits import SAMPLES, X, Y, bare_weights, before_epoch, fit, tiny_model, weights
+from fits import X, Y, bare_weights, before_epoch, fit, steps_on_disk, tiny_model, weights
 from sample_records import make_config, make_record
 from tracker_logs import epochs_in_events
 
@@ -18,14 +18,6 @@ from keras_cam_callbacks import GradCAMLogger, MemoryTracker, read_run
 from keras_cam_callbacks.trackers.run import TrackedRun
 
 TESTS = Path(__file__).parent
-
-
-def steps_on_disk(folder):
-    epochs = read_run(folder).epochs
-    for epoch in epochs:
-        assert epoch.heatmaps().shape == (SAMPLES, 10, 14)
-        assert len(epoch.overlays()) == SAMPLES
-    return [epoch.step for epoch in epochs]
 
 
 def check_fits(folder, trackers, spoil, mend, error):

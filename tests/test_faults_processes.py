@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dying import STEPS, config_of
-from fits import SAMPLES, X, Y, backed_up_fit, before_epoch, fit, new_model, weights
+from fits import X, Y, backed_up_fit, before_epoch, epochs_on_disk, fit, new_model, weights
 from sample_records import make_config, make_record
 from tracker_logs import epochs_in_events
 
@@ -117,15 +117,6 @@ def test_two_processes_that_go_on_with_one_record(tmp_path):
 
 
 # ---- Fits --------------------------------------------------------------------------------------------------
-
-
-def epochs_on_disk(folder):
-    """(step, epoch) of the record on disk, after a look into each file."""
-    epochs = read_run(folder).epochs
-    for epoch in epochs:
-        assert epoch.heatmaps().shape == (SAMPLES, 10, 14)
-        assert len(epoch.overlays()) == SAMPLES
-    return [(epoch.step, epoch.epoch) for epoch in epochs]
 
 
 # Where a fit is killed, what epochs are on disk then, and how many lines the record has in the end.

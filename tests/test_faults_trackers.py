@@ -14,23 +14,15 @@ from pathlib import Path
 
 import pytest
 import wandb
-from fits import SAMPLES, X, Y, bare_weights, before_epoch, fit, tiny_model, weights
+from fits import X, Y, bare_weights, before_epoch, fit, steps_on_disk, tiny_model, weights
 from hanging import LONG, Duck, Hanging, tracked
 from sample_records import make_config, make_record
 from wandb_log import finished_log, read_log, wandb_run
 
-from keras_cam_callbacks import GradCAMLogger, MemoryTracker, WandbTracker, read_run
+from keras_cam_callbacks import GradCAMLogger, MemoryTracker, WandbTracker
 from keras_cam_callbacks.trackers import DiskTracker, TensorBoardTracker
 
 TESTS = Path(__file__).parent
-
-
-def steps_on_disk(folder):
-    epochs = read_run(folder).epochs
-    for epoch in epochs:
-        assert epoch.heatmaps().shape == (SAMPLES, 10, 14)
-        assert len(epoch.overlays()) == SAMPLES
-    return [epoch.step for epoch in epochs]
 
 
 # ---- Trackers that hang ------------------------------------------------------------------------------------

@@ -9,21 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fits import SAMPLES, Batches, X, Y, after_epoch, before_epoch, fit, throw, tiny_model, weights
+from fits import SAMPLES, Batches, X, Y, after_epoch, before_epoch, fit, throw, tiny_model, weights, whole_epochs
 from tracker_logs import read_events
 from wandb_log import finished_log, wandb_run
 
 from keras_cam_callbacks import GradCAMLogger, read_run
 
 EVERYWHERE = ["disk", "tensorboard", "wandb"]
-
-
-def epochs_on_disk(folder):
-    epochs = read_run(folder).epochs
-    for epoch in epochs:
-        assert epoch.heatmaps().shape == (SAMPLES, 10, 14)
-        assert len(epoch.overlays()) == SAMPLES
-    return epochs
 
 
 # What ends a fit, whether our callback comes before it, and how many epochs are whole then.
@@ -49,12 +41,12 @@ def test_another_callback_ends_the_fit(tmp_path, how):
     with pytest.raises((ValueError, KeyboardInterrupt), match=r"not ours|Ctrl-C"):
         fit(*([logger, end] if ours_first else [end, logger]), model=model)
     assert weights(model) == expected
-    assert [epoch.step for epoch in epochs_on_disk(logger.directory)] == list(range(count))
+    assert [epoch.step for epoch in whole_epochs(logger.directory)] == list(range(count))
     images, _ = read_events(logger.directory)
     assert [step for step, _ in images["gradcam/sample_11"]] == list(range(count))
     # Whether the epoch that was not logged has ended can't be known: then its step is left out.
     fit(logger, model=model, epochs=1)
-    steps = [epoch.step for epoch in epochs_on_disk(logger.directory)]
+    steps = [epoch.step for epoch in whole_epochs(logger.directory)]
     assert steps[:-1] == list(range(count))
     assert steps[-1] >= count
 
@@ -86,7 +78,7 @@ def test_weights_that_are_nan_from_epoch_3_on(tmp_path):
     assert np.isnan(history["gradcam_confidence"]).tolist() == [False] * 3 + [True] * 2 + [False]
     assert np.isfinite(history["gradcam_drift"]).tolist() == [False, True, True, False, False, False]
 
-    epochs = epochs_on_disk(logger.directory)
+    epochs = whole_epochs(logger.directory)
     assert [bool(np.isfinite(epoch.heatmaps()).all()) for epoch in epochs] == [True] * 3 + [False] * 2 + [True]
     assert [caption.endswith("no heatmap") for caption in epochs[3].captions] == [True] * SAMPLES
     whole = [0, 1, 2, 5]

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from ..biases import Place, adds_bias, adds_constant
 from ..layers import LayerCall, data_format, walk
+from . import tensorflow_graph as graphs
 from .tensorflow_frozen import FrozenPass
 
 FAILURES = (tf.errors.OpError,)
@@ -327,16 +328,7 @@ def used_tensors(scores: Any) -> set[Any] | None:
     """Returns the ids of all tensors of the traced graph that the scores depend on; None for an eager run."""
     if isinstance(scores, tf.__internal__.EagerTensor):
         return None
-    seen: set[str] = set()
-    used: set[Any] = set()
-    waiting = [scores.op]
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in seen:
-            seen.add(operation.name)
-            used.update((id(operation.graph), tensor.name) for tensor in operation.outputs)
-            waiting.extend(tensor.op for tensor in operation.inputs)
-    return used
+    return {(id(op.graph), tensor.name) for op in graphs.ancestors([scores]) for tensor in op.outputs}
 
 
 def strategy(model: Any) -> Any:
@@ -376,15 +368,10 @@ def compile_pass(
     Returns:
         A function of numpy arrays that returns numpy arrays.
     """
-
-    def to_numpy(*args: Any) -> Any:
-        result = compiled(*tf.nest.map_structure(tf.convert_to_tensor, args))
-        return tf.nest.map_structure(lambda t: t.numpy(), result)
-
     compiled = function
     if not _runs_eagerly(model) or traced:
-        compiled = tf.function(function, autograph=False).get_concrete_function(*_specs(example, samples))
-    return to_numpy
+        compiled = graphs.traced(function, *_specs(example, samples))
+    return functools.partial(graphs.on_arrays, compiled)
 
 
 def compile_frozen_pass(

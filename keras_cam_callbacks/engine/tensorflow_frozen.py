@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf, prod
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from .tensorflow_graph import ancestors, on_arrays, traced
 
 # The stateful operations that change nothing; they give what a variable holds.
 _READS = ("ReadVariableOp", "ResourceGather")
@@ -80,7 +83,7 @@ class FrozenPass:
 
         self._whole: Callable[..., Any] = whole
         if specs is not None:
-            self._whole = tf.function(whole, autograph=False).get_concrete_function(*specs)
+            self._whole = traced(whole, *specs)
         self._cut = cuts[0]
         self._read: Callable[[], list[Any]] = _reader(self._cut.variables) if self._cut else list
 
@@ -112,10 +115,9 @@ class FrozenPass:
             lot: Number of the lot, which is called with the same arguments each time.
             *arguments: Arrays or tensors.
         """
-        found = self._run(lot, tf.nest.map_structure(tf.convert_to_tensor, arguments))
-        return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
+        return on_arrays(partial(self._run, lot), *arguments)
 
-    def _run(self, lot: int, arguments: Any) -> Any:
+    def _run(self, lot: int, *arguments: Any) -> Any:
         kept = self._kept.get(lot)
         if kept is not None:
             self.reuses += 1
@@ -168,12 +170,12 @@ def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Iterable
     graph = tf.compat.v1.get_default_graph()
     handles = {inside.op.name: outside for outside, inside in graph.captures if inside.dtype == tf.resource}
     given = {tensor.op.name for tensor in arguments}
-    trained = set(map(id, trained))
+    moving = set(map(id, trained))
     of_batch, changes = set(given), set[str]()
     for op in graph.get_operations():
         sources = {tensor.op.name for tensor in op.inputs}
         if op.type in _READS and op.inputs[0].op.name in handles:
-            if id(handles[op.inputs[0].op.name]) in trained:
+            if id(handles[op.inputs[0].op.name]) in moving:
                 changes.add(op.name)
         elif op.op_def.is_stateful or any(tensor.dtype == tf.resource for tensor in op.inputs):
             return None
@@ -187,32 +189,20 @@ def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Iterable
         return name in of_batch and name not in changes and name not in given
 
     # What depends on variables alone, such as a kernel in another dtype, is computed again.
-    after = _ancestors(results, lambda tensor: not is_kept(tensor))
+    after = ancestors(results, lambda tensor: not is_kept(tensor))
     kept = {t.name: t for t in [*results, *(t for op in after for t in op.inputs)] if is_kept(t)}
-    reads = [op for op in _ancestors(kept.values()) if op.type in _READS]
+    reads = [op for op in ancestors(kept.values()) if op.type in _READS]
     variables = {op.inputs[0].op.name: op.outputs[0].dtype for op in reads}
     if not variables or any(tensor.dtype in (tf.resource, tf.variant) for tensor in kept.values()):
         return None
     return Cut(tuple(kept.values()), tuple((handles[name], dtype) for name, dtype in variables.items()))
 
 
-def _ancestors(tensors: Iterable[Any], follow: Callable[[Any], bool] = lambda tensor: True) -> list[Any]:
-    """Returns the operations that tensors come from, each once, back to the tensors that are not followed."""
-    found: dict[str, Any] = {}
-    waiting = [tensor.op for tensor in tensors if follow(tensor)]
-    while waiting:
-        op = waiting.pop()
-        if op.name not in found:
-            found[op.name] = op
-            waiting.extend(tensor.op for tensor in op.inputs if follow(tensor))
-    return list(found.values())
-
-
 def _behind(whole: Any, cut: Cut) -> Any:
     """Returns a function of arguments and kept tensors that gives what the whole one does, by the operations behind."""
     results = tf.nest.flatten(whole.structured_outputs[0])
     kept = {tensor.name for tensor in cut.kept}
-    every = _ancestors(results, lambda tensor: tensor.name not in kept)
+    every = ancestors(results, lambda tensor: tensor.name not in kept)
     operations = [op for op in every if op.type != "Placeholder"]
     needed = {tensor.name for op in operations for tensor in op.inputs}
     definition = tf.compat.v1.GraphDef(node=[op.node_def for op in operations])
@@ -238,7 +228,7 @@ def _behind(whole: Any, cut: Cut) -> Any:
         return tf.nest.pack_sequence_as(whole.structured_outputs[0], found)
 
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in given]
-    return tf.function(rest, autograph=False).get_concrete_function(*specs)
+    return traced(rest, *specs)
 
 
 def _handles(variable: Any) -> list[Any]:
@@ -254,7 +244,7 @@ def _reader(variables: Sequence[tuple[Any, Any]]) -> Any:
         capture = tf.compat.v1.get_default_graph().capture
         return [tf.raw_ops.ReadVariableOp(resource=capture(handle), dtype=dtype) for handle, dtype in variables]
 
-    return tf.function(read, autograph=False).get_concrete_function()
+    return traced(read)
 
 
 def _in_memory(tensor: Any) -> Any | None:

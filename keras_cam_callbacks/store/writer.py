@@ -256,8 +256,7 @@ class RunWriter:
                 raise RuntimeError(self._other_writer())
             line = self._put_epoch(record)
             log.write(line)
-            log.flush()
-            self._end += len(line)
+        self._end += len(line)  # Once it is flushed.
 
     def _put_epoch(self, record: EpochRecord) -> bytes:
         """Puts an epoch's files into place; returns the line that commits them."""

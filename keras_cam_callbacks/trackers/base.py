@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ class Tracker(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Ends a fit. Called twice, it does nothing the second time; `start` may follow."""
+
+
+def settings(config: RunConfig) -> dict[str, str]:
+    """Returns what a run explains, as it stands in the config or the tags of a tracker's own run."""
+    return {"layer": config.layer_name, "method": config.method, "target": config.target}
+
+
+def numbers(record: EpochRecord) -> dict[str, float]:
+    """Returns the epoch and its numbers that are finite, which every library takes."""
+    return {name: float(value) for name, value in record.scalars.items() if math.isfinite(value)} | {
+        "epoch": record.epoch
+    }
 
 
 def load(library: str) -> Any:

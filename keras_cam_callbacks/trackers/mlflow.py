@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
-from .base import Tracker, load, picture
+from .base import Tracker, load, numbers, picture, settings
 from .sender import Sender
 
 _METRICS = 1000  # MLflow takes no more in one call.
@@ -96,8 +95,7 @@ class MLflowTracker(Tracker):
         self._client = mlflow.MlflowClient(self._tracking_uri)
         self._run_id = self._given or active.info.run_id
         self._prefix = config.prefix
-        settings = {"layer": config.layer_name, "method": config.method, "target": config.target}
-        action = partial(_begin, self._client, self._run_id, self._prefix, settings)
+        action = partial(_begin, self._client, self._run_id, self._prefix, settings(config))
         self._sender.put(f"MLflow's run {self._run_id!r}", action)
         self._sender.wait()
 
@@ -121,22 +119,19 @@ class MLflowTracker(Tracker):
         self._sender.finish()
 
 
-def _begin(client: Any, run_id: str, prefix: str, settings: dict[str, str]) -> None:
+def _begin(client: Any, run_id: str, prefix: str, tags: dict[str, str]) -> None:
     run = client.get_run(run_id)
     if run.info.lifecycle_stage != "active":
         raise ValueError(f"The run must exist. Received: {run_id!r}, which is {run.info.lifecycle_stage}.")
-    for name, value in settings.items():
+    for name, value in tags.items():
         client.set_tag(run_id, legal(f"{prefix}.{name}"), value)
 
 
 def _send(client: Any, run_id: str, prefix: str, record: EpochRecord, now: int) -> None:
     from mlflow.entities import Metric
 
-    scalars = {**record.scalars, "epoch": record.epoch}
     metrics = [
-        Metric(legal(f"{prefix}/{name}"), float(value), now, record.step)
-        for name, value in scalars.items()
-        if math.isfinite(value)
+        Metric(legal(f"{prefix}/{name}"), float(value), now, record.step) for name, value in numbers(record).items()
     ]
     for first in range(0, len(metrics), _METRICS):
         client.log_batch(run_id, metrics=metrics[first : first + _METRICS])

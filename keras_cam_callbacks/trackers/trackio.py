@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
-from .base import Tracker, load
+from .base import Tracker, load, numbers, settings
 
 
 def _active_run() -> Any:
@@ -66,7 +65,7 @@ class TrackioTracker(Tracker):
                 "TrackioTracker needs a Trackio run. Received: no active run. Call trackio.init(...) before fit, "
                 'in the same thread, or use tracker="disk".'
             )
-        run.config[config.prefix] = {"layer": config.layer_name, "method": config.method, "target": config.target}
+        run.config[config.prefix] = settings(config)
         self._run, self._prefix = run, config.prefix
 
     def log(self, record: EpochRecord) -> None:
@@ -89,8 +88,7 @@ class TrackioTracker(Tracker):
             )
         import trackio
 
-        scalars = {**record.scalars, "epoch": record.epoch}
-        row: dict[str, Any] = {f"{self._prefix}/{name}": x for name, x in scalars.items() if math.isfinite(x)}
+        row: dict[str, Any] = {f"{self._prefix}/{name}": value for name, value in numbers(record).items()}
         # Trackio copies files as they are; pictures it would encode anew, as PNG.
         with tempfile.TemporaryDirectory() as folder:
             for i, (sample, data) in enumerate(zip(record.samples, record.encoded, strict=True)):

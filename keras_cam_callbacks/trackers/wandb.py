@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
-from .base import Tracker, picture
+from .base import Tracker, numbers, picture, settings
 from .wandb_record import RecordFiles
 from .wandb_regions import Marks
 
@@ -98,10 +98,9 @@ class WandbTracker(Tracker):
                 f"prefix={config.prefix.replace('*', '') or 'cam'!r} works."
             )
         run_config: Any = run.config
-        setting = {"layer": config.layer_name, "method": config.method, "target": config.target}
         goes_on = run is self._run and config.prefix == self._prefix
         try:
-            run_config.update({config.prefix: setting}, allow_val_change=True)
+            run_config.update({config.prefix: settings(config)}, allow_val_change=True)
             if not goes_on:
                 run.define_metric(f"{config.prefix}/*", step_metric=f"{config.prefix}/epoch")
         except wandb.errors.UsageError as error:
@@ -130,8 +129,7 @@ class WandbTracker(Tracker):
 
         assert self._marks is not None
         prefix = self._prefix
-        scalars = {name: value for name, value in record.scalars.items() if math.isfinite(value)}
-        scalars |= {"epoch": record.epoch, "step": record.step}
+        scalars = numbers(record) | {"step": record.step}
         row: dict[str, Any] = {f"{prefix}/{name}": value for name, value in scalars.items()}
         images = [
             _image(data, record.image_format, sample.caption, **self._marks.of(i, overlay))
