@@ -153,7 +153,10 @@ class Capturer:
     def _run_chunk(self, start: int, stop: int) -> Chunk:
         # A slice copies no images; a model of a fixed batch has its last chunk filled up.
         rows: Any = np.resize(np.arange(start, stop), self.chunk) if self.fixed else slice(start, stop)
-        found = self._pass(start, keras.tree.map_structure(lambda a: a[rows], self._fed), self._class_index[rows])
+        given = self._fed, self._class_index
+        if self.fixed or stop - start < self._samples:
+            given = keras.tree.map_structure(lambda a: a[rows], given)
+        found = self._pass(start, *given)
         found = {name: value[: stop - start] for name, value in found.items()}
         images = self.as_images(largest_input(self.inputs)[start:stop]) if "images" in self._needs else None
         captures, heads = [], []
