@@ -68,7 +68,8 @@ def fit(samples: int | None, tracker: str | None, images: int, epochs: int, held
 
     Returns:
         "epochs": wall and CPU seconds from the start to the end of each epoch; "fit": to the end of all, the tracker's
-        run included; "hooks": those that the callback's own methods took in sum, by method; "traces"; "MiB".
+        run included; "hooks": those that the callback's own methods took in sum, by method; "own": all of these to the
+        end of each epoch; "traces"; "MiB".
     """
     import keras
     import tensorflow as tf
@@ -84,12 +85,14 @@ def fit(samples: int | None, tracker: str | None, images: int, epochs: int, held
     model.compile("adam", "sparse_categorical_crossentropy")
     tf.constant(x[:1])  # wakes TensorFlow
     ends: list[tuple[float, float]] = []
+    own: list[list[float]] = []
     hooks = dict.fromkeys(HOOKS, (0.0, 0.0))
     traces = 0
 
     class Clock(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             ends.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+            own.append([sum(spent) for spent in zip(*hooks.values(), strict=True)])
 
     def timed(logger: Any, name: str) -> None:
         method = getattr(logger, name)
@@ -118,7 +121,7 @@ def fit(samples: int | None, tracker: str | None, images: int, epochs: int, held
         runs.close()
         whole = time.perf_counter() - began[0], time.process_time() - began[1]
         kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"epochs": ends, "fit": whole, "hooks": hooks, "traces": traces, "MiB": peak(), "bytes": kept}
+    return {"epochs": ends, "fit": whole, "hooks": hooks, "own": own, "traces": traces, "MiB": peak(), "bytes": kept}
 
 
 def epoch_ends(samples: int, side: int, rounds: int) -> dict[str, Any]:

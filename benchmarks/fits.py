@@ -81,25 +81,24 @@ def steps(epochs: int) -> list[int]:
     return sorted({number for number in (1, 10, 100, 1000) if number < epochs} | {epochs})
 
 
-def overhead(fits: Sequence[Results], without: Sequence[Results], epochs: int) -> Seconds:
-    """Returns by how much the callback made the first epochs of a fit longer, as a share, wall and CPU.
+def overhead(fits: Sequence[Results], without: Sequence[Results]) -> Seconds:
+    """Returns by how much the callback made a fit longer, as a share, wall and CPU.
 
     Args:
         fits: One for each round.
         without: The same without the callback.
-        epochs: How many of the epochs count.
     """
     both = zip(fits, without, strict=True)
-    shares = [np.array(one["epochs"][epochs - 1]) / other["epochs"][epochs - 1] - 1 for one, other in both]
-    wall, cpu = np.median(shares, axis=0)
+    wall, cpu = np.median([np.array(one["epochs"][-1]) / other["epochs"][-1] - 1 for one, other in both], axis=0)
     return float(wall), float(cpu)
 
 
-def own_share(fits: Sequence[Results], without: Sequence[Results]) -> Seconds:
-    """Returns what the callback's own methods took, as a share of the whole fit without it."""
+def own_share(fits: Sequence[Results], epochs: int) -> Seconds:
+    """Returns what the callback's own methods took of the first epochs of a fit, as a share of the rest of it."""
     found = []
-    for one, other in zip(fits, without, strict=True):
-        found.append(np.sum(list(one["hooks"].values()), axis=0) / other["epochs"][-1])
+    for one in fits:
+        own = np.array(one["own"][epochs - 1])
+        found.append(own / (one["epochs"][epochs - 1] - own))
     wall, cpu = np.median(found, axis=0)
     return float(wall), float(cpu)
 
@@ -129,7 +128,7 @@ def chart(path: Path, side: int, by_samples: Results, by_side: Results, by_epoch
         side: Height and width of the images whose number is varied.
         by_samples: For each number of samples the CPU seconds of an epoch end and of a bare pass.
         by_side: The same for each size.
-        by_epochs: For each number of samples the overhead of a fit after each epoch.
+        by_epochs: For each number of samples the share of the callback's own methods after each epoch.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -220,13 +219,13 @@ def run(options: argparse.Namespace, kept: Kept) -> str:
             options.side,
             {samples: cpu[samples, options.side] for samples in options.samples},
             {side: cpu[USUAL, side] for side in options.sides},
-            {n: [overhead(fits[n], without, e) for e in range(1, epochs + 1)] for n in options.samples},
+            {n: [own_share(fits[n], e) for e in range(1, epochs + 1)] for n in options.samples},
         )
     cost_rows = [
         [
             str(samples),
-            *(percent(overhead(runs, without, number)) for number in shown),
-            percent(own_share(runs, without)),
+            *(percent(own_share(runs, number)) for number in shown),
+            percent(overhead(runs, without)),
             f"{np.median([run['MiB'] for run in runs]) - np.median([run['MiB'] for run in without]):+.0f}",
             str(max(run["traces"] for run in runs)),
         ]
@@ -249,14 +248,14 @@ def run(options: argparse.Namespace, kept: Kept) -> str:
             "# What the callback costs a fit",
             f"{machine()}. Written by `python benchmarks/fits.py --images {images} --epochs {epochs} --rounds {rounds}`"
             "; README.md says what is measured.",
-            f"## By samples and epochs, % of the fit without it, wall / CPU, medians of {rounds} rounds",
+            f"## By samples and epochs, % of the rest of the fit, wall / CPU, medians of {rounds} rounds",
             f"The demo's network on {images} images of 96 x 96. Without the callback {epochs} epochs take {base[0]:.1f}"
             f" s of wall and {base[1]:.1f} s of CPU time, and {np.median([run['MiB'] for run in without]):.0f} MiB.",
             table(
                 [
                     "samples",
                     *(f"{number} epoch{'s' * (number > 1)}" for number in shown),
-                    "its own methods",
+                    "difference of two fits",
                     "memory, MiB",
                     "traces",
                 ],

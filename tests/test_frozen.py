@@ -181,6 +181,11 @@ def test_every_method(name):
     assert reuses[1] >= 1
 
 
+def hirescam_in_place(activations, gradients):
+    activations *= gradients
+    return activations.sum(axis=3)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -189,9 +194,10 @@ def test_every_method(name):
         {"layer": "conv1"},
         {"target": "both"},
         {"target": lambda outputs: outputs[:, 1] - outputs[:, 0]},
-        {"method": ["gradcam", "cam", "saliency"], "target": ["predicted", "true"][0]},
+        {"method": ["gradcam", "cam", "saliency"]},
+        {"method": [hirescam_in_place, "gradcam"]},
     ],
-    ids=["chunks", "fused layers", "early layer", "both", "callable", "several methods"],
+    ids=["chunks", "fused layers", "early layer", "both", "callable", "several methods", "writing into what it gets"],
 )
 def test_every_setting(settings):
     _, reuses = watched_fit(frozen(functional().model), images(), labels(), **settings)

@@ -366,7 +366,7 @@ def compile_pass(
         traced: Whether a model that the user runs eagerly is traced all the same.
 
     Returns:
-        A function of numpy arrays that returns numpy arrays.
+        A function of numpy arrays that returns numpy arrays, which are read-only.
     """
     compiled = function
     if not _runs_eagerly(model) or traced:

@@ -109,7 +109,7 @@ class FrozenPass:
             self._run_whole_only()
 
     def __call__(self, lot: int, *arguments: Any) -> Any:
-        """Returns what the function returns, as numpy arrays.
+        """Returns what the function returns, as numpy arrays that are read-only.
 
         Args:
             lot: Number of the lot, which is called with the same arguments each time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -14,9 +15,12 @@ def traced(function: Callable[..., Any], *specs: Any) -> Any:
 
 
 def on_arrays(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function of tensors with arrays, or tensors, in any structure; returns numpy arrays."""
+    """Calls a function of tensors with arrays, or tensors, in any structure; returns numpy arrays that are read-only.
+
+    They are the tensors' own memory, for a copy of a small model's activations takes as long as its head.
+    """
     found = function(*tf.nest.map_structure(tf.convert_to_tensor, arguments))
-    return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
+    return tf.nest.map_structure(np.asarray, found)
 
 
 def ancestors(tensors: Iterable[Any], follow: Callable[[Any], bool] = lambda tensor: True) -> list[Any]:

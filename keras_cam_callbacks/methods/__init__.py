@@ -29,11 +29,13 @@ class Method:
             return a pair: these, and a dict of numbers (N,) by name, which are logged.
         needs: Names of `Capture`'s arrays ("activations", "gradients", "kernel", "images", "scores") and of functions
             of the model (see `probe.FUNCTIONS`).
+        copies: Whether the function gets copies of the arrays, which it may write into; else they are read-only.
     """
 
     name: str
     function: Callable[..., Any]
     needs: tuple[str, ...]
+    copies: bool = False
 
     def __call__(
         self, capture: Capture, functions: Mapping[str, Callable[..., Any]] | None = None
@@ -53,6 +55,8 @@ class Method:
         """
         functions = functions or {}
         needed = [functions[name] if name in functions else getattr(capture, name) for name in self.needs]
+        if self.copies:
+            needed = [each.copy() if isinstance(each, np.ndarray) else each for each in needed]
         found = self.function(*needed)
         told: Mapping[str, Any] = {}
         if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
@@ -173,7 +177,7 @@ def resolve_method(method: str | Callable[..., Floats]) -> Method:
         raise TypeError(f"`method` must be an object, not its class. Received: {method!r}. {method.__name__}() works.")
     if callable(method):
         name = getattr(method, "name", None) or getattr(method, "__name__", type(method).__name__)
-        return Method(str(name), method, getattr(method, "needs", ("activations", "gradients")))
+        return Method(str(name), method, getattr(method, "needs", ("activations", "gradients")), copies=True)
     if not isinstance(method, str):
         raise TypeError(
             "`method` must be a method's name, a method such as SmoothGrad(samples=50), or a function (activations, "

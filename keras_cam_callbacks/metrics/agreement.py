@@ -159,7 +159,7 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
     ours, theirs = (side[valid].reshape(-1, h * w).astype(np.float64) for side in sides)
     surplus = ours / ours.sum(axis=1, keepdims=True) - theirs / theirs.sum(axis=1, keepdims=True)
     found = np.full(len(valid), np.nan)
-    found[valid] = [_carried(of_map, places) for of_map in surplus]
+    found[valid] = _carried(surplus, places)
     found /= np.hypot(*np.shape(heatmaps)[1:])
     return found
 
@@ -250,15 +250,16 @@ def _top(flat: Floats, share: float) -> npt.NDArray[np.bool_]:
     return top
 
 
-def _carried(surplus: Doubles, places: Floats) -> float:
-    """Returns the least mean way that carries what is too much in some cells to where it is missing."""
+def _carried(surplus: Doubles, places: Floats) -> Doubles:
+    """(N,) the least mean way that carries what is too much (N, P) in some cells to where it is missing."""
     # What both maps have in a cell stays there, for a way around is never shorter: a quarter of the ways are left.
-    from_here, to_there = surplus > 0, surplus < 0
-    amount = float(surplus[from_here].sum())
-    if amount < 1e-7:
-        return 0.0
-    supply, demand = (
-        np.column_stack([np.abs(surplus[cells]) / amount, places[cells]]).astype(np.float32)
-        for cells in (from_here, to_there)
-    )
-    return amount * float(cv2.EMD(supply, demand, cv2.DIST_L2)[0])
+    amounts: Doubles = np.maximum(surplus, 0).sum(axis=1)
+    differ = amounts >= 1e-7
+    found = np.zeros(len(surplus))
+    shares = np.abs(surplus[differ]) / amounts[differ, None]
+    cells = np.concatenate([shares[..., None], np.broadcast_to(places, (*shares.shape, 2))], axis=2).astype(np.float32)
+    found[differ] = [
+        cv2.EMD(of_map[row > 0], of_map[row < 0], cv2.DIST_L2)[0]
+        for of_map, row in zip(cells, surplus[differ], strict=True)
+    ]
+    return found * amounts
