@@ -352,12 +352,12 @@ def test_what_a_fit_costs_by_hand():
     fits = loaded("fits")
     without = [{"epochs": [(1.0, 2.0), (2.0, 4.0)]}, {"epochs": [(2.0, 2.0), (4.0, 4.0)]}]
     runs = [
-        {"epochs": [(1.5, 3.0), (3.0, 5.0)], "hooks": {"a": (0.25, 0.5), "b": (0.25, 0.5)}},
-        {"epochs": [(2.0, 2.0), (5.0, 6.0)], "hooks": {"a": (0.5, 0.5), "b": (0.5, 1.5)}},
+        {"epochs": [(1.5, 3.0), (3.0, 5.0)], "own": [(0.5, 1.0), (0.75, 1.25)]},
+        {"epochs": [(2.0, 2.0), (5.0, 6.0)], "own": [(0.0, 0.0), (1.0, 1.0)]},
     ]
-    assert fits.overhead(runs, without, 1) == (0.25, 0.25)
-    assert fits.overhead(runs, without, 2) == (0.375, 0.375)
-    assert fits.own_share(runs, without) == (0.25, 0.375)
+    assert fits.overhead(runs, without) == (0.375, 0.375)
+    assert fits.own_share(runs, 1) == (0.25, 0.25)
+    assert fits.own_share(runs, 2) == ((1 / 3 + 1 / 4) / 2, (1 / 3 + 1 / 5) / 2)
     assert fits.steps(100) == [1, 10, 100]
     assert fits.steps(5) == [1, 5]
 

@@ -247,8 +247,8 @@ def _wandb_epochs(config, run):
 
     run.finish()
     wandb.teardown()  # Only then the log is whole.
-    # A run that goes on in another process has a folder for each.
-    folders = sorted(Path(os.environ["WANDB_DIR"], "wandb").glob(f"offline-run-*-{run.id}"))
+    # A run that goes on in another process has a folder for each; one of the same second gets a number.
+    folders = sorted(Path(os.environ["WANDB_DIR"], "wandb").glob(f"offline-run-*-{run.id}*"))
     return [epoch for folder in folders for epoch in epochs_in_wandb(read_log(folder))]
 
 
