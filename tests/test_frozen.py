@@ -15,7 +15,6 @@ from keras_cam_callbacks import METHODS, HeatmapLogger, MemoryTracker, capture, 
 from keras_cam_callbacks.engine import tensorflow_frozen
 
 EPOCHS = 3
-SAVES = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras' own
 
 
 def frozen(model, *but):
@@ -133,7 +132,6 @@ def test_a_frozen_application_with_a_head(name):
     assert reuses == [0, 1]
 
 
-@SAVES
 def test_a_model_that_was_saved_and_loaded(tmp_path):
     model = frozen(models.nested_twice().model)
     model.save(tmp_path / "model.keras")
@@ -242,7 +240,6 @@ def known(request, monkeypatch):
         monkeypatch.setattr(tensorflow_frozen, "_in_memory", lambda tensor: None)
 
 
-@SAVES
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("write", [set_weights, load_weights, one_element, added])
 def test_a_write_by_another_callback_is_noticed_once(write, tmp_path):
