@@ -8,6 +8,7 @@ import sys
 from functools import cache
 
 import keras
+import pytest
 from keras import layers
 from models import CLASSES, SHAPE, functional, images, labels
 
@@ -16,6 +17,8 @@ from keras_cam_callbacks.metrics import METRICS
 
 X, Y = images(12), labels(12)
 SAMPLES = len(X)
+# Keras 3.12's own, with NumPy 2.
+KERAS_WARNS = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 NUMBERS = sorted(f"gradcam_{name}" for group in ("map", "last", "first") for name in METRICS[group])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dying import STEPS, config_of
-from fits import X, Y, backed_up_fit, before_epoch, epochs_on_disk, fit, new_model, weights
+from fits import KERAS_WARNS, X, Y, backed_up_fit, before_epoch, epochs_on_disk, fit, new_model, weights
 from sample_records import make_config, make_record
 from tracker_logs import epochs_in_events
 
@@ -174,6 +174,7 @@ def test_fits_that_were_killed(tmp_path, caplog):
     assert files_of(record) == before
 
 
+@KERAS_WARNS
 def test_a_second_fit_goes_on_with_the_record_while_the_first_runs(tmp_path):
     """The one that finds epochs that are not its own is refused, once, and trains on."""
     first, second, model = MemoryTracker(), MemoryTracker(), new_model()

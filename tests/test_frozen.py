@@ -7,7 +7,7 @@ import models
 import numpy as np
 import pytest
 import tensorflow as tf
-from fits import after_epoch
+from fits import KERAS_WARNS, after_epoch
 from keras import layers
 from models import LOGITS, SPARSE, functional, images, labels
 
@@ -132,6 +132,7 @@ def test_a_frozen_application_with_a_head(name):
     assert reuses == [0, 1]
 
 
+@KERAS_WARNS
 def test_a_model_that_was_saved_and_loaded(tmp_path):
     model = frozen(models.nested_twice().model)
     model.save(tmp_path / "model.keras")
@@ -240,6 +241,7 @@ def known(request, monkeypatch):
         monkeypatch.setattr(tensorflow_frozen, "_in_memory", lambda tensor: None)
 
 
+@KERAS_WARNS
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("write", [set_weights, load_weights, one_element, added])
 def test_a_write_by_another_callback_is_noticed_once(write, tmp_path):
