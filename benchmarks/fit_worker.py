@@ -67,9 +67,8 @@ def fit(samples: int | None, tracker: str | None, images: int, epochs: int, held
         held: How many images there are to explain, the same in all fits so that they take the same memory.
 
     Returns:
-        "epochs": wall and CPU seconds from the start to the end of each epoch; "fit": to the end of all, the tracker's
-        run included; "hooks": those that the callback's own methods took in sum, by method; "own": all of these to the
-        end of each epoch; "traces"; "MiB".
+        "epochs": wall and CPU seconds from the start to the end of each epoch; "hooks": those that the callback's own
+        methods took in sum, by method; "own": all of these to the end of each epoch; "traces"; "MiB"; "bytes" on disk.
     """
     import keras
     import tensorflow as tf
@@ -119,9 +118,8 @@ def fit(samples: int | None, tracker: str | None, images: int, epochs: int, held
         began = time.perf_counter(), time.process_time()
         model.fit(x, y, batch_size=32, epochs=epochs, verbose=0, callbacks=[*callbacks, Clock()])
         runs.close()
-        whole = time.perf_counter() - began[0], time.process_time() - began[1]
         kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"epochs": ends, "fit": whole, "hooks": hooks, "own": own, "traces": traces, "MiB": peak(), "bytes": kept}
+    return {"epochs": ends, "hooks": hooks, "own": own, "traces": traces, "MiB": peak(), "bytes": kept}
 
 
 def epoch_ends(samples: int, side: int, rounds: int) -> dict[str, Any]:
