@@ -24,8 +24,8 @@ from epoch_end import epoch_end
 from measuring import BARE, Times, cell, in_turn, machine, milliseconds, spread, table, write
 from subjects import MODELS, SAMPLES, bare_pass, photographs, settle
 
-from keras_cam_callbacks.batches import make_batch
-from keras_cam_callbacks.explainer import Explainer
+from keras_cam_callbacks.data.batches import make_batch
+from keras_cam_callbacks.explaining.explainer import Explainer
 
 MAPS = "capture and Grad-CAM maps"
 WHOLE = "capture and Grad-CAM maps, all run each time"

@@ -26,9 +26,9 @@ from measuring import BARE, Case, Times, cell, in_turn, machine, milliseconds, p
 from subjects import MODELS, bare_pass, photographs, settle
 
 from keras_cam_callbacks import METHODS
-from keras_cam_callbacks.batches import make_batch
-from keras_cam_callbacks.explainer import Explainer
-from keras_cam_callbacks.probe import Probe
+from keras_cam_callbacks.data.batches import make_batch
+from keras_cam_callbacks.explaining.explainer import Explainer
+from keras_cam_callbacks.passes.probe import Probe
 
 SAMPLES = 4
 MANY = 200  # passes, from which on one image must do

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from .captions import bar_height, clean, text_width, wrap, write
-from .overlay import grid
+from .drawing.overlay import grid
+from .drawing.text import bar_height, clean, text_width, wrap, write
 from .records import Image
 from .store import Run, StoredEpoch, file_stem, picture_size, read_image, read_run
 from .store.whole import whole_file, whole_folder

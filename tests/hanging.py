@@ -6,8 +6,8 @@ import threading
 
 from sample_records import make_config
 
+from keras_cam_callbacks.callbacks.run import TrackedRun
 from keras_cam_callbacks.trackers import Tracker
-from keras_cam_callbacks.trackers.run import TrackedRun
 
 # Whoever waits longer than this hangs.
 LONG = 60

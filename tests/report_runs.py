@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from sample_records import make_config, make_record
 
-from keras_cam_callbacks.overlay import colorize
+from keras_cam_callbacks.drawing.overlay import colorize
 from keras_cam_callbacks.records import Region
 from keras_cam_callbacks.store import RunWriter
 

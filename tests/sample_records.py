@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cam_callbacks.overlay import encode
+from keras_cam_callbacks.drawing.overlay import encode
 from keras_cam_callbacks.records import EpochRecord, RunConfig, Sample
 
 

@@ -1,25 +1,18 @@
 import ast
 import inspect
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from interpreter import fresh
 
 import keras_cam_callbacks
 
 FRAMEWORKS = ("keras", "tensorflow", "cv2", "wandb", "torch", "jax", "tensorboard")
 
 
-def fresh(code):
-    """Runs code in an interpreter of its own and returns what it prints."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
 def test_all_is_sorted_and_complete():
     names = keras_cam_callbacks.__all__
-    assert names == sorted(names, key=lambda name: (not name.isupper(), name[0].islower(), name))
+    assert names == sorted(names)
     assert len(names) == len(set(names))
     assert set(names) == set(keras_cam_callbacks._HOMES)
     assert set(names) <= set(dir(keras_cam_callbacks))

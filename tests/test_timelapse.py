@@ -13,7 +13,7 @@ from report_runs import QUIET, find_browser
 from sample_records import make_config, make_record, sample_keys
 
 from keras_cam_callbacks import read_run
-from keras_cam_callbacks.overlay import encode
+from keras_cam_callbacks.drawing.overlay import encode
 from keras_cam_callbacks.store import RunWriter
 from keras_cam_callbacks.timelapse import write_timelapse
 
@@ -232,7 +232,7 @@ def test_nothing_is_overwritten_unless_asked_for(run, tmp_path):
 @pytest.mark.parametrize("suffix", ["gif", "webp", "mp4"])
 @pytest.mark.parametrize("damage", ["half", "gone", "bomb"])
 def test_a_damaged_overlay_leaves_no_half_film(tmp_path, suffix, damage):
-    from test_cli_images import declared_png
+    from pngs import declared_png
 
     run = write_run(tmp_path / "run")
     broken = run.epochs[2].overlay_files[1]

@@ -71,6 +71,17 @@ def epochs_in_memory(records):
     ]
 
 
+def read_tensors(directory):
+    """{tag: [(step, array)]} in the order of writing."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["tensors"] if tag != "custom_scalars__config__"]
+    return {tag: [(event.step, make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)] for tag in tags}
+
+
 def read_events(directory):
     """Images and scalars of the events in a folder, each {tag: [(step, value)]} in the order of writing."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -16,13 +16,13 @@ import keras
 import numpy as np
 
 from .. import __version__
-from ..batches import make_batch
+from ..data.batches import make_batch
+from ..drawing.overlay import Overlay
 from ..metrics import worst
-from ..overlay import Overlay
 from ..records import EpochRecord, RunConfig, ValidationBatch
 from ..trackers import Tracker
-from ..trackers.run import TrackedRun, versions
-from .training import training_settings
+from .run import TrackedRun, versions
+from .settings import training_settings
 from .workers import this_worker
 
 logger = logging.getLogger("keras_cam_callbacks")

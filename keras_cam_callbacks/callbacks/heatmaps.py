@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..explainer import Explainer
-from ..explanation import Explanation, Explanations, epoch_record, object_masks
+from ..drawing.overlay import Overlay
+from ..explaining.explainer import Explainer
+from ..explaining.explanation import Explanation, Explanations, epoch_record, object_masks
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
-from ..overlay import Overlay
 from ..records import EpochRecord, Floats, RunConfig
 from .base import EpochLogger, KeptBatch, check_freq, check_overlay, kept_batch, run_config
 

@@ -246,7 +246,7 @@ def model_input(model: Any) -> Input:
     """
     import keras
 
-    from ..layers import input_tensors
+    from ..network.layers import input_tensors
 
     tensors = input_tensors(model)
     if not tensors:
@@ -279,7 +279,7 @@ def likely_scale(model: Any) -> tuple[str, str]:
     """
     import keras
 
-    from ..layers import walk
+    from ..network.layers import walk
 
     layers = list(walk(model))
     for path, layer in layers:
@@ -308,7 +308,7 @@ def scaled(images: Any, scale: str, given: Input) -> Any:
     """
     import numpy as np
 
-    from ..display import limits
+    from ..data.ranges import limits
 
     if scale == "0-255":
         values = images.astype(np.float32)

@@ -70,9 +70,9 @@ def describe_layers(model: Any) -> dict[str, Any]:
     """
     import numpy as np
 
-    from ..capture import Capturer, layer_calls
-    from ..layers import candidates
-    from ..targets import resolve_target
+    from ..network.layers import candidates
+    from ..network.targets import resolve_target
+    from ..passes.capture import Capturer, layer_calls
     from .loading import model_input
 
     given = model_input(model)
@@ -129,7 +129,7 @@ def _check_methods(names: tuple[str, ...]) -> None:
 
 
 def _colormap(ctx: Any, param: Any, value: str) -> str:
-    from ..overlay import COLORMAPS
+    from ..drawing.overlay import COLORMAPS
 
     if value not in COLORMAPS:
         raise click.BadParameter(f"{plain(repr(value))} is none of {', '.join(COLORMAPS)}.")
@@ -209,8 +209,8 @@ def explain(
     """
     need("rich")
     with one_message():
+        from ..data.readers import find_images, read_images
         from ..store.whole import check_free, whole_folder
-        from .images import find_images, read_images
         from .loading import likely_scale, model_input
 
         check_free(out, folder=True)
@@ -229,8 +229,8 @@ def explain(
             f"px, pixel values {scale or guess}" + ("." if scale else f" ({why}; --scale takes others).")
         )
         batch = _batch(loaded, read, scale or guess)
-        from ..explainer import Explainer
-        from ..overlay import Overlay
+        from ..drawing.overlay import Overlay
+        from ..explaining.explainer import Explainer
         from .recording import predictions, write_record
 
         overlay = Overlay(colormap=colormap, layout=layout)
@@ -316,8 +316,8 @@ def _batch(model: Any, images: Mapping[str, Image], scale: str) -> ValidationBat
 
     import numpy as np
 
-    from ..batches import fingerprint, make_batch
-    from ..display import display_images
+    from ..data.batches import fingerprint, make_batch
+    from ..data.ranges import display_images
     from .loading import model_input, scaled
 
     values = scaled(np.stack(list(images.values())), scale, model_input(model))

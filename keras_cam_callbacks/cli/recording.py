@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..explainer import Explainer
-from ..explanation import Explanation, epoch_record
+from ..callbacks.run import versions
+from ..drawing.overlay import Overlay, encode, grid
+from ..explaining.explainer import Explainer
+from ..explaining.explanation import Explanation, epoch_record
 from ..metrics import degenerate, mean
-from ..overlay import Overlay, encode, grid
 from ..records import RunConfig
 from ..store import RunWriter
-from ..trackers.run import versions
 
 
 def write_record(

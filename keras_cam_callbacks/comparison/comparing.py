@@ -21,7 +21,7 @@ from .spans import lasting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..overlay import Overlay
+    from ..drawing.overlay import Overlay
     from .report import ReportFile
 
 __all__ = ["Comparison", "compare"]

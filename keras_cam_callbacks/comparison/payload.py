@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..drawing.overlay import colorize
 from ..metrics import degenerate, mean
-from ..overlay import colorize
 from ..records import Floats, Image, Region
 from ..store import read_image
 from . import tables

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..drawing.overlay import Overlay, colorize
 from ..metrics import mean
-from ..overlay import Overlay, colorize
 from ..records import Image, Region
 from ..store import read_image
 from .charts import CHART, CHART_FOOT, CHART_HEAD, draw_charts
@@ -51,7 +51,7 @@ def draw(
 ) -> Figure:
     """Draws the figure; see `Comparison.figure`."""
     try:
-        from ..figures import NotebookFigure
+        from ..drawing.notebook import NotebookFigure
     except ImportError as error:
         raise ImportError("Figures need matplotlib. Install it: pip install 'keras_cam_callbacks[plot]'") from error
     if overlay is not None and not isinstance(overlay, Overlay):

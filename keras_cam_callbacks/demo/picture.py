@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..overlay import Overlay, colorize
+from ..drawing.overlay import Overlay, colorize
 from ..records import Image, Ints
 from ..store import Run, StoredEpoch, read_image
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from ..callbacks import GradCAMLogger
-from ..explainer import explain
+from ..explaining.explainer import explain
 from .data import COLOURS, Scenes, make_scenes, with_stickers
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from difflib import get_close_matches
 from typing import Any
 
-from . import mlflow, trackio, wandb
+from . import mlflow, trackio
 from .base import Tracker
 from .disk import DiskTracker
 from .function import FunctionTracker
@@ -15,6 +15,7 @@ from .mlflow import MLflowTracker
 from .tensorboard import TensorBoardTracker
 from .trackio import TrackioTracker
 from .wandb import WandbTracker
+from .wandb import tracker as wandb
 
 __all__ = [
     "TRACKERS",

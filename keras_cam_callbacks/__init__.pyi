@@ -1,0 +1,55 @@
+"""The public names, each from the file that it lives in. The package loads a name when it is first used."""
+
+from .augmentations import AUGMENTATIONS as AUGMENTATIONS
+from .augmentations import Augmentation as Augmentation
+from .callbacks import ActivationLogger as ActivationLogger
+from .callbacks import CAMLogger as CAMLogger
+from .callbacks import FilterLogger as FilterLogger
+from .callbacks import GradCAMLogger as GradCAMLogger
+from .callbacks import HeatmapLogger as HeatmapLogger
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .data.regions import Regions as Regions
+from .drawing.overlay import Overlay as Overlay
+from .explaining.explainer import explain as explain
+from .explaining.explanation import Explanation as Explanation
+from .explaining.explanation import Explanations as Explanations
+from .explaining.features import ActivationGrids as ActivationGrids
+from .explaining.features import FilterPatterns as FilterPatterns
+from .explaining.features import activation_grids as activation_grids
+from .explaining.features import filter_patterns as filter_patterns
+from .explaining.plots import plot_methods as plot_methods
+from .explaining.plots import show as show
+from .explaining.sanity import SanityCheck as SanityCheck
+from .explaining.sanity import sanity_check as sanity_check
+from .methods import METHODS as METHODS
+from .methods.cams import RandomCAM as RandomCAM
+from .methods.fullgrad import FullGrad as FullGrad
+from .methods.perturbation import RISE as RISE
+from .methods.perturbation import AblationCAM as AblationCAM
+from .methods.perturbation import Occlusion as Occlusion
+from .methods.perturbation import ScoreCAM as ScoreCAM
+from .methods.saliency import GuidedBackprop as GuidedBackprop
+from .methods.saliency import GuidedGradCAM as GuidedGradCAM
+from .methods.saliency import InputXGradient as InputXGradient
+from .methods.saliency import IntegratedGradients as IntegratedGradients
+from .methods.saliency import MaxActivation as MaxActivation
+from .methods.saliency import Saliency as Saliency
+from .methods.saliency import SmoothGrad as SmoothGrad
+from .network.head import build_cam_model as build_cam_model
+from .records import EpochRecord as EpochRecord
+from .records import RunConfig as RunConfig
+from .records import Sample as Sample
+from .store import Run as Run
+from .store import read_run as read_run
+from .timelapse import write_timelapse as write_timelapse
+from .trackers import DiskTracker as DiskTracker
+from .trackers import FunctionTracker as FunctionTracker
+from .trackers import MemoryTracker as MemoryTracker
+from .trackers import MLflowTracker as MLflowTracker
+from .trackers import TensorBoardTracker as TensorBoardTracker
+from .trackers import Tracker as Tracker
+from .trackers import TrackioTracker as TrackioTracker
+from .trackers import WandbTracker as WandbTracker
+
+__version__: str

@@ -1,0 +1,245 @@
+"""A run over all its fits: its folder, the count of its steps, and the trackers that it is sent to."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import platform
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..records import EpochRecord, Floats, Region, RunConfig
+from ..store import choose_directory, read_run
+from ..trackers import resolve
+from ..trackers.base import Tracker
+from ..trackers.waiting import CallThread
+
+# What a fit must share with the one before to belong to the same run, besides the model, the folder of all runs and
+# the pictures; all else an instance keeps.
+_IDENTITY = ("prefix", "model_name", "layer_name", "method", "target", "sample_keys", "fingerprints", "labels")
+
+
+class TrackedRun:
+    """Sends records to trackers and keeps those that fail away from the training.
+
+    Args:
+        attempt: Takes a name, what to do if an action fails, and the action.
+
+    Attributes:
+        trackers: The trackers of the last fit, or of the next one once it is prepared.
+        config: The run, from its first fit on.
+        last_heatmaps: (N, h, w) float32 of the last logged epoch by view; empty before the first.
+        first_heatmaps: The same of the first logged epoch of the run.
+    """
+
+    def __init__(self, attempt: Callable[[str, Callable[[], object], Callable[[], object]], None]) -> None:
+        self._attempt = attempt
+        self._named: dict[str, Tracker] = {}
+        self._live: list[Tracker] = []
+        self._threads: dict[int, CallThread] = {}
+        self._model: weakref.ref[Any] | None = None
+        self._log_dir: Path | None = None
+        self._has_folder = False
+        self._resumed = ""
+        self._offset = 0
+        self._last_step = -1
+        self.trackers: tuple[Tracker, ...] = ()
+        self.config: RunConfig | None = None
+        self.last_heatmaps: dict[str, Floats] = {}
+        self.first_heatmaps: dict[str, Floats] = {}
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether a tracker is left that records can be sent to."""
+        return bool(self._live)
+
+    @property
+    def directory(self) -> Path | None:
+        """The run's folder, once a tracker writes into it."""
+        return self.config.directory if self.config and self._has_folder else None
+
+    @property
+    def description(self) -> str:
+        """The trackers and the folder, in words; and what of its record goes on."""
+        inside, outside = (
+            ", ".join(tracker_name(t) for t in self.trackers if _uses_directory(t) is uses) for uses in (True, False)
+        )
+        inside += f" in {self.directory}{self._resumed}" if inside else ""
+        return "; ".join(filter(None, (inside, outside))) or "no tracker"
+
+    def prepare(self, tracker: Any) -> None:
+        """Finds the trackers of the next fit.
+
+        Args:
+            tracker: What the user gave as `tracker`; "auto" may stand for others than in the last fit.
+
+        Raises:
+            ValueError: If a tracker's name is unknown, or its `timeout` is impossible.
+            TypeError: If an object is no tracker.
+        """
+        self.trackers = tuple(resolve(tracker, self._named))
+        for each in self.trackers:
+            _check_timeout(each)
+        self._threads = {id(t): self._threads[id(t)] for t in self.trackers if id(t) in self._threads}
+
+    def start(self, config: RunConfig, model: Any, epoch: int) -> None:
+        """Finds the run's folder and its next step, and starts the trackers.
+
+        Args:
+            config: The run; as directory it has the folder of all runs, in which its own is chosen here.
+            model: The model that is explained.
+            epoch: The first epoch of the fit. The run goes on where this process has logged another fit of the same
+                model, layer, method, target and batch, or where the folder holds such a run of another process that
+                stopped before this epoch.
+
+        Raises:
+            ValueError: If the folder can't be written to, or a tracker can't work as configured. Another start goes
+                on in the folder that was made for this one.
+            TimeoutError: If a tracker's `start` has not returned in time.
+        """
+        goes_on = self._is_run_of(config, model)
+        uses_folder = any(map(_uses_directory, self.trackers))
+        directory, last_step = config.directory / config.prefix, None
+        if goes_on and self.config and (self._has_folder or not uses_folder):
+            directory = self.config.directory
+        elif uses_folder:
+            directory, last_step = choose_directory(config.directory, config, 0 if goes_on else epoch)
+        self._resumed = ""
+        if goes_on:
+            self._offset = max(self._offset, self._last_step + 1 - epoch)
+        else:
+            self._offset, self._last_step, self.last_heatmaps, self.first_heatmaps = 0, -1, {}, {}
+            self._model, self._log_dir, self._has_folder = weakref.ref(model), config.directory, False
+        if last_step is not None:
+            self._resume(directory, last_step)
+        self._has_folder |= uses_folder
+        self.config = dataclasses.replace(config, directory=directory)
+        self._live, started = [], []
+
+        def start(tracker: Tracker) -> None:
+            self._call(tracker, "start", self.config)
+            started.append(tracker)
+
+        for tracker in self.trackers:
+            thread = self._threads.get(id(tracker))
+            if thread is not None and thread.is_busy():
+                self._attempt(tracker_name(tracker), lambda: None, partial(start, tracker))
+            else:
+                start(tracker)
+        self._live = started
+
+    def _is_run_of(self, config: RunConfig, model: Any) -> bool:
+        """Tells whether a fit goes on with the run of the last one."""
+        old = self.config
+        # A model that was built again has the old one's name, but not its weights.
+        if old is None or self._model is None or self._model() is not model or self._log_dir != config.directory:
+            return False
+        same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
+        same = same and len(old.regions) == len(config.regions) and all(map(_same_region, old.regions, config.regions))
+        return same and all(map(np.array_equal, old.display, config.display))
+
+    def _resume(self, directory: Path, last_step: int) -> None:
+        """Goes on with the steps of a run that another process has logged as they were counted."""
+        epochs = read_run(directory).epochs
+        last = next(e for e in epochs if e.step == last_step)
+        self._offset = last.step - last.epoch
+        again = [str(e.epoch) for e in epochs if e.step > last_step]
+        self._resumed = f", which goes on after epoch {last.epoch}" + (
+            f" (it holds epoch {', '.join(again)} too: of what is logged twice the later counts)" if again else ""
+        )
+        with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
+            self.last_heatmaps = {name: last.heatmaps(name) for name in last.views or ("",)}
+        with suppress(ValueError, OSError):
+            self.first_heatmaps = {name: epochs[0].heatmaps(name) for name in epochs[0].views or ("",)}
+
+    def count(self, epoch: int) -> int:
+        """Returns the step of an epoch that has ended, logged or not; steps grow over all fits of a process."""
+        self._last_step = self._offset + epoch
+        return self._last_step
+
+    def log(self, record: EpochRecord) -> None:
+        """Sends a record to all trackers; one that fails is left out from then on."""
+        for tracker in list(self._live):
+            self._attempt_last(tracker, "log", record)
+
+    def finish(self) -> None:
+        """Ends a fit for all trackers."""
+        for tracker in list(self._live):
+            self._attempt_last(tracker, "finish")
+        self._live = []
+
+    def _attempt_last(self, tracker: Tracker, method: str, *args: Any) -> None:
+        """Calls a tracker; where that fails, it is for the last time in this fit."""
+        switch_off = partial(self._live.remove, tracker)
+        self._attempt(tracker_name(tracker), switch_off, partial(self._call, tracker, method, *args))
+
+    def _call(self, tracker: Tracker, method: str, *args: Any) -> None:
+        """Calls a tracker, in the thread of its own where it is waited for only so long."""
+        action, timeout = partial(getattr(tracker, method), *args), _timeout(tracker)
+        if timeout is None:
+            action()
+            return
+        name = tracker_name(tracker)
+        if (thread := self._threads.get(id(tracker))) is None:
+            thread = self._threads[id(tracker)] = CallThread(name)
+        hung = thread.is_busy()
+        if not thread.call(action, timeout):
+            raise TimeoutError(
+                f"{name}.{method} must return within {timeout:g} s. Received: "
+                + ("no call, as one before still hangs." if hung else "no answer.")
+                + " Its `timeout` may be more seconds, or None to wait without end."
+            )
+
+
+def tracker_name(tracker: Tracker) -> str:
+    """Returns what a tracker is called in messages."""
+    return type(tracker).__name__
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what a run's heatmaps depend on besides this package, by name."""
+    import cv2
+    import keras
+
+    backend = str(keras.backend.backend())
+    return {
+        "python": platform.python_version(),
+        "keras": str(keras.version()),
+        backend: str(importlib.import_module(backend).__version__),
+        "numpy": np.__version__,
+        "opencv": str(cv2.__version__),
+    }
+
+
+def _same_region(one: Region | None, other: Region | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    masks = (one.mask, other.mask) if one.mask is not None and other.mask is not None else None
+    same_mask = one.mask is other.mask if masks is None else np.array_equal(*masks)
+    return same_mask and np.array_equal(one.boxes, other.boxes)
+
+
+def _timeout(tracker: Tracker) -> float | None:
+    timeout: float | None = getattr(tracker, "timeout", Tracker.timeout)
+    return timeout
+
+
+def _check_timeout(tracker: Tracker) -> None:
+    timeout = _timeout(tracker)
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 < timeout <= threading.TIMEOUT_MAX):
+        raise ValueError(
+            "A tracker's `timeout` must be a positive number of seconds, or None to wait without end. "
+            f"Received: {timeout!r} of {tracker_name(tracker)}. timeout=60 works."
+        )
+
+
+def _uses_directory(tracker: Tracker) -> bool:
+    return bool(getattr(tracker, "uses_directory", True))

@@ -1,0 +1,1 @@
+"""From what people have to arrays: validation data, value ranges, regions and image files."""

@@ -1,0 +1,379 @@
+"""Pictures from raw heatmaps: scale, resize, colour, blend, caption, grid, encode. uint8 RGB throughout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from numbers import Integral, Real
+from typing import Literal, TypeGuard, get_args
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..metrics import clipped, degenerate
+from ..records import Floats, Image
+from .columns import GAP, Column, by_column, checked_image, displayed, filled, joined, with_titles
+from .text import font_size, with_captions
+
+__all__ = ["COLORMAPS", "Overlay", "colorize", "encode", "grid"]
+
+Layout = Literal["overlay", "panel", "mask"]
+ImageFormat = Literal["jpg", "png"]
+
+COLORMAPS = tuple(sorted(name[9:].lower() for name in dir(cv2) if name.startswith("COLORMAP_")))
+"""Names of the colormaps: OpenCV's, in lower case."""
+
+_LONGEST = 65500  # px: OpenCV encodes no larger JPEG
+_GRID_GAP = 8  # px around the samples of a grid
+_EMPTY = 225
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """How heatmaps are drawn on images.
+
+    A map's positive part (the ReLU of the Grad-CAM paper) is divided by the scale, cut to [0, 1], resized
+    bilinearly to the displayed image, coloured and blended: image * (1 - alpha) + colour * alpha. A
+    degenerate map (see `metrics.degenerate`) leaves the image bare and has no part in the batch's scale.
+
+    Attributes:
+        colormap: One of `COLORMAPS`. "turbo" separates most levels; "viridis" and "cividis" rise evenly in
+            lightness, and so can be read by colour-blind people and in grey print.
+        alpha: In [0, 1], the share of the colour. A mask is not blended: it uses neither alpha nor colormap.
+        threshold: In [0, 1). Where the scaled map is below, an overlay shows the bare image, a mask black.
+        scale: What is drawn as 1: "sample", each map's own maximum; "batch", the maximum over all maps of the
+            call; or a positive number in the maps' own unit, so that epochs and runs can be compared. Values
+            above clip.
+        clip: Two percentiles, such as (10, 90), or None. The positive part of each map is clipped at them before it
+            is scaled, and counted from the lower one: then single bright pixels don't hide the rest.
+        layout: "overlay"; "panel": image, heatmap and overlay side by side, the heatmap without threshold and
+            plain grey where it is degenerate; "mask": the image times the scaled map, dark where the model
+            does not look.
+        caption: Whether the captions that are given are drawn. "outputs" is as True, and makes
+            `Explanation.overlays` put the model's raw outputs into a line of their own below.
+        size: Displayed size of each image: its longer side in px, or (height, width). None keeps an image's
+            own size, but enlarges one with both sides below 160 px by the smallest whole factor that brings
+            the longer side to 160 or more. Images are enlarged bicubically and shrunk by area.
+        image_format: "jpg" or "png", for `encode`. PNG is exact, and many times slower and larger.
+
+    Raises:
+        ValueError: If a setting is not one of the above.
+    """
+
+    colormap: str = "turbo"
+    alpha: float = 0.5
+    threshold: float = 0.0
+    scale: Literal["sample", "batch"] | float = "sample"
+    clip: tuple[float, float] | None = None
+    layout: Layout = "overlay"
+    caption: bool | Literal["outputs"] = True
+    size: int | tuple[int, int] | None = None
+    image_format: ImageFormat = "jpg"
+
+    def __post_init__(self) -> None:
+        _check_choice("colormap", self.colormap, COLORMAPS)
+        _check_choice("layout", self.layout, get_args(Layout))
+        _check_choice("image_format", self.image_format, get_args(ImageFormat))
+        scaled = self.scale in ("sample", "batch") or (_is_real(self.scale) and 1e-37 < self.scale < 1e38)
+        sides = self.size if isinstance(self.size, (tuple, list)) else (self.size,) * 2
+        sized = len(sides) == 2 and all(map(_is_side, sides))
+        clip = (0, 100) if self.clip is None else self.clip
+        rises = isinstance(clip, (tuple, list)) and len(clip) == 2 and all(map(_is_real, clip)) and clip[0] < clip[1]
+        captioned = isinstance(self.caption, bool) or (isinstance(self.caption, str) and self.caption == "outputs")
+        for name, valid, must, works in (
+            ("alpha", _is_real(self.alpha) and 0 <= self.alpha <= 1, "a number in [0, 1]", "0.5"),
+            ("threshold", _is_real(self.threshold) and 0 <= self.threshold < 1, "a number in [0, 1)", "0.2"),
+            ("scale", scaled, "'sample', 'batch' or a positive float32", "'batch'"),
+            ("clip", rises and clip[0] >= 0 and clip[1] <= 100, "None or two rising percentiles", "(10, 90)"),
+            ("caption", captioned, "True, False or 'outputs'; the texts go to draw()", "True"),
+            ("size", self.size is None or sized, "None, a positive int (px) or (height, width)", "512"),
+        ):
+            if not valid:
+                received = f"{name}={getattr(self, name)!r}"
+                raise ValueError(f"`{name}` must be {must}. Received: {received}. {name}={works} works.")
+        # Settings are stored as JSON: what comes back from there, or from numpy, must compare as equal.
+        if isinstance(self.size, (tuple, list)):
+            object.__setattr__(self, "size", tuple(map(int, self.size)))
+        elif self.size is not None:
+            object.__setattr__(self, "size", int(self.size))
+        object.__setattr__(self, "clip", self.clip and (float(clip[0]), float(clip[1])))
+        for name in ("alpha", "threshold", "scale"):
+            if not isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, float(getattr(self, name)))
+
+    def draw(
+        self,
+        images: Sequence[Image],
+        heatmaps: Floats,
+        captions: Sequence[str] | None = None,
+        *,
+        beside: Mapping[str, Sequence[Image]] | None = None,
+        title: str = "image",
+    ) -> tuple[Image, ...]:
+        """Draws one picture for each sample.
+
+        Captions stand in a white bar under the picture, wrapped at spaces and broken at newlines. The bar has room for
+        a line more than the longest caption has of its own, or for as many as that needs: up to four for each line of
+        its own, eight in all; what is longer ends in "...". So images of one size give pictures of one size. A picture
+        narrower than 160 px gets white margins for its caption. Other control characters become spaces. OpenCV 5 has a
+        Unicode font; what it lacks, emoji among others, is "?". OpenCV 4 draws ASCII: accents are dropped, other
+        characters are "?".
+
+        Args:
+            images: N images, uint8 RGB (H, W, 3); they may differ in size.
+            heatmaps: (N, h, w) float32, raw: signed and unscaled.
+            captions: N texts, or None for pictures without a bar.
+            beside: Further columns of a panel, left of the image in this order: N images of any sizes by title. They
+                are shown at the image's height, and columns of one title are of one width where the images are of one
+                size. With them every column has its title below, "heatmap" and "overlay" for the last two. None, an
+                empty mapping and other layouts have no such columns.
+            title: The image's title beside others.
+
+        Returns:
+            N pictures, uint8 RGB (H', W', 3), new arrays.
+
+        Raises:
+            ValueError: If an image is not uint8 RGB, or the numbers of images, heatmaps, captions and images beside
+                them differ.
+            TypeError: If `beside` is no mapping by text.
+        """
+        heatmaps = np.asarray(heatmaps, np.float32)
+        dead = degenerate(heatmaps)
+        if len(images) != len(heatmaps) or (captions is not None and len(captions) != len(images)):
+            raise ValueError(
+                "There must be one heatmap and one caption for each image. "
+                f"Received: {len(images)} images, {len(heatmaps)} heatmaps, "
+                f"{'no' if captions is None else len(captions)} captions."
+            )
+        shown, columns = self._columns(images, beside, title)
+        drawn = (self._drawn(*pair) for pair in zip(shown, self._levels(heatmaps, dead), strict=True))
+        fonts = [font_size(image.shape[1]) for image in shown]
+        if self.layout != "panel":
+            pictures = [picture for (picture,) in drawn]
+        elif not beside:
+            pictures = [joined([image, *pair]) for image, pair in zip(shown, drawn, strict=True)]
+        else:
+            for row, (heat, blend) in zip(columns, drawn, strict=True):
+                row += [Column(heat, "heatmap"), Column(blend, "overlay")]
+            fonts = [font_size(min(image.shape[:2])) for image in shown]
+            pictures = with_titles(columns, fonts, 1)
+        return self._captioned(pictures, captions, fonts)
+
+    def draw_several(
+        self,
+        images: Sequence[Image],
+        heatmaps: Mapping[str, Floats],
+        captions: Sequence[str] | None = None,
+        *,
+        titles: Mapping[str, Sequence[str]] | None = None,
+        beside: Mapping[str, Sequence[Image]] | None = None,
+        title: str = "image",
+    ) -> tuple[Image, ...]:
+        """Draws several heatmaps of each sample side by side, such as those of several methods or classes.
+
+        A picture has the image, then for each name its overlay, its mask, or in a panel its heatmap and overlay. Each
+        column has its title below, in up to two lines, also with `caption=False`; where a map is degenerate, the title
+        says "no heatmap". scale="batch" counts for each name by itself. All else is as in `draw`.
+
+        Args:
+            images: N images, uint8 RGB (H, W, 3); they may differ in size.
+            heatmaps: (N, h, w) float32 by name, raw; h and w may differ from name to name.
+            captions: N texts, or None for pictures without a bar.
+            titles: N titles by name, such as "true: cat 0.10"; a name that is not there is its own title.
+            beside: Further columns of a panel, as in `draw`.
+            title: The image's title.
+
+        Returns:
+            N pictures, uint8 RGB (H', W', 3), new arrays.
+
+        Raises:
+            ValueError: If there are no heatmaps, `titles` holds another name, an image is not uint8 RGB, or the numbers
+                of images, heatmaps, captions, titles and images beside them differ.
+            TypeError: If `heatmaps`, `titles` or `beside` is no mapping by text, or a title is no text.
+        """
+        maps = {
+            name: np.asarray(each, np.float32) for name, each in by_column("heatmaps", heatmaps, len(images)).items()
+        }
+        named = by_column("titles", {} if titles is None else titles, len(images))
+        if not maps or not named.keys() <= maps.keys():
+            raise ValueError(
+                "`heatmaps` must hold at least one name, and `titles` no other ones. "
+                f"Received: heatmaps of {list(maps)}, titles of {list(named)}."
+            )
+        if captions is not None and len(captions) != len(images):
+            raise ValueError(
+                f"There must be one caption for each image. Received: {len(images)} images, {len(captions)} captions."
+            )
+        shown, columns = self._columns(images, beside, title)
+        for name, each in maps.items():
+            dead = degenerate(each)
+            rows = zip(columns, shown, self._levels(each, dead), named.get(name, [name] * len(shown)), strict=True)
+            for row, image, level, text in rows:
+                picture = joined(self._drawn(image, level))
+                row.append(Column(picture, text, "no heatmap" if level is None else ""))
+        fonts = [font_size(min(image.shape[:2])) for image in shown]
+        # Heatmap and overlay of one name stand closer together than those of two.
+        pictures = with_titles(columns, fonts, 2, 3 * GAP if self.layout == "panel" else GAP)
+        return self._captioned(pictures, captions, fonts)
+
+    def _columns(
+        self, images: Sequence[Image], beside: Mapping[str, Sequence[Image]] | None, title: str
+    ) -> tuple[list[Image], list[list[Column]]]:
+        """The images as they are shown, and for each the columns up to it."""
+        shown = [displayed(checked_image(image, f"images[{i}]"), self.size) for i, image in enumerate(images)]
+        further = by_column("beside", {} if beside is None else beside, len(images))
+        columns: list[list[Column]] = [[] for _ in shown]
+        for name, pictures in further.items() if self.layout == "panel" else ():
+            for row, picture in zip(columns, filled(pictures, shown, name), strict=True):
+                row.append(Column(picture, name))
+        for row, image in zip(columns, shown, strict=True):
+            row.append(Column(image, title))
+        return shown, columns
+
+    def _levels(self, heatmaps: Floats, dead: npt.NDArray[np.bool_]) -> Iterator[Floats | None]:
+        """Yields each map scaled to [0, 1], or None where it is degenerate."""
+        heatmaps = heatmaps if self.clip is None else clipped(heatmaps, self.clip)
+        for heatmap, top, blank in zip(heatmaps, _tops(heatmaps, dead, self.scale), dead, strict=True):
+            # Clipped before the division: a quotient can overflow.
+            yield None if blank else np.clip(heatmap, 0, top) / top
+
+    def _drawn(self, image: Image, level: Floats | None) -> list[Image]:
+        """What is drawn from one map: one picture, or the last two of a panel. `level` is as from `_levels`."""
+        height, width = image.shape[:2]
+        if level is None:
+            heat, drawn = np.full_like(image, _EMPTY), image.copy()
+        else:
+            smaller = height < level.shape[0] and width < level.shape[1]
+            level = cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+            tones = cv2.convertScaleAbs(level, alpha=255)
+            clear = cv2.compare(level, self.threshold, cv2.CMP_LT)
+            if self.layout == "mask":
+                tones[clear > 0] = 0
+                return [np.asarray(cv2.multiply(image, cv2.merge([tones] * 3), scale=1 / 255))]
+            heat = colorize(tones, self.colormap)
+            drawn = cv2.addWeighted(image, 1 - self.alpha, heat, self.alpha, 0)
+            drawn = cv2.copyTo(image, clear, drawn)
+        return [heat, drawn] if self.layout == "panel" else [drawn]
+
+    def _captioned(
+        self, pictures: Sequence[Image], captions: Sequence[str] | None, fonts: Sequence[int]
+    ) -> tuple[Image, ...]:
+        return with_captions(pictures, captions, fonts) if captions is not None and self.caption else tuple(pictures)
+
+
+def colorize(tones: npt.NDArray[np.uint8], colormap: str = "turbo") -> Image:
+    """Gives each tone its colour.
+
+    Args:
+        tones: (H, W) uint8, 0 is the cold end of the colormap, 255 the hot one.
+        colormap: One of `COLORMAPS`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: If there is no such colormap.
+    """
+    return np.asarray(cv2.applyColorMap(tones, _palette(colormap)))
+
+
+def grid(pictures: Sequence[Image], columns: int | None = None) -> Image:
+    """Puts pictures into one, row by row, with white gaps of 8 px; each is centred in its cell.
+
+    Args:
+        pictures: At least one picture, uint8 RGB (H, W, 3); they may differ in size.
+        columns: Pictures in a row; None makes the grid about as many rows high as it is columns wide.
+
+    Returns:
+        uint8 RGB (H', W', 3).
+
+    Raises:
+        ValueError: If there is no picture, one is not uint8 RGB, or `columns` is not a positive whole number.
+    """
+    if not len(pictures):
+        raise ValueError("A grid needs at least one picture. Received: 0 pictures. Draw some samples first.")
+    if columns is not None and not _is_side(columns):
+        raise ValueError(
+            f"`columns` must be a positive whole number or None. Received: columns={columns!r}. "
+            "None chooses a square grid."
+        )
+    pictures = [checked_image(picture, f"pictures[{i}]") for i, picture in enumerate(pictures)]
+    across = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
+    down = math.ceil(len(pictures) / across)
+    heights = [max(picture.shape[0] for picture in pictures[i * across :][:across]) for i in range(down)]
+    widths = [max(picture.shape[1] for picture in pictures[i::across]) for i in range(across)]
+    tops = np.cumsum([_GRID_GAP, *(height + _GRID_GAP for height in heights)])
+    lefts = np.cumsum([_GRID_GAP, *(width + _GRID_GAP for width in widths)])
+    sheet = np.full((tops[-1], lefts[-1], 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, across)
+        height, width = picture.shape[:2]
+        top = tops[row] + (heights[row] - height) // 2
+        left = lefts[column] + (widths[column] - width) // 2
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def encode(picture: Image, image_format: str = "jpg") -> bytes:
+    """Encodes a picture.
+
+    Args:
+        picture: uint8 RGB (H, W, 3), at most 65500 px a side, OpenCV's limit for JPEG.
+        image_format: "jpg" (quality 90) or "png".
+
+    Returns:
+        The bytes of an image file.
+
+    Raises:
+        ValueError: If the picture is not uint8 RGB, is too large, or the format is unknown.
+    """
+    _check_choice("image_format", image_format, get_args(ImageFormat))
+    bgr = cv2.cvtColor(checked_image(picture, "picture"), cv2.COLOR_RGB2BGR)
+    if max(picture.shape) > _LONGEST:
+        raise ValueError(
+            f"`picture` must have at most {_LONGEST} px a side. Received: shape {picture.shape}. "
+            "Draw fewer samples in one grid, or set Overlay(size=...)."
+        )
+    flags = [cv2.IMWRITE_JPEG_QUALITY, 90] if image_format == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    _, data = cv2.imencode(f".{image_format}", bgr, flags)
+    return bytes(data)
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        close = get_close_matches(str(value).lower(), choices)
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(choices)}. Received: {name}={value!r}."
+            + (f" Did you mean {' or '.join(map(repr, close))}?" if close else "")
+        )
+
+
+def _is_real(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, Integral) and _is_real(value) and int(value) > 0
+
+
+def _tops(heatmaps: Floats, dead: npt.NDArray[np.bool_], scale: str | float) -> Floats:
+    """(N,) what is drawn as 1; without meaning where a map is degenerate."""
+    if not isinstance(scale, str):
+        return np.full(len(heatmaps), scale, np.float32)
+    tops: Floats = heatmaps.max(axis=(1, 2))
+    if scale == "batch" and not dead.all():
+        tops[:] = tops[~dead].max()
+    return tops
+
+
+@cache
+def _palette(colormap: str) -> Image:
+    """(256, 1, 3) uint8 RGB: the colours of the tones, in the shape OpenCV wants for a colormap of ours."""
+    _check_choice("colormap", colormap, COLORMAPS)
+    number = getattr(cv2, f"COLORMAP_{colormap.upper()}")
+    bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], number)
+    return np.ascontiguousarray(bgr[..., ::-1])

@@ -1,0 +1,338 @@
+"""What was found: the heatmaps of a batch, in one view or several, with captions and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.batches import image_size, largest_input
+from ..drawing.overlay import Overlay, encode, grid
+from ..drawing.text import with_outputs
+from ..metrics import METRICS, degenerate, inside, measured
+from ..records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Heatmaps of a batch, and what they explain.
+
+    Attributes:
+        heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size, or the image's.
+        outputs: (N, K) float32, what the model put out; None where it has several outputs.
+        scores: (N,) float32, the explained scores, before the final activation.
+        targets: (N,) int64, the explained classes; None where a score is explained that is no class's.
+        predicted: (N,) int64, the predicted classes, or None.
+        confidences: (N,) float32 in [0, 1], probability of the explained class; NaN where there is none.
+        layer_name: Path of the explained layer, "mean(block3, block5)" for fused ones; "" for a method that explains
+            the image itself.
+        method: Name of the method, with its settings where they are not the defaults.
+        target: The target as text.
+        batch: The explained batch.
+        class_names: Names by class index, or None.
+        attributions: (N, H, W, C) float32, signed, for each channel of the images, channels last; None for methods that
+            make one map only, and where layers are fused.
+        augmented: By the names of the augmentations, what they changed.
+        values: By name, (N,) float32: numbers that the method tells of each sample, such as the "completeness_gap" of
+            integrated gradients.
+    """
+
+    heatmaps: Floats
+    outputs: Floats | None
+    scores: Floats
+    targets: Ints | None
+    predicted: Ints | None
+    confidences: Floats
+    layer_name: str
+    method: str
+    target: str
+    batch: ValidationBatch
+    class_names: tuple[str, ...] | None = None
+    attributions: Floats | None = None
+    augmented: Mapping[str, Augmented] = field(default_factory=dict)
+    values: Mapping[str, Floats] = field(default_factory=dict)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Returns what is known of each sample, with its caption."""
+        return tuple(self._sample(i, bool(flag)) for i, flag in enumerate(degenerate(self.heatmaps)))
+
+    def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Measures the heatmaps, each by itself and against where the object is, where `regions` were given.
+
+        Returns:
+            By name (N,) float64, NaN where there is nothing to measure: "confidence", "area", "entropy", "centre_x",
+            "centre_y", "blobs"; with regions "energy_in_region", "energy_ratio", "pointing", "region_iou",
+            "peak_outside". See `keras_cam_callbacks.metrics` for what they are.
+
+        Example:
+            >>> explanation = explain(model, images, regions=boxes)
+            >>> explanation.metrics()["energy_in_region"].mean()
+        """
+        found = measured(self.heatmaps, METRICS["map"] + METRICS["regions"], masks=object_masks(self.batch))
+        return {"confidence": self.confidences.astype(np.float64), **found}
+
+    def overlays(self, overlay: Overlay | None = None) -> tuple[Image, ...]:
+        """Draws the heatmaps on the display images.
+
+        Args:
+            overlay: How to draw; by default `Overlay()`.
+
+        Returns:
+            N pictures, uint8 RGB (H, W, 3).
+        """
+        return pictures({"": self}, overlay or Overlay())
+
+    def grid(self, overlay: Overlay | None = None, columns: int | None = None) -> Image:
+        """Draws all overlays in one picture.
+
+        Args:
+            overlay: How to draw; by default `Overlay()`.
+            columns: How many overlays stand in a row; by default about as many as there are rows.
+
+        Returns:
+            uint8 RGB (H, W, 3).
+        """
+        return grid(self.overlays(overlay), columns)
+
+    def prediction(self, i: int) -> str:
+        """Returns the true and the predicted class of one sample in words."""
+        classes = {"true": self.batch.labels, "predicted": self.predicted}
+        return ", ".join(f"{name} {self._name(int(index[i]))}" for name, index in classes.items() if index is not None)
+
+    def title(self, i: int) -> str:
+        """Returns the explained class of one sample and its probability, or its score, in words."""
+        score, confidence = float(self.scores[i]), float(self.confidences[i])
+        value = f"score {score:.3g}" if np.isnan(confidence) else f"{confidence:.2f}"
+        return value if self.targets is None else f"{self._name(int(self.targets[i]))} {value}"
+
+    def _sample(self, i: int, is_degenerate: bool) -> Sample:
+        label = None if self.batch.labels is None else int(self.batch.labels[i])
+        predicted = None if self.predicted is None else int(self.predicted[i])
+        target = None if self.targets is None else int(self.targets[i])
+        confidence = float(self.confidences[i])
+        known = self.prediction(i)
+        if predicted is None or target is None:
+            caption = ", ".join(filter(None, (known, self.title(i))))
+        elif target == predicted:
+            caption = known.removesuffix(self._name(predicted)) + self.title(i)
+        else:
+            caption = f"{known}, explained {self.title(i)}"
+        return Sample(
+            key=self.batch.sample_keys[i],
+            fingerprint=self.batch.fingerprints[i],
+            label=label,
+            predicted=predicted,
+            target=target,
+            score=float(self.scores[i]),
+            confidence=None if np.isnan(confidence) else confidence,
+            degenerate=is_degenerate,
+            caption=caption + ", no heatmap" * is_degenerate,
+        )
+
+    def _name(self, index: int) -> str:
+        names = self.class_names or ()
+        return names[index] if 0 <= index < len(names) else str(index)
+
+
+@dataclass(frozen=True, eq=False)
+class Augmented:
+    """What becomes of the heatmaps when the images are augmented.
+
+    Attributes:
+        explanation: The explanation of the augmented images, each explained by the same target: "predicted" is what the
+            model predicts for the augmented image.
+        restored: (N, H, W) float32, the heatmaps at the images' size in the frame of the original images; NaN where
+            the augmented image doesn't show a pixel.
+        correlation: (N,) float64 in [-1, 1], of the positive parts of `restored` and of the map without augmentation,
+            over the pixels that both have; NaN where there is none.
+        unchanged: (N,) bool, whether the predicted class is the same; None where none is predicted.
+    """
+
+    explanation: Explanation
+    restored: Floats
+    correlation: npt.NDArray[np.float64]
+    unchanged: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Explanations(Mapping[str, Explanation]):
+    """Explanations of one batch by several methods, or of several targets, by their names.
+
+    Attributes:
+        views: The explanations by name: "layercam"; "true"; "layercam_true" for several of both.
+
+    Example:
+        >>> found = explain(model, images, method=["gradcam", "smoothgrad"])
+        >>> found["smoothgrad"].heatmaps.shape
+        >>> picture = found.grid()
+    """
+
+    views: Mapping[str, Explanation]
+
+    def __getitem__(self, name: str) -> Explanation:
+        return self.views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.views)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Returns what is known of each sample in the first view."""
+        return next(iter(self.values())).samples()
+
+    def overlays(self, overlay: Overlay | None = None) -> tuple[Image, ...]:
+        """Draws for each sample the image and the heatmaps side by side, under their names.
+
+        Args:
+            overlay: How to draw; by default `Overlay()`.
+
+        Returns:
+            N pictures, uint8 RGB (H, W, 3).
+        """
+        return pictures(self.views, overlay or Overlay())
+
+    def grid(self, overlay: Overlay | None = None, columns: int | None = 1) -> Image:
+        """Draws all samples in one picture, uint8 RGB (H, W, 3), by default one below the other."""
+        return grid(self.overlays(overlay), columns)
+
+
+def pictures(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Image, ...]:
+    """Draws one picture for each sample: all views side by side, and one row below for each augmentation.
+
+    Args:
+        views: Explanations of one batch by name; a single one may have the name "".
+        overlay: How to draw.
+
+    Returns:
+        N pictures, uint8 RGB (H, W, 3).
+    """
+    drawn = [_row(overlay, *row) for row in rows(views)]
+    if len(drawn) == 1:
+        return drawn[0]
+    return tuple(grid(of_sample, columns=1) for of_sample in zip(*drawn, strict=True))
+
+
+def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
+    """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given."""
+    return inside(batch.regions, image_size(largest_input(batch.inputs))) if batch.regions else None
+
+
+def epoch_record(
+    views: Mapping[str, Explanation],
+    overlay: Overlay,
+    *,
+    epoch: int,
+    step: int,
+    scalars: Mapping[str, float],
+    values: Mapping[str, npt.NDArray[np.floating[Any]]],
+) -> EpochRecord:
+    """Draws views of one batch, and puts them and what was measured into the record that trackers get.
+
+    Args:
+        views: Explanations of one batch by name; a single one may have the name "".
+        overlay: How to draw.
+        epoch: As in `EpochRecord`, and likewise the others.
+        step: Our own count.
+        scalars: Numbers about the epoch.
+        values: Numbers of each sample.
+    """
+    drawn = pictures(views, overlay)
+    first = next(iter(views.values()))
+    return EpochRecord(
+        epoch=epoch,
+        step=step,
+        heatmaps=first.heatmaps,
+        overlays=drawn,
+        encoded=tuple(encode(picture, overlay.image_format) for picture in drawn),
+        image_format=overlay.image_format,
+        scalars=scalars,
+        samples=first.samples(),
+        outputs=first.outputs,
+        views={name: View(view.heatmaps, view.samples()) for name, view in views.items() if name},
+        values=values,
+    )
+
+
+Correlations = Mapping[str, npt.NDArray[np.float64]]
+
+
+def rows(views: Mapping[str, Explanation]) -> list[tuple[dict[str, Explanation], str, Correlations]]:
+    """Returns what is shown in one row each: the views, then for each augmentation those of the augmented images.
+
+    Args:
+        views: Explanations of one batch by name; a single one may have the name "".
+
+    Returns:
+        For each row its views, a heading, "" where there are no augmentations, and for each view the correlations (N,)
+        with the one that is not augmented.
+    """
+    first = next(iter(views.values()))
+    if not first.augmented:
+        return [(dict(views), "", {})]
+    shown = first.batch
+    if not shown.beside:  # As many columns as the rows below have.
+        shown = replace(shown, beside={"original": shown.display}, display_name="not augmented")
+    found: list[tuple[dict[str, Explanation], str, Correlations]] = [
+        ({name: replace(view, batch=shown, augmented={}) for name, view in views.items()}, "not augmented", {})
+    ]
+    for augmentation in first.augmented:
+        of_views = {name: view.augmented[augmentation] for name, view in views.items()}
+        explanations = {name: augmented.explanation for name, augmented in of_views.items()}
+        found.append((explanations, augmentation, {name: each.correlation for name, each in of_views.items()}))
+    return found
+
+
+def texts(
+    views: Mapping[str, Explanation], overlay: Overlay, heading: str = "", correlations: Correlations | None = None
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Returns what is written under a row of `rows`.
+
+    Args:
+        views: The views.
+        overlay: Says whether captions have the model's outputs.
+        heading: What captions begin with.
+        correlations: What titles end with; the captions where a single view has the name "".
+
+    Returns:
+        N captions; and N titles for each view, "" for a single one's.
+    """
+    first, correlations = next(iter(views.values())), correlations or {}
+    several = len({view.target for view in views.values()}) > 1
+    known = [first.prediction(i) if several else sample.caption for i, sample in enumerate(first.samples())]
+    captions = [": ".join(filter(None, (heading, text))) for text in known]
+    single = list(views) == [""]
+    if single:
+        captions = [text + _correlated(correlations.get(""), i) for i, text in enumerate(captions)]
+    captions = with_outputs(captions, first.outputs if overlay.caption == "outputs" else None)
+    titles = {
+        name: [
+            (f"{name}: {view.title(i)}" if several else name) + _correlated(correlations.get(name), i) * (not single)
+            for i in range(len(first.batch))
+        ]
+        for name, view in views.items()
+    }
+    return captions, titles
+
+
+def _row(
+    overlay: Overlay, views: Mapping[str, Explanation], heading: str, correlations: Correlations
+) -> tuple[Image, ...]:
+    """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
+    first = next(iter(views.values()))
+    batch = first.batch
+    captions, titles = texts(views, overlay, heading, correlations)
+    if list(views) == [""]:
+        return overlay.draw(batch.display, first.heatmaps, captions, beside=batch.beside, title=batch.display_name)
+    maps = {name: view.heatmaps for name, view in views.items()}
+    return overlay.draw_several(
+        batch.display, maps, captions, titles=titles, beside=batch.beside, title=batch.display_name
+    )
+
+
+def _correlated(correlation: npt.NDArray[np.float64] | None, i: int) -> str:
+    return "" if correlation is None or np.isnan(correlation[i]) else f", correlation {correlation[i]:.2f}"

@@ -1,0 +1,70 @@
+"""Whether the model needs what its explanations show: insertion, deletion and the drop of confidence, on a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.batches import largest_input
+from ..metrics import average_drop, deletion, increase, insertion, masked_confidence
+from ..metrics.faithfulness import STEPS
+from ..passes.capture import Capturer
+from ..passes.probe import Probe
+from .explanation import Explanation
+
+NEEDS = ("images", "confidence")
+"""What has to be captured for it."""
+
+
+def confidence_probe(capturer: Capturer) -> Probe:
+    """Returns the probability of the explained class as a function of the images.
+
+    One is enough for all targets: the classes are given to it.
+
+    Raises:
+        ValueError: If a target has no probability.
+    """
+    for target, by_rule in zip(capturer.targets, capturer.scores_by_rule, strict=True):
+        if by_rule or capturer.classes is None:
+            raise ValueError(
+                "Insertion, deletion and the drop of confidence need the probability of a class. Received: model "
+                f"{capturer.model.name!r} and target {target.text!r}, which gives none. Leave out "
+                "`faithfulness_freq`, or explain a class of a classifier."
+            )
+    return Probe(capturer, ["confidence"])
+
+
+def faithfulness(
+    capturer: Capturer, probe: Probe, views: Mapping[str, Explanation], names: Sequence[str], steps: int = STEPS
+) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
+    """Measures whether the model needs what the heatmaps show.
+
+    Args:
+        capturer: Knows the model.
+        probe: From `confidence_probe`.
+        views: Explanations by name, with the weights that the model still has.
+        names: Those of "insertion", "deletion", "average_drop" and "increase" that are wanted.
+        steps: Steps of insertion and deletion. Each of the two costs so many passes of the batch for each view, the
+            other two cost one pass together.
+
+    Returns:
+        For each view by name (N,) float64.
+    """
+    found: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
+    for view_name, view in views.items():
+        images = capturer.as_images(largest_input(view.batch.inputs))
+        confidence = probe.functions(0, view.targets)["confidence"]
+        known = images, view.heatmaps, confidence, view.confidences
+        of_view = {}
+        if "insertion" in names:
+            of_view["insertion"] = insertion(*known, steps=steps)
+        if "deletion" in names:
+            of_view["deletion"] = deletion(*known, steps=steps)
+        if "average_drop" in names or "increase" in names:
+            masked = masked_confidence(*known)
+            of_view["average_drop"] = average_drop(masked, view.confidences)
+            of_view["increase"] = increase(masked, view.confidences)
+        found[view_name] = {name: values for name, values in of_view.items() if name in names}
+    return found

@@ -1,0 +1,325 @@
+"""What excites a filter: gradient ascent on an image, from grey noise, many filters at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from .. import engine
+from ..methods.saliency import check_whole
+from ..network.layers import input_tensors
+from ..records import Floats, Ints
+from .capture import as_float, fixed_batch, found_layer, image_layout, layer_calls
+from .channels import make_tap, single_call
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class AscentSettings:
+    """How an image is made that excites a filter.
+
+    Attributes:
+        steps: How many steps.
+        step_size: Root mean square of each step's change, as a share of the value range.
+        seed: Of the noise that it begins with, and of the shifts.
+        jitter: At each step the image is shifted by up to so many px, around its edges, and back after it: so no
+            pattern can rest on the places of strides and poolings.
+        blur: Deviation in px of the Gaussian that smooths the gradient; 0 for none, as in the book.
+        value_range: Lowest and highest value of the model's input.
+
+    Raises:
+        ValueError: If a setting is impossible.
+    """
+
+    steps: int = 40
+    step_size: float = 0.025
+    seed: int = 0
+    jitter: int = 4
+    blur: float = 1.0
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        check_whole("steps", self.steps, 1, 40)
+        check_whole("seed", self.seed, 0, 0)
+        check_whole("jitter", self.jitter, 0, 4)
+        pair = self.value_range if isinstance(self.value_range, (tuple, list)) else ()
+        rises = len(pair) == 2 and all(map(_is_finite, pair)) and pair[0] < pair[1]
+        for name, valid, must, works in (
+            ("step_size", _is_finite(self.step_size) and self.step_size > 0, "a positive number", "0.025"),
+            ("blur", _is_finite(self.blur) and self.blur >= 0, "0 or a positive number (px)", "1.0"),
+            ("value_range", rises, "the lowest and the highest value of the model's input", "(0, 1)"),
+        ):
+            if not valid:
+                received = f"{name}={getattr(self, name)!r}"
+                raise ValueError(f"`{name}` must be {must}. Received: {received}. {name}={works} works.")
+        object.__setattr__(self, "value_range", tuple(map(float, self.value_range)))
+
+
+class Ascent:
+    """Climbs the mean activation of filters of one layer, as often as it is asked.
+
+    x_0 is grey noise, uniform in the middle fifth of the value range; then x_(t+1) = x_t + s * g / rms(g), where
+    g = d mean(A[..., k]) / d x, the mean being over all positions of the layer's output A, and s the step size. The
+    root mean square makes a step independent of the image's size; g / rms(g) is sqrt(H W C) times the
+    `l2_normalize(g)` of the book. The image is not cut to the value range on its way.
+
+    A layer that ends in a ReLU hands back no gradient from where a filter rests. So in the first quarter of the steps,
+    and wherever the filter is nowhere above 0, what goes into the ReLU is climbed instead. A filter is dead if no step
+    has found a gradient, or if it ends in a ReLU and is still nowhere above 0 after all steps.
+
+    All steps are traced once, when the object is made, as a loop: the model runs up to the layer, and back to the
+    image. The noise and the shifts come from a generator of its own, and are the same for each filter and in each
+    ascent, so that patterns differ by what the filters have learnt alone.
+
+    Attributes:
+        path: Path of the layer.
+        channels: How many filters the layer has.
+        filters: (F,) int64, those that are climbed.
+        seed_image: (H, W, C) float32, what each ascent begins with.
+        traces: How often the model was traced.
+
+    Reference:
+        Erhan et al., Visualizing Higher-Layer Features of a Deep Network, University of Montreal 2009; Chollet, Deep
+        Learning with Python, chapter "Visualizing convnet filters".
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layer: Any,
+        filters: int | Sequence[int] = 16,
+        settings: AscentSettings | None = None,
+        *,
+        shape: tuple[int, ...],
+        batch_size: int = 16,
+    ) -> None:
+        """Finds the layer and the filters, and traces all steps.
+
+        Args:
+            model: The built model, with one input, of images.
+            layer: Name, path, or the layer.
+            filters: Indices of filters, or how many of the first ones; all where the layer has fewer.
+            settings: How to climb.
+            shape: Of one image, as from `image_shape`.
+            batch_size: Largest number of filters that are climbed at once.
+
+        Raises:
+            ValueError: If the model has no such layer or filters, the layer is not called once or puts out no feature
+                map, or no gradient reaches the image.
+            TypeError: If the layer is neither text nor a layer.
+        """
+        settings = settings or AscentSettings()
+        check_whole("batch_size", batch_size, 1, 16)
+        self._model, self._engine = model, engine.load()
+        self._fixed = fixed_batch(model)
+        self._chunk = self._fixed or batch_size
+        inputs = input_tensors(model)
+        self._dtype = str(inputs[0].dtype) if inputs else str(keras.config.floatx())
+        self._flat = len(shape) == 2
+        example = np.zeros((self._fixed or 1, *shape), np.float32)
+        self.path, self._layer = found_layer(model, layer, example)
+        calls = layer_calls(model, example)
+        self._layout = image_layout(calls, example)
+        self._tap = make_tap(single_call(self.path, self._layer, calls), calls)
+        self.channels = int(self._tap.shape[-1] or 0)
+        self.filters = _checked_filters(filters, self.channels, self.path)
+        self._early = math.ceil(settings.steps / 4)
+        low, high = settings.value_range
+        self._step = settings.step_size * (high - low)
+        self._smoothing = _gaussian(settings.blur)
+        random = np.random.default_rng(settings.seed)
+        image = example[0][..., None] if self._flat else example[0]
+        image = np.moveaxis(image, 0, -1) if self._layout == "channels_first" else image
+        self.seed_image: Floats = (low + (high - low) * random.uniform(0.4, 0.6, image.shape)).astype(np.float32)
+        self._shifts = random.integers(-settings.jitter, settings.jitter + 1, (settings.steps, 2)).astype(np.int32)
+        self.traces = 0
+        start = self.seed_image[None]
+        self._pass = self._engine.compile_pass(
+            self._traced, model, (start, np.zeros(1, np.int32)), self._fixed, traced=True
+        )
+
+    def __call__(self) -> tuple[Floats, Floats, Floats, Bools]:
+        """Climbs with the weights that the model has now.
+
+        Returns:
+            (F, H, W, C) float32, the images; (F,) float32, the mean activation of each filter for its image; the same
+            for the seed image; and (F,) bool, True for a dead filter.
+        """
+        parts = []
+        for begin in range(0, len(self.filters), self._chunk):
+            filters = self.filters[begin : begin + self._chunk]
+            count = len(filters)
+            filters = np.resize(filters, self._fixed or count)
+            images = np.repeat(self.seed_image[None], len(filters), axis=0)
+            found = self._pass(images, filters.astype(np.int32))
+            parts.append([found[name][:count] for name in ("images", "reached", "start", "dead")])
+        images, reached, start, dead = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return images, reached, start, dead
+
+    def _traced(self, images: Any, filters: Any) -> dict[str, Any]:
+        """What is traced: all steps, as a loop whose body is the model up to the layer and back."""
+        self.traces += 1
+        ops = keras.ops
+        shifts = ops.convert_to_tensor(self._shifts)
+        start, _ = self._activations(images, filters)
+        begin = images, ops.zeros_like(start, dtype="bool")
+
+        def step(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
+            return self._stepped(*state, filters, shifts[i], i < self._early)
+
+        images, moved = ops.fori_loop(0, len(self._shifts), step, begin)
+        reached, before = self._activations(images, filters)
+        dead = ops.logical_not(moved)
+        if before is not None:
+            dead = ops.logical_or(dead, reached <= 0)
+        return {"images": images, "reached": reached, "start": start, "dead": dead}
+
+    def _stepped(self, images: Any, moved: Any, filters: Any, shift: Any, early: Any) -> tuple[Any, Any]:
+        """One step: x + step * g / rms(g), where g = d mean activation / d x at the shifted image."""
+        ops = keras.ops
+        shifted = ops.roll(images, shift, axis=(1, 2))
+        _, gradient, _ = self._engine.gradient(
+            lambda values: self._climbed(values, filters, early), shifted, self._model
+        )
+        if gradient is None:
+            raise ValueError(
+                "A filter's activation must depend on the image by operations that have a gradient. "
+                f"Received: layer {self.path!r} of model {self._model.name!r}, from which none reaches the image."
+            )
+        gradient = ops.roll(gradient, -shift, axis=(1, 2))
+        gradient = self._smoothed(gradient)
+        # Of gradients below 1e-19 the squares would vanish in float32.
+        largest = ops.max(ops.abs(gradient), axis=(1, 2, 3), keepdims=True)
+        moves = ops.logical_and(ops.isfinite(largest), largest > 0)
+        gradient = ops.where(moves, gradient / ops.where(moves, largest, 1.0), 0.0)
+        size = ops.sqrt(ops.mean(gradient**2, axis=(1, 2, 3), keepdims=True))
+        images = images + self._step * gradient / ops.where(moves, size, 1.0)
+        return images, ops.logical_or(moved, moves[:, 0, 0, 0])
+
+    def _smoothed(self, gradient: Any) -> Any:
+        ops = keras.ops
+        channels = self.seed_image.shape[-1]
+        if self._smoothing is None:
+            return gradient
+        for axes in ((-1, 1, 1, 1), (1, -1, 1, 1)):
+            kernel = np.tile(self._smoothing.reshape(axes), (1, 1, channels, 1))
+            gradient = ops.depthwise_conv(gradient, kernel, padding="same", data_format="channels_last")
+        return gradient
+
+    def _activations(self, images: Any, filters: Any) -> tuple[Any, Any | None]:
+        """Runs the model up to the layer.
+
+        Returns:
+            For each image the mean activation of its filter over all positions, (M,) float32; and the same for what
+            goes into the layer's ReLU, None where it doesn't end in one.
+        """
+        with self._engine.tapped_run(self._model, self._to_input(images), lambda call: False) as run:
+            pass
+        call = next(call for call in run.calls if call.layer is self._layer)
+        output = run.tensors[call.output_ids[0]]
+        before = self._engine.before_relu(output)
+        return self._means(output, filters), None if before is None else self._means(before, filters)
+
+    def _means(self, tensor: Any, filters: Any) -> Any:
+        ops = keras.ops
+        means = ops.mean(as_float(tensor, self._tap), axis=(1, 2))
+        return ops.take_along_axis(means, filters[:, None], axis=1)[:, 0]
+
+    def _climbed(self, images: Any, filters: Any, early: Any) -> Any:
+        """Returns what a step climbs, (M,) float32: a ReLU lets no gradient through where a filter rests."""
+        output, before = self._activations(images, filters)
+        return output if before is None else keras.ops.where(keras.ops.logical_or(early, output <= 0), before, output)
+
+    def _to_input(self, images: Any) -> Any:
+        """Turns images (M, H, W, C) into what the model takes; whole numbers stay floats, for the gradient's sake."""
+        ops = keras.ops
+        images = ops.transpose(images, (0, 3, 1, 2)) if self._layout == "channels_first" else images
+        images = images[..., 0] if self._flat else images
+        return ops.cast(images, self._dtype) if "float" in self._dtype else images
+
+
+def _checked_filters(filters: Any, channels: int, path: str) -> Ints:
+    """Returns the indices of the filters."""
+    if isinstance(filters, (int, np.integer)) and not isinstance(filters, bool) and filters > 0:
+        return np.arange(min(filters, channels))
+    several = np.asarray(filters)
+    whole = several.ndim == 1 and several.size and several.dtype.kind in "iu"
+    if not whole or several.min() < 0 or several.max() >= channels or len(np.unique(several)) < several.size:
+        raise ValueError(
+            "`filters` must be a positive number of filters, or a list of indices that differ from each other, of "
+            f"the {channels} filters of layer {path!r}. Received: {filters!r}. filters=16 takes the first 16, "
+            "filters=[0, 5] those two."
+        )
+    return several.astype(np.int64)
+
+
+def _gaussian(deviation: float) -> Floats | None:
+    """(2 r + 1,) float32 with sum 1, up to three deviations; None for no smoothing."""
+    if not deviation:
+        return None
+    places = np.arange(-math.ceil(3 * deviation), math.ceil(3 * deviation) + 1)
+    bell = np.exp(-(places**2) / (2 * deviation**2))
+    return np.asarray(bell / bell.sum(), np.float32)
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def image_shape(model: Any, size: Any = None) -> tuple[int, ...]:
+    """Returns the shape of one image as the model takes it.
+
+    Args:
+        model: A model with one input.
+        size: (height, width) or (height, width, channels), for what the model leaves open; by default (128, 128, 3).
+
+    Raises:
+        ValueError: If the model has several inputs, takes no images, or takes others than `size`.
+    """
+    inputs = input_tensors(model)
+    config = model.get_build_config() or {} if not inputs else {}
+    received: list[Any] = [tuple(tensor.shape) for tensor in inputs] or [config.get("input_shape")]
+    only = received[0] or ()
+    if len(received) > 1 or "shapes_dict" in config or any(not isinstance(n, (int, type(None))) for n in only):
+        raise ValueError(
+            "Patterns of filters need a model with one input, of images. "
+            f"Received: model {model.name!r} with {len(received) if len(received) > 1 else 'several'} inputs."
+        )
+    given = isinstance(size, (tuple, list)) and len(size) in (2, 3)
+    if size is not None and not (given and all(isinstance(s, (int, np.integer)) and s > 0 for s in size)):
+        raise ValueError(
+            "`size` must be (height, width) or (height, width, channels) in px, or None. "
+            f"Received: size={size!r}. size=(128, 128) works."
+        )
+    need: Any = received[0] and received[0][1:]
+    if need is None and not (given and len(size) == 3):
+        raise ValueError(
+            f"A model that has not run yet needs `size` with channels. Received: model {model.name!r}, size={size!r}. "
+            "size=(128, 128, 3) works for colour images."
+        )
+    need = (None,) * 3 if need is None else need
+    if len(need) not in (2, 3):
+        raise ValueError(
+            "Patterns of filters need a model that takes images (samples, height, width, channels). "
+            f"Received: model {model.name!r}, which takes inputs of shape {(None, *need)}."
+        )
+    few = (1, 3, 4)
+    first = len(need) == 3 and need[0] in few and need[2] not in few
+    height, width, *channels = size or (128, 128)
+    wanted = (*(channels or [3]), height, width) if first else (height, width, *(channels or [3]))[: len(need)]
+    shape = tuple(int(w if n is None else n) for n, w in zip(need, wanted, strict=True))
+    spatial = slice(1, 3) if first else slice(0, 2)
+    if size is not None and (shape[spatial] != (height, width) or (channels and shape != wanted)):
+        raise ValueError(
+            f"`size` must be the one that model {model.name!r} takes. Received: size={size!r}; it takes images "
+            f"{tuple(need)}. Leave `size` out."
+        )
+    return shape

@@ -1,0 +1,173 @@
+"""What layers put out for a batch: the activations of several layers from one forward pass, as numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from .. import engine
+from ..network.layers import LayerCall, Tap, data_format, find_layer, is_feature_map, listing
+from ..records import Floats
+from .capture import as_float, fixed_batch, layer_calls
+
+_SHOWN = tuple(
+    getattr(keras.layers, name)
+    for name in (
+        *("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose"),
+        *("MaxPooling2D", "AveragePooling2D"),
+    )
+)
+MOST = 12
+"""How many layers are shown where none were named; of a deeper model the last of each spatial size."""
+
+
+class LayerActivations:
+    """Captures layers of one model for one batch, as often as it is asked.
+
+    The model is traced once, when the object is made, and wrong settings are found there; afterwards each pass costs
+    one forward pass up to the last of the layers.
+
+    Attributes:
+        taps: The layers, in call order.
+        traces: How often the model was traced.
+    """
+
+    def __init__(self, model: Any, inputs: Any, layers: Any = None, *, batch_size: int = 32) -> None:
+        """Finds or chooses the layers and traces the model.
+
+        Args:
+            model: The built model.
+            inputs: The batch, N rows in any structure that the model takes.
+            layers: A name, a path or a layer, or several of these in a list; None for every convolution and pooling
+                layer at any depth that puts out a feature map, or, if there are more than 12, the last one of each
+                spatial size.
+            batch_size: Largest number of samples that run at once.
+
+        Raises:
+            ValueError: If the model has no such layer, or a layer is not called once or puts out no feature map.
+            TypeError: If a layer is neither text nor a layer.
+        """
+        self._model, self._inputs = model, inputs
+        self._engine = engine.load()
+        self._named = self._found(layers)
+        self._samples = len(keras.tree.flatten(inputs)[0])
+        self._fixed = fixed_batch(model)
+        self._chunk = self._fixed or batch_size
+        self.taps: tuple[Tap, ...] = ()
+        self.traces = 0
+        self._pass = self._engine.compile_pass(self._traced, model, (inputs,), self._fixed)
+        if not self.traces:  # An eager model shows its faults only when it runs.
+            self._run_chunk(0, 1)
+
+    def __call__(self) -> Iterator[tuple[Floats, ...]]:
+        """Yields, chunk by chunk of samples, each layer's activations (n, h, w, C) float32 with the present weights."""
+        for start in range(0, self._samples, self._chunk):
+            yield self._run_chunk(start, min(start + self._chunk, self._samples))
+
+    def _run_chunk(self, start: int, stop: int) -> tuple[Floats, ...]:
+        rows: Any = np.resize(np.arange(start, stop), self._chunk) if self._fixed else slice(start, stop)
+        found = self._pass(keras.tree.map_structure(lambda a: a[rows], self._inputs))
+        return tuple(found[str(i)][: stop - start] for i in range(len(self.taps)))
+
+    def _traced(self, inputs: Any) -> dict[str, Any]:
+        self.traces += 1
+        with self._engine.tapped_run(self._model, inputs, lambda call: False) as run:
+            pass
+        called = run.calls
+        if self._named is None:
+            calls = self._chosen(called)
+        else:
+            mine = [single_call(path, layer, called) for path, layer in self._named]
+            calls = [call for call in called if call in mine]
+        self.taps = tuple(make_tap(call, called) for call in calls)
+        return {
+            str(i): as_float(run.tensors[call.output_ids[0]], tap)
+            for i, (call, tap) in enumerate(zip(calls, self.taps, strict=True))
+        }
+
+    def _found(self, layers: Any) -> list[tuple[str, Any]] | None:
+        """Finds the named layers; where there is none of a name, the error lists those that would do."""
+        if layers is None:
+            return None
+        names = list(layers) if isinstance(layers, (list, tuple)) else [layers]
+        if not names:
+            raise ValueError("`layers` must name at least one layer, or be None. Received: an empty list.")
+        try:
+            found = [find_layer(self._model, name) for name in names]
+        except ValueError as error:
+            calls = layer_calls(self._model, self._inputs)
+            raise ValueError(f"{error} {_would_do(calls)}") from None
+        if len({id(layer) for _, layer in found}) < len(found):
+            raise ValueError(f"`layers` must differ from each other. Received: {listing([path for path, _ in found])}.")
+        return found
+
+    def _chosen(self, calls: Sequence[LayerCall]) -> list[LayerCall]:
+        found = _shown(calls)
+        if not found:
+            raise ValueError(
+                "Without `layers`, the model must have a convolution or pooling layer whose output is a feature map "
+                f"larger than 1 x 1, in one call. Received: model {self._model.name!r}, which has none among: "
+                f"{listing([call.path for call in calls])}. Name other layers with feature maps."
+            )
+        if len(found) <= MOST:
+            return found
+        last = {make_tap(call, calls).shape[1:3]: call for call in found}
+        return [call for call in found if call in last.values()]
+
+
+def single_call(path: str, layer: Any, calls: Sequence[LayerCall]) -> LayerCall:
+    """Returns the one call of a layer.
+
+    Raises:
+        ValueError: If there is none, or there are several.
+    """
+    mine = [call for call in calls if call.layer is layer]
+    if len(mine) != 1:
+        raise ValueError(
+            "A layer that is looked into must be called once when the model runs. "
+            f"Received: layer {path!r}, called {len(mine) or 'no'} times"
+            + (". " if mine else ", either because the model doesn't use it or because it is quantized. ")
+            + _would_do(calls)
+        )
+    return mine[0]
+
+
+def _shown(calls: Sequence[LayerCall]) -> list[LayerCall]:
+    """Returns the calls of convolutions and poolings that put out a feature map and are called once."""
+    layers = [call.layer for call in calls]
+    return [
+        call
+        for call in calls
+        if isinstance(call.layer, _SHOWN)
+        and is_feature_map(call.output_shape, data_format(layers, call.layer))
+        and sum(layer is call.layer for layer in layers) == 1
+    ]
+
+
+def _would_do(calls: Sequence[LayerCall]) -> str:
+    return f"These layers would do: {listing([call.path for call in _shown(calls)])}."
+
+
+def make_tap(call: LayerCall, calls: Sequence[LayerCall]) -> Tap:
+    """Describes a layer, after a check that it puts out a feature map.
+
+    Args:
+        call: The layer's call.
+        calls: All calls of the model's layers, in call order.
+
+    Raises:
+        ValueError: If it puts out anything else.
+    """
+    layout = data_format([c.layer for c in calls], call.layer)
+    if not is_feature_map(call.output_shape, layout):
+        raise ValueError(
+            "A layer that is looked into must put out a feature map (samples, height, width, channels) larger "
+            f"than 1 x 1. Received: layer {call.path!r} with output shape {call.output_shape or 'of several tensors'}. "
+            f"{_would_do(calls)}"
+        )
+    assert call.output_shape is not None
+    n, a, b, c = call.output_shape
+    return Tap(call.path, call.layer, (n, b, c, a) if layout == "channels_first" else (n, a, b, c), layout)

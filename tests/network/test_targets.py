@@ -1,0 +1,263 @@
+import keras
+import models
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+from models import LOGITS, SHAPE, assert_maps_equal, fit_both, functional, reference_gradcam
+
+from keras_cam_callbacks import explain
+from keras_cam_callbacks.network.targets import (
+    PREDICTED,
+    Target,
+    check_classes,
+    confidences,
+    explained_scores,
+    loss_expects,
+    resolve_target,
+)
+
+Y = models.labels()
+EACH = [2, 0, 1, 1, 2, 0]
+
+
+def of_class(index):
+    return lambda logits: tf.gather(logits, tf.broadcast_to(index, (6,)), axis=1, batch_dims=1)
+
+
+def margin(probabilities):
+    return probabilities[:, 1] - probabilities[:, 0]
+
+
+def grade(sigmoids):
+    """The ordinal rule: as many sigmoids over a half as there are, less one, and at least class 0."""
+    return ops.maximum(ops.sum(ops.cast(sigmoids > 0.5, "int32"), axis=1) - 1, 0)
+
+
+def score_of_grade(logits):
+    grades = np.maximum((logits.numpy() > 0).sum(1) - 1, 0)
+    return of_class(grades)(logits)
+
+
+TARGETS = {
+    # target, the model's activation, score of the logits, explained classes and text if they are known
+    "predicted": ("predicted", "softmax", models.highest, None, "predicted"),
+    "true": ("true", "softmax", of_class(Y), Y, "true"),
+    "class": (2, "softmax", of_class(2), [2] * 6, "2"),
+    "class as numpy": (np.int32(2), "softmax", of_class(2), [2] * 6, "2"),
+    "one for each": (EACH, "softmax", of_class(EACH), EACH, "[2, 0, 1, 1, 2, 0]"),
+    "callable score": (margin, "softmax", lambda z: margin(tf.nn.softmax(z)), [None] * 6, "margin"),
+    "callable score (N, 1)": (
+        lambda p: p[:, 1:2],
+        "softmax",
+        lambda z: tf.nn.softmax(z)[:, 1],
+        [None] * 6,
+        "<lambda>",
+    ),
+    "callable class": (grade, "sigmoid", score_of_grade, None, "grade"),
+}
+
+
+@pytest.mark.parametrize(("target", "activation", "score", "classes", "text"), TARGETS.values(), ids=TARGETS)
+def test_target_in_fit(target, activation, score, classes, text):
+    keras.utils.set_random_seed(3)
+    found = fit_both(functional(activation=activation), models.images(), Y, score, target=target)
+    assert found.config.target == text
+    for record, logits in zip(found.records, found.logits, strict=True):
+        np.testing.assert_allclose([s.score for s in record.samples], score(tf.constant(logits)), rtol=1e-4, atol=1e-6)
+        if classes is not None:
+            assert [s.target for s in record.samples] == list(classes)
+
+
+def test_ordinal_rule_by_hand():
+    split, x = functional(activation="sigmoid"), models.images()
+    kernel, _ = split.model.get_layer("classes").get_weights()
+    medians = np.median(split.rest(split.front(x)).numpy(), axis=0)
+    # The first unit is always on, the others for one half of the images each: grades 0 to 2.
+    split.model.get_layer("classes").set_weights([kernel, np.where([True, False, False], 10, -medians)])
+    logits = split.rest(split.front(x)).numpy()
+    grades = [max(sum(p > 0.5 for p in 1 / (1 + np.exp(-row))) - 1, 0) for row in logits]
+    assert len(set(grades)) > 1
+    explanation = explain(split.model, x, target=grade)
+    assert explanation.targets.tolist() == explanation.predicted.tolist() == grades
+    chances = 1 / (1 + np.exp(-logits[np.arange(6), grades]))
+    np.testing.assert_allclose(explanation.confidences, chances, rtol=1e-5)
+    assert_maps_equal(explanation.heatmaps, reference_gradcam(split, x, of_class(grades)))
+    # With every unit off, the rule would give -1: it stays at 0.
+    split.model.get_layer("classes").set_weights([kernel, np.full(3, -10.0)])
+    assert explain(split.model, x, target=grade).targets.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("classes", [False, True], ids=["score", "class"])
+def test_several_outputs_by_callable(classes):
+    parts = models.trunk()
+    heads = {name: layers.Dense(3, name=name) for name in ("kind", "colour")}
+    inputs = keras.Input(SHAPE)
+    x = inputs
+    for part in (*parts, layers.GlobalAveragePooling2D()):
+        x = part(x)
+    model = keras.Model(inputs, {name: head(x) for name, head in heads.items()})
+    model.compile(keras.optimizers.SGD(0.1), {"kind": LOGITS, "colour": LOGITS})
+    split = models.cut_at_conv2(model, parts, heads["colour"])
+    if classes:
+        with pytest.raises(ValueError, match="must have one output of shape"):
+            explain(model, models.images(), target=lambda outputs: ops.argmax(outputs["colour"], axis=-1))
+        return
+    found = fit_both(
+        split, models.images(), {"kind": Y, "colour": Y}, of_class(2), target=lambda outputs: outputs["colour"][:, 2]
+    )
+    sample = found.records[0].samples[0]
+    assert (sample.label, sample.predicted, sample.target, sample.confidence) == (None, None, None, None)
+    assert found.records[0].outputs is None
+
+
+def test_resolved_targets():
+    for target, text, index in [
+        ("predicted", "predicted", [PREDICTED] * 3),
+        ("true", "true", [2, 0, 1]),
+        (1, "1", [1] * 3),
+        ((2, 1, 0), "[2, 1, 0]", [2, 1, 0]),
+        (np.array([0, 0, 1], np.uint8), "[0, 0, 1]", [0, 0, 1]),
+    ]:
+        found = resolve_target(target, 3, np.array([2, 0, 1]))
+        assert (found.text, found.class_index.tolist(), found.class_index.dtype) == (text, index, np.int64)
+    assert resolve_target(grade, 3, None).rule is grade
+
+
+@pytest.mark.parametrize("target", ["prediction", "", "0"])
+def test_unknown_word(target):
+    with pytest.raises(ValueError, match=f"'predicted', 'true', 'both', .* a class index.* Received: '{target}'"):
+        resolve_target(target, 3, None)
+
+
+@pytest.mark.parametrize("target", [None, 1.0, True, [0.5, 1, 2], [[0], [1], [2]]])
+def test_target_of_no_kind(target):
+    with pytest.raises(TypeError, match=f"of type {type(target).__name__}"):
+        resolve_target(target, 3, None)
+
+
+def test_classes_are_checked_where_they_are_the_users():
+    def target(text, *index):
+        return Target(text, np.array(index), rank=int(text == "predicted"))
+
+    check_classes(target("[0, 2]", 0, 2), 3)
+    check_classes(target("predicted", PREDICTED), None)
+    check_classes(Target("rule", np.array([PREDICTED]), grade), None)
+    for wrong, classes in [(target("3", 3), 3), (target("-1", -1), 3), (target("2", 2), 2), (target("0", 0), None)]:
+        with pytest.raises(ValueError, match="Received"):
+            check_classes(wrong, classes)
+
+
+def own_crossentropy(y, logits):
+    """Named like Keras' own, but takes logits."""
+    return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+
+
+class OwnCrossentropy(keras.losses.Loss):
+    def call(self, y, logits):
+        return own_crossentropy(y, logits)
+
+
+LOSSES = {
+    "sparse_categorical_crossentropy": "probabilities",
+    "binary_crossentropy": "probabilities",
+    "categorical_hinge": "logits",
+    "mse": None,
+    keras.losses.binary_focal_crossentropy: "probabilities",
+    keras.losses.CategoricalCrossentropy(): "probabilities",
+    keras.losses.CategoricalCrossentropy(from_logits=True): "logits",
+    keras.losses.BinaryFocalCrossentropy(from_logits=True): "logits",
+    keras.losses.Hinge(): "logits",
+    keras.losses.MeanSquaredError(): None,
+    keras.losses.BinaryCrossentropy(from_logits=True, name="bce"): "logits",
+    own_crossentropy: None,
+    OwnCrossentropy(): None,
+}
+
+
+@pytest.mark.parametrize(("loss", "expected"), LOSSES.items(), ids=map(str, range(len(LOSSES))))
+def test_what_the_loss_takes_the_outputs_for(loss, expected):
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", loss)
+    assert loss_expects(model) == expected
+    model.compile("sgd", [loss])
+    assert loss_expects(model) == expected
+
+
+def test_what_no_loss_says():
+    assert loss_expects(keras.Sequential([keras.Input((2,)), layers.Dense(1)])) is None
+
+
+def softmax(*z):
+    return np.exp(z) / np.exp(z).sum()
+
+
+CONFIDENCES = {
+    # outputs, scores, classes, whether they are activated, probability
+    "softmax": ([[0.2, 0.7, 0.1]], [9.0], [1], True, [0.7]),
+    "softmax not known as such": ([[0.2, 0.7, 0.1]], [9.0], [2], False, [0.1]),
+    "sigmoids": ([[0.9, 0.8, 0.7]], [9.0], [2], True, [0.7]),
+    "logits": ([[1.0, 2.0, 3.0]], [2.0], [1], False, [softmax(1, 2, 3)[1]]),
+    "large logits": ([[1000.0, 0.0]], [1000.0], [0], False, [1.0]),
+    "one sigmoid": ([[0.8], [0.3]], [9.0, 9.0], [1, 0], True, [0.8, 0.7]),
+    "one logit": ([[2.0], [-1.0]], [2.0, 1.0], [1, 0], False, [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1))]),
+    "no class": ([[2.0]], [2.0], None, False, [np.nan]),
+    "no outputs": (None, [2.0], [0], False, [np.nan]),
+}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "scores", "classes", "activated", "expected"), CONFIDENCES.values(), ids=CONFIDENCES
+)
+def test_confidences(outputs, scores, classes, activated, expected):
+    outputs = None if outputs is None else np.array(outputs, np.float32)
+    classes = None if classes is None else np.array(classes)
+    found = confidences(outputs, np.array(scores, np.float32), classes, activated)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_loss_of_the_users_own_on_logits():
+    """It may be named like a cross-entropy, but its outputs are no probabilities."""
+    model = functional(activation=None).model
+    x = models.images()
+    model.compile(loss=OwnCrossentropy())
+    own = explain(model, x)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    known = explain(model, x)
+    np.testing.assert_array_equal(own.heatmaps, known.heatmaps)
+    np.testing.assert_array_equal(own.predicted, known.predicted)
+    np.testing.assert_allclose(own.confidences, keras.ops.max(keras.ops.softmax(known.outputs), axis=1), rtol=1e-5)
+
+
+def test_log_softmax_at_the_end_has_confidences():
+    model = functional(activation="log_softmax").model
+    explanation = explain(model, models.images())
+    np.testing.assert_allclose(explanation.confidences, np.exp(explanation.outputs).max(axis=1), rtol=1e-5)
+
+
+def test_labels_of_hinge_losses():
+    model = functional(units=1, activation="tanh").model
+    model.compile(loss="hinge")
+    explanation = explain(model, (models.images(), np.array([-1, 1, 1, -1, -1, 1])), target="true")
+    np.testing.assert_array_equal(explanation.targets, [0, 1, 1, 0, 0, 1])
+
+
+def test_a_class_is_chosen_exactly_and_by_few_operations():
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 7)), tf.TensorSpec((None,), tf.int32)])
+    def chosen(logits, index):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            scores, classes, _ = explained_scores(logits, None, index, None, "logits", rank=2)
+        return scores, classes, tape.gradient(scores, logits)
+
+    logits = np.random.default_rng(0).standard_normal((4, 7)).astype(np.float32)
+    logits[0, 3], logits[3, 5] = np.inf, -np.inf
+    second = logits[2].argsort()[-2]
+    scores, classes, gradients = chosen(logits, np.array([1, -1, -2, 6], np.int32))
+    expected = [1, logits[1].argmax(), second, 6]
+    np.testing.assert_array_equal(classes, expected)
+    np.testing.assert_array_equal(scores, logits[range(4), expected])
+    np.testing.assert_array_equal(gradients, np.eye(7)[expected])
+    # Those of `take_along_axis` are some 250; they made a fit's start an eighth longer.
+    assert len(chosen.get_concrete_function().graph.get_operations()) < 150
