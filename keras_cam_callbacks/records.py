@@ -18,6 +18,23 @@ Ints = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Space:
+    """What the axes between samples and channels are: time, a plane, a volume or a clip.
+
+    Arrays behind a tap are (N, *space, C), whatever the layer puts out; `layout` says what that was.
+
+    Attributes:
+        axes: Names of the axes in the array's order: ("height", "width") of an image.
+        sizes: Positions along each of them; None where that is not fixed.
+        layout: "channels_last" or "channels_first", as the layer puts its channels.
+    """
+
+    axes: tuple[str, ...]
+    sizes: tuple[int | None, ...]
+    layout: str = "channels_last"
+
+
 @dataclass(frozen=True, eq=False)
 class Region:
     """Where the object is in one image.
