@@ -11,7 +11,8 @@ from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .data.regions import Regions as Regions
 from .drawing.overlay import Overlay as Overlay
-from .explaining.explainer import explain as explain
+from .explaining.explain import explain as explain
+from .explaining.explainer import Explainer as Explainer
 from .explaining.explanation import Explanation as Explanation
 from .explaining.explanation import Explanations as Explanations
 from .explaining.features import ActivationGrids as ActivationGrids

@@ -5,8 +5,9 @@ numpy and the standard library only: every later stage can be used and tested wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,10 @@ class Region:
 
 
 @dataclass(frozen=True, eq=False)
-class ValidationBatch:
-    """The fixed batch that is explained at every epoch end.
+class Look:
+    """What people see of a batch.
 
     Attributes:
-        inputs: What the model is called on: an array with N rows, or a dict, list or tuple of such
-            arrays. float64 has become Keras' float type, other dtypes are as they were given.
-        labels: (N,) int64 class indices, or None where the data holds no class labels.
-        sample_keys: N names, the same in every epoch and in every run on the same data.
         fingerprints: N hexadecimal digests of the samples' pixels, as they are displayed without a `display` of the
             user's: so a photograph has the same one under any preprocessing that is recognised.
         display: N images for people, uint8 RGB (H, W, 3); they may differ in size.
@@ -65,6 +62,25 @@ class ValidationBatch:
             input ("[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std", "min-max"), or "given".
         display_name: What the display images are called where others stand beside them.
         beside: By name, in order, what people see beside the display images in a panel: N images each, as in `display`.
+    """
+
+    fingerprints: tuple[str, ...]
+    display: tuple[Image, ...]
+    value_range: str
+    display_name: str = "image"
+    beside: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationBatch:
+    """A batch that is explained, such as the fixed one of a callback.
+
+    Attributes:
+        inputs: What the model is called on: an array with N rows, or a dict, list or tuple of such
+            arrays. float64 has become Keras' float type, other dtypes are as they were given.
+        labels: (N,) int64 class indices, or None where the data holds no class labels.
+        sample_keys: N names, the same in every epoch and in every run on the same data.
+        make_look: Makes what people see, which costs as much as a small model; it is called when that is first wanted.
         regions: Where the object is in each of the N images, None where that is not known; empty where it is known of
             none.
     """
@@ -72,12 +88,42 @@ class ValidationBatch:
     inputs: Any
     labels: Ints | None
     sample_keys: tuple[str, ...]
-    fingerprints: tuple[str, ...]
-    display: tuple[Image, ...]
-    value_range: str
-    display_name: str = "image"
-    beside: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
+    make_look: Callable[[], Look]
     regions: tuple[Region | None, ...] = ()
+
+    @cached_property
+    def look(self) -> Look:
+        """What people see of it."""
+        return self.make_look()
+
+    def shown_as(self, look: Look) -> ValidationBatch:
+        """Returns the same batch, of which people see something else."""
+        return replace(self, make_look=lambda: look)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """As in `Look`."""
+        return self.look.fingerprints
+
+    @property
+    def display(self) -> tuple[Image, ...]:
+        """As in `Look`."""
+        return self.look.display
+
+    @property
+    def value_range(self) -> str:
+        """As in `Look`."""
+        return self.look.value_range
+
+    @property
+    def display_name(self) -> str:
+        """As in `Look`."""
+        return self.look.display_name
+
+    @property
+    def beside(self) -> Mapping[str, tuple[Image, ...]]:
+        """As in `Look`."""
+        return self.look.beside
 
     def __len__(self) -> int:
         return len(self.sample_keys)
@@ -212,10 +258,10 @@ class RunConfig:
         model_name: The model's name.
         class_names: Names by class index, or None.
         sample_keys: As in `ValidationBatch`.
-        fingerprints: As in `ValidationBatch`.
+        fingerprints: As in `Look`.
         labels: As in `ValidationBatch`, one integer or None for each sample.
-        display: As in `ValidationBatch`.
-        value_range: As in `ValidationBatch`.
+        display: As in `Look`.
+        value_range: As in `Look`.
         overlay: Settings of the overlays.
         versions: Versions of this package, Python, Keras, its backend, numpy and OpenCV.
         views: Names of the views, where there are several.

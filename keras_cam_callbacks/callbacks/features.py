@@ -15,7 +15,7 @@ from ..drawing.overlay import ImageFormat, encode
 from ..drawing.text import with_captions
 from ..explaining.features import ActivationGrids, ActivationSource, FilterPatterns, PatternSource
 from ..passes.ascent import AscentSettings
-from ..records import EpochRecord, Image, RunConfig, Sample, ValidationBatch
+from ..records import EpochRecord, Image, Look, RunConfig, Sample, ValidationBatch
 from .base import EpochLogger, KeptBatch, kept_batch, run_config
 
 _FONT = 15  # px, of captions
@@ -120,9 +120,9 @@ class ActivationLogger(EpochLogger):
             inputs=None,
             labels=None if batch.labels is None else batch.labels.repeat(several),
             sample_keys=tuple(_picture_key(key, layer) for key in batch.sample_keys for layer in layers),
-            fingerprints=_each(batch.fingerprints, several),
-            display=_each(batch.display, several),
-            value_range=batch.value_range,
+            make_look=lambda: Look(
+                _each(batch.fingerprints, several), _each(batch.display, several), batch.value_range
+            ),
         )
         return run_config(
             self,
@@ -257,14 +257,13 @@ class FilterLogger(EpochLogger):
 
     def _config(self, source: PatternSource) -> RunConfig:
         low, high = self.settings.value_range
-        shown = source.seed
         batch = ValidationBatch(
             inputs=None,
             labels=None,
             sample_keys=(source.ascent.path,),
-            fingerprints=(fingerprint(source.ascent.seed_image),),
-            display=tuple(shown),
-            value_range=f"[{low:g}, {high:g}]",
+            make_look=lambda: Look(
+                (fingerprint(source.ascent.seed_image),), tuple(source.seed), f"[{low:g}, {high:g}]"
+            ),
         )
         return run_config(
             self,

@@ -178,9 +178,11 @@ class HeatmapLogger(EpochLogger):
             ValueError: If a setting does not fit the model.
         """
         if model is None or model is self.model:
-            views = (self._source or self._checked_source(self.model))()
+            source = self._source or self._checked_source(self.model)
         else:
-            views = self._make_source(model)()
+            source = self._make_source(model)
+        assert self._kept is not None
+        views = source.views(self._kept.batch)
         return views[""] if list(views) == [""] else Explanations(views)
 
     def _make_source(self, model: Any) -> Explainer:
@@ -235,7 +237,8 @@ class HeatmapLogger(EpochLogger):
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
         """Explains and measures one epoch; the record draws it."""
         reused = source.capturer.reuses
-        views = source()
+        assert self._kept is not None
+        views = source.views(self._kept.batch)
         if source.capturer.reuses > reused == 0:
             self._say(
                 f"runs only what lies behind the frozen part of the model, whose output of "

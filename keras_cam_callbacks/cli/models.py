@@ -72,7 +72,8 @@ def describe_layers(model: Any) -> dict[str, Any]:
 
     from ..network.layers import candidates
     from ..network.targets import resolve_target
-    from ..passes.capture import Capturer, layer_calls
+    from ..passes.capture import Capturer
+    from ..passes.taps import layer_calls
     from .loading import model_input
 
     given = model_input(model)
@@ -83,7 +84,7 @@ def describe_layers(model: Any) -> dict[str, Any]:
     images = np.zeros((1, *shape), given.dtype)
     calls = candidates(layer_calls(model, images))
     try:
-        (tap,) = Capturer(model, images, targets=[resolve_target("predicted", 1, None)]).taps
+        (tap,) = Capturer(model, images, targets=[resolve_target("predicted")]).taps
         chosen: str | None = tap.path
         why = f"By default {tap.path} is explained: the last feature map, in call order, that the score depends on."
     except ValueError as error:
@@ -244,7 +245,7 @@ def explain(
                 class_names=names,
                 batch_size=batch_size,
             )
-            views = explainer()
+            views = explainer.views(batch)
         with whole_folder(out) as folder:
             write_record(folder, loaded.name, explainer, views, overlay)
         found = predictions(views, {key: files[key] for key in read})
@@ -323,7 +324,8 @@ def _batch(model: Any, images: Mapping[str, Image], scale: str) -> ValidationBat
     values = scaled(np.stack(list(images.values())), scale, model_input(model))
     shown, _ = display_images(list(images.values()), "[0, 255]")
     batch = make_batch(values, model, max_samples=None, display=list(shown), sample_keys=list(images))
-    return dataclasses.replace(batch, fingerprints=tuple(map(fingerprint, shown)), value_range=SCALES[scale])
+    look = dataclasses.replace(batch.look, fingerprints=tuple(map(fingerprint, shown)), value_range=SCALES[scale])
+    return batch.shown_as(look)
 
 
 def _target(text: str, names: list[str] | None) -> Any:

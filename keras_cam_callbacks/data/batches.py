@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..network.layers import input_tensors
-from ..records import Image, Ints, ValidationBatch
-from .ranges import display_images, is_channels_first, is_displayable
+from ..records import Image, Ints, Look, ValidationBatch
+from .layout import image_size
+from .ranges import display_images, is_displayable
 from .regions import aligned_rows, resolve_regions, whom
 
 # How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
@@ -89,11 +90,6 @@ def make_batch(
         inputs = inputs[..., None]  # As `fit` does.
     _check_inputs(inputs, model)
     images = largest_input(inputs)
-    seen = display_images(images) if display is None or is_displayable(images) else None
-    columns = _display_columns(display, seen, images, sources, known)
-    display_name, (shown, value_range) = columns.popitem()
-    # Of the pixels as people see them, so that a photograph is the same under any preprocessing of known range.
-    pixels = tuple(images) if seen is None else seen[0]
     keys = tuple(f"sample_{i:02d}" for i in range(len(rows))) if sample_keys is None else tuple(map(str, sample_keys))
     if len(keys) != len(rows) or len(set(keys)) != len(keys):
         raise ValueError(
@@ -105,17 +101,16 @@ def make_batch(
             "`regions` need images (samples, height, width, channels). "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
         )
-    return ValidationBatch(
+    batch = ValidationBatch(
         inputs=inputs,
         labels=None if labels is None else labels[rows],
         sample_keys=keys,
-        fingerprints=tuple(fingerprint(image) for image in pixels),
-        display=shown,
-        value_range=value_range,
-        display_name=display_name,
-        beside={name: pictures for name, (pictures, _) in columns.items()},
+        make_look=partial(_look, images, display, sources, known),
         regions=() if regions is None else resolve_regions(regions, sources, known, image_size(images)),
     )
+    if display is not None or not is_displayable(images):
+        batch.look  # noqa: B018 - what doesn't fit is told at once
+    return batch
 
 
 def class_labels(y: Any) -> Ints | None:
@@ -143,12 +138,6 @@ def largest_input(inputs: Any) -> npt.NDArray[Any]:
     """Returns the images among a model's inputs: the array with the most axes, and of those the largest."""
     arrays: list[npt.NDArray[Any]] = [a for a in keras.tree.flatten(inputs) if a.dtype.kind in "biuf"]
     return max(arrays, key=lambda a: (a.ndim, a.size))
-
-
-def image_size(images: npt.NDArray[Any]) -> tuple[int, int]:
-    """Returns H and W of the images (N, ...) as the model takes them."""
-    height, width = images.shape[-2:] if images.ndim == 4 and is_channels_first(images[0]) else images.shape[1:3]
-    return int(height), int(width)
 
 
 @contextmanager
@@ -345,6 +334,22 @@ def _check_inputs(inputs: Any, model: Any) -> None:
             raise ValueError(
                 f"Images must have the shape {need} that model {model.name!r} takes. Received: {tuple(shape)}."
             )
+
+
+def _look(images: npt.NDArray[Any], display: Any, rows: npt.NDArray[np.intp], count: int | None) -> Look:
+    """Makes what people see of the images (N, ...), of which the user's `display` may say more."""
+    seen = display_images(images) if display is None or is_displayable(images) else None
+    columns = _display_columns(display, seen, images, rows, count)
+    display_name, (shown, value_range) = columns.popitem()
+    # Of the pixels as people see them, so that a photograph is the same under any preprocessing of known range.
+    pixels = tuple(images) if seen is None else seen[0]
+    return Look(
+        fingerprints=tuple(fingerprint(image) for image in pixels),
+        display=shown,
+        value_range=value_range,
+        display_name=display_name,
+        beside={name: pictures for name, (pictures, _) in columns.items()},
+    )
 
 
 def _check_display_names(display: Any) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from ..records import Image
+from .layout import is_channels_first
 
 # Preprocessing of keras.applications: "caffe" is BGR less the mean, "torch" is RGB less the mean, by the deviation.
 _BGR_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
@@ -75,12 +75,6 @@ def limits(found: str) -> tuple[Any, Any] | None:
         "mean-subtracted": (-_BGR_MEAN, 255 - _BGR_MEAN),
         "mean/std": (-_RGB_MEAN / _RGB_DEVIATION, (1 - _RGB_MEAN) / _RGB_DEVIATION),
     }.get(found)
-
-
-def is_channels_first(image: npt.NDArray[Any]) -> bool:
-    """Tells whether an image with three axes is (C, H, W) rather than (H, W, C)."""
-    first, last = image.shape[0] in (1, 3, 4), image.shape[-1] in (1, 3, 4)
-    return first and (not last or keras.config.image_data_format() == "channels_first")
 
 
 def _to_uint8(image: npt.NDArray[Any], found: str) -> Image:

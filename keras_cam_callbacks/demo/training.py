@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from ..callbacks import GradCAMLogger
-from ..explaining.explainer import explain
+from ..explaining.explain import explain
 from .data import COLOURS, Scenes, make_scenes, with_stickers
 
 __all__ = [

@@ -1,16 +1,21 @@
-"""The frameworks: one file for each of Keras' backends that the package runs on, loaded when it is in use."""
+"""The frameworks: a room for each of Keras' backends that the package runs on, loaded when it is in use.
+
+What each of them does is written in `contract`.
+"""
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import cast
 
 import keras
+
+from .contract import Engine
 
 ENGINES = ("tensorflow",)
 
 
-def load() -> ModuleType:
+def load() -> Engine:
     """Returns the engine of the active Keras backend.
 
     Raises:
@@ -22,4 +27,4 @@ def load() -> ModuleType:
             f"Heatmaps need Keras on one of these backends: {', '.join(ENGINES)}. Received: {backend!r}. "
             "Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
         )
-    return importlib.import_module(f".{backend}", __name__)
+    return cast(Engine, importlib.import_module(f".{backend}", __name__))

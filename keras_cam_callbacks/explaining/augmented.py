@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from ..augmentations import Augmentation, apply, bring_back, resized, resolve_augmentations
 from ..data.batches import largest_input
-from ..data.ranges import display_images, is_channels_first, is_displayable, limits, value_range
+from ..data.layout import as_images, as_input, image_size
+from ..data.ranges import display_images, is_displayable, limits, value_range
 from ..metrics import correlation
-from ..records import Floats, Image, ValidationBatch
+from ..records import Floats, Image, Look, ValidationBatch
 from .explanation import Augmented, Explanation
 
 
@@ -37,7 +38,7 @@ def resolved_for(augmentations: Any, batch: ValidationBatch) -> dict[str, Augmen
             "`augmentations` need images (samples, height, width, channels). "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
         )
-    return resolve_augmentations(augmentations, limits(value_range(list(_as_images(images)))))
+    return resolve_augmentations(augmentations, limits(value_range(list(as_images(images)))))
 
 
 def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: str) -> ValidationBatch:
@@ -56,20 +57,26 @@ def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: st
         ValueError: If a user's function fails, or returns another shape.
     """
     images = largest_input(batch.inputs)
-    changed = apply(augmentation, _as_images(images), name=name)
-    inputs = keras.tree.map_structure(lambda a: _as_input(changed, images) if a is images else a, batch.inputs)
+    changed = apply(augmentation, as_images(images), name=name)
+    inputs = keras.tree.map_structure(lambda a: as_input(changed, images) if a is images else a, batch.inputs)
+    augmented = replace(
+        batch,
+        inputs=inputs,
+        make_look=partial(_augmented_look, batch, augmentation, changed, name),
+        regions=(),  # Where an object has gone, a user's function doesn't tell.
+    )
+    if "look" in vars(batch) and batch.value_range == "given":
+        augmented.look  # noqa: B018 - the user's function is called where its faults are told
+    return augmented
+
+
+def _augmented_look(batch: ValidationBatch, augmentation: Augmentation, changed: Floats, name: str) -> Look:
+    """Makes what people see of an augmented batch, of which the model sees the images (N, H, W, C)."""
     if batch.value_range == "given":
         shown = tuple(_augmented_display(image, augmentation, changed, name) for image in batch.display)
     else:
         shown = display_images(list(changed), batch.value_range)[0]
-    return replace(
-        batch,
-        inputs=inputs,
-        display=shown,
-        beside={"original": batch.display},
-        display_name="augmented",
-        regions=(),  # Where an object has gone, a user's function doesn't tell.
-    )
+    return replace(batch.look, display=shown, beside={"original": batch.display}, display_name="augmented")
 
 
 def joined_inputs(batches: Mapping[str, ValidationBatch]) -> Any:
@@ -90,7 +97,7 @@ def compared(original: Explanation, changed: Explanation, augmentation: Augmenta
     Raises:
         ValueError: If the user's inverse fails, or returns another shape.
     """
-    size = _as_images(largest_input(original.batch.inputs)).shape[1:3]
+    size = image_size(largest_input(original.batch.inputs))
     restored = bring_back(augmentation, changed.heatmaps, size, name=name)
     before, after = original.predicted, changed.predicted
     return Augmented(
@@ -99,26 +106,6 @@ def compared(original: Explanation, changed: Explanation, augmentation: Augmenta
         correlation=correlation(restored, resized(original.heatmaps, size)),
         unchanged=None if before is None or after is None else before == after,
     )
-
-
-def _as_images(images: npt.NDArray[Any]) -> Floats:
-    """Returns what the model takes as (N, H, W, C) float32."""
-    images = images[..., None] if images.ndim == 3 else images
-    images = np.moveaxis(images, 1, -1) if is_channels_first(images[0]) else images
-    return np.ascontiguousarray(images, np.float32)
-
-
-def _as_input(images: Floats, like: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns images (N, H, W, C) in the shape and type of what the model takes."""
-    if like.ndim == 3:
-        images = images[..., 0]
-    elif is_channels_first(like[0]):
-        images = np.moveaxis(images, -1, 1)
-    if like.dtype.kind == "b":
-        return np.ascontiguousarray(images > 0.5)
-    if like.dtype.kind in "iu":
-        images = np.clip(np.rint(images), np.iinfo(like.dtype).min, np.iinfo(like.dtype).max)
-    return np.ascontiguousarray(images, like.dtype)
 
 
 def _augmented_display(image: Image, augmentation: Augmentation, images: Floats, name: str) -> Image:

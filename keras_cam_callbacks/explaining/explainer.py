@@ -1,27 +1,28 @@
-"""The pipe from a model and a batch to heatmaps: called once by `explain`, at every epoch end by the callbacks."""
+"""The pipe from a model and a batch to heatmaps: traced once, run as often as wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, overload
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from .. import engine
+from ..augmentations import Augmentation
 from ..data.batches import make_batch
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..network.layers import Tap
-from ..network.targets import Target, resolve_targets
+from ..network.targets import Target, check_classes, check_target, resolve_targets
 from ..passes.capture import Capturer, needs_layer
-from ..passes.probe import FUNCTIONS, LAYER_FUNCTIONS, Probe
-from ..records import Capture, Floats, ValidationBatch
+from ..passes.probe import FUNCTIONS, Probe
+from ..records import Capture, Floats, Ints, ValidationBatch
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
+from .tracing import Trace, new_trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,24 +44,45 @@ class _View:
     layer_name: str
 
 
-class Explainer:
-    """Explains one batch, as often as it is asked, with the weights that the model then has.
-
-    All methods and targets share one forward pass.
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """A batch and its augmented copies, as the rows that run together.
 
     Attributes:
-        capturer: The tap on the model.
+        augmentations: The augmentations by name.
+        batches: The batch, under the name "", and its copies.
+        inputs: Of all of them, row by row.
+        class_index: (rows, T) int64, what each target explains of each row.
+    """
+
+    augmentations: Mapping[str, Augmentation]
+    batches: Mapping[str, ValidationBatch]
+    inputs: Any
+    class_index: Ints
+
+
+class Explainer:
+    """Explains any number of batches with one model, which is traced once.
+
+    All methods and targets share one forward pass. Each call takes the weights that the model then has.
+
+    Attributes:
+        model: The model.
         names: Names of the views; ("",) where there is one.
-        augmentations: Names of the augmentations.
         layer_name: The explained layers as text.
         method: The methods as text.
         target: The targets as text.
+
+    Example:
+        >>> explainer = Explainer(model, like=images[:1], method="layercam")
+        >>> for images in batches:
+        ...     heatmaps = explainer(images).heatmaps
     """
 
     def __init__(
         self,
         model: Any,
-        batch: ValidationBatch,
+        like: Any,
         layer_name: Any = None,
         *,
         method: Any = "gradcam",
@@ -71,10 +93,25 @@ class Explainer:
         batch_size: int = 32,
         measures_faithfulness: bool = False,
         keeps: bool = False,
+        trace: Callable[..., Trace] = new_trace,
     ) -> None:
-        """Checks all settings and traces the model, as `explain` describes, and if so for `faithfulness`, too.
+        """Checks all settings and traces the model.
 
-        With `keeps`, what can't have changed since the last call is not run again; see `Capturer`.
+        Args:
+            model: Any Keras 3 model; it is left as it is.
+            like: One batch, or a single array of images, from which structure, shapes and dtypes of the inputs are
+                taken: data as for `explain`, or a `ValidationBatch`.
+            layer_name: As for `explain`, and likewise all up to `batch_size`.
+            method: Likewise.
+            target: Likewise.
+            fuse: Likewise.
+            augmentations: Likewise.
+            class_names: Likewise.
+            batch_size: Likewise.
+            measures_faithfulness: Whether `faithfulness` will be called, for which the model is traced once more.
+            keeps: Whether `like` is the `ValidationBatch` that will be explained again and again while the model is
+                trained: what the frozen part of the model puts out for it is then kept.
+            trace: Makes the trace, or finds one from before: `tracing.new_trace` or `tracing.traced`.
 
         Raises:
             ValueError: If a setting does not fit the model or the batch.
@@ -86,116 +123,164 @@ class Explainer:
         layer_names = _layer_names(layer_name)
         check_fusion(fuse, len(layer_names))
         self._fuse: Fusion = fuse or "mean"
-        targets = resolve_targets(target, len(batch), batch.labels)
-        self._augmentations = resolved_for(augmentations, batch)
-        # The augmented images are further rows of the batch, so that all run in one traced function.
-        self._batches = {"": batch}
-        for name, augmentation in self._augmentations.items():
-            self._batches[name] = augmented_batch(batch, augmentation, name)
-        copies = len(self._batches)
+        targets = resolve_targets(target)
+        self._targets = tuple(targets.values())
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
-        if not model.built:
-            make_variables(model, keras.tree.map_structure(lambda a: a[:1], batch.inputs))
-        self.capturer = Capturer(
+        self.model = model
+        if not isinstance(like, ValidationBatch):
+            like = make_batch(like, model, max_samples=1)
+        self._augmentations = augmentations
+        self.augmentations = tuple(resolved_for(augmentations, like))
+        self._kept: tuple[ValidationBatch, _Rows] | None = None
+        rows = None
+        if keeps:
+            rows = self._rows(like)
+            self._kept = like, rows
+        self._trace = trace(
             model,
-            joined_inputs(self._batches),
+            like.inputs if rows is None else rows.inputs,
             layer_names,
-            targets=[replace(each, class_index=np.tile(each.class_index, copies)) for each in targets.values()],
+            targets=self._targets,
             needs=[each.needs for each in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
             keeps=keeps,
         )
+        for each in self._targets:
+            check_target(each, self.capturer.classes)
+        if rows is not None:
+            self._check_classes(rows.class_index)
         self._views = self._make_views(methods, targets)
         self._confidence = confidence_probe(self.capturer) if measures_faithfulness else None
         self.names = tuple(self._views)
-        self.augmentations = tuple(self._augmentations)
         self.layer_name = ", ".join(dict.fromkeys(v.layer_name for v in self._views.values() if v.layer_name))
         self.method = _texts(methods)
         self.target = _texts(targets)
         self._class_names = _checked_names(class_names, self.capturer.classes)
 
-    def __call__(self) -> dict[str, Explanation]:
-        """Returns the views with the weights that the model has now, by name."""
-        kept: list[list[Capture]] = [[] for _ in self.capturer.targets]
+    def __call__(
+        self, images: Any, *, max_samples: int | None = None, display: Any = None, regions: Any = None
+    ) -> Explanation | Explanations:
+        """Explains images with the weights that the model has now.
+
+        Args:
+            images: Data as for `explain`, with the shapes and dtypes of `like`; a target "true" needs labels.
+            max_samples: As for `explain`, and likewise the others.
+            display: Likewise.
+            regions: Likewise.
+
+        Returns:
+            The explanation; for several methods or targets `Explanations`, which has each by its name.
+
+        Raises:
+            ValueError: If the images or their labels do not fit.
+        """
+        views = self.views(make_batch(images, self.model, max_samples=max_samples, display=display, regions=regions))
+        return views[""] if list(views) == [""] else Explanations(views)
+
+    def views(self, batch: ValidationBatch) -> dict[str, Explanation]:
+        """Returns the views of a batch by name, with the weights that the model has now; a single one is named ""."""
+        rows = self._kept[1] if self._kept is not None and batch is self._kept[0] else self._rows(batch)
+        self._check_classes(rows.class_index)
+        captured: list[list[Capture]] = [[] for _ in self._targets]
         maps: dict[str, list[Floats]] = {name: [] for name in self._views}
-        each: dict[str, list[Floats]] = {name: [] for name in self._views}
+        attributed: dict[str, list[Floats]] = {name: [] for name in self._views}
         told: dict[str, list[dict[str, Floats]]] = {name: [] for name in self._views}
         start = 0
-        for chunk in self.capturer():
+        for chunk in self.capturer(rows.inputs, rows.class_index):
+            inputs = keras.tree.map_structure(lambda a: a[start : start + chunk.samples], rows.inputs)  # noqa: B023
             for name, view in self._views.items():
                 t = view.target
                 captures = (chunk.heads[t],) if "kernel" in view.method.needs else chunk.captures[t][: len(view.taps)]
-                found = [
-                    view.method(capture, None if probe is None else probe.functions(start, capture.targets))
+                results = [
+                    view.method(capture, None if probe is None else probe.functions(inputs, capture.targets))
                     for capture, probe in zip(captures, view.probes, strict=True)
                 ]
-                heatmaps, attributions, numbers = found[0]
-                if len(found) > 1:
-                    heatmaps, attributions, numbers = fused([layer for layer, *_ in found], self._fuse), None, {}
+                heatmaps, attributions, numbers = results[0]
+                if len(results) > 1:
+                    heatmaps, attributions, numbers = fused([layer for layer, *_ in results], self._fuse), None, {}
                 maps[name].append(heatmaps)
                 told[name].append(numbers)
                 if attributions is not None:
-                    each[name].append(attributions)
+                    attributed[name].append(attributions)
             for t, captures in enumerate(chunk.captures):
-                kept[t].append(_without_maps(captures[0]))
+                captured[t].append(_without_maps(captures[0]))
             start += chunk.samples
         scored = [
-            {key: _joined([getattr(capture, key) for capture in captures]) for key in _OF_SCORES} for captures in kept
+            {key: _joined([getattr(capture, key) for capture in of_target]) for key in _OF_SCORES}
+            for of_target in captured
         ]
         explained = {}
         for name, view in self._views.items():
             arrays = {
                 "heatmaps": np.concatenate(maps[name]),
-                "attributions": np.concatenate(each[name]) if each[name] else None,
+                "attributions": np.concatenate(attributed[name]) if attributed[name] else None,
                 **scored[view.target],
             }
             numbers = {key: np.concatenate([chunk[key] for chunk in told[name]]) for key in told[name][0]}
-            copies = len(self._batches)
-            explanations = [
-                Explanation(
-                    **part,
-                    values=values,
-                    batch=batch,
-                    layer_name=view.layer_name,
-                    method=view.method.text,
-                    target=self.capturer.targets[view.target].text,
-                    class_names=self._class_names,
-                )
-                for part, values, batch in zip(
-                    _parts(arrays, copies), _parts(numbers, copies), self._batches.values(), strict=True
-                )
-            ]
-            augmented = {
-                key: compared(explanations[0], copy, self._augmentations[key], key)
-                for key, copy in zip(self._augmentations, explanations[1:], strict=True)
-            }
-            explained[name] = replace(explanations[0], augmented=augmented)
+            explained[name] = self._explanation(view, arrays, numbers, rows)
         return explained
+
+    def _explanation(
+        self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: _Rows
+    ) -> Explanation:
+        """Returns what a view shows of the batch, with the copies that were augmented."""
+        copies = len(rows.batches)
+        explanations = [
+            Explanation(
+                **part,
+                values=values,
+                batch=batch,
+                layer_name=view.layer_name,
+                method=view.method.text,
+                target=self._targets[view.target].text,
+                class_names=self._class_names,
+            )
+            for part, values, batch in zip(
+                _parts(arrays, copies), _parts(numbers, copies), rows.batches.values(), strict=True
+            )
+        ]
+        augmented = {
+            name: compared(explanations[0], copy, augmentation, name)
+            for (name, augmentation), copy in zip(rows.augmentations.items(), explanations[1:], strict=True)
+        }
+        return replace(explanations[0], augmented=augmented)
 
     def faithfulness(
         self, views: Mapping[str, Explanation], names: Sequence[str]
     ) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
         """Measures by view whether the model needs what these heatmaps of its show; see `faithful.faithfulness`."""
-        assert self._confidence is not None, "It was made without `faithfulness`."
+        assert self._confidence is not None, "It was made without `measures_faithfulness`."
         return faithfulness(self.capturer, self._confidence, views, names)
+
+    @property
+    def capturer(self) -> Capturer:
+        """The tap on the model."""
+        return self._trace.capturer
+
+    @property
+    def description(self) -> str:
+        """What is explained, in words."""
+        taps = dict.fromkeys(tap for view in self._views.values() for tap in view.taps if tap is not None)
+        shown = [f"{tap.path!r} ({' x '.join(map(str, tap.shape[1:]))})" for tap in taps]
+        return f"layer{'s' * (len(shown) > 1)} {', '.join(shown)}" if shown else "the image itself"
+
+    def _rows(self, batch: ValidationBatch) -> _Rows:
+        """Returns the rows of a batch: the augmented images are further ones, so that all run in one function."""
+        augmentations = resolved_for(self._augmentations, batch)
+        batches = {"": batch}
+        for name, augmentation in augmentations.items():
+            batches[name] = augmented_batch(batch, augmentation, name)
+        class_index = np.stack([target.class_index(len(batch), batch.labels) for target in self._targets], axis=1)
+        return _Rows(augmentations, batches, joined_inputs(batches), np.tile(class_index, (len(batches), 1)))
+
+    def _check_classes(self, class_index: Ints) -> None:
+        for t, target in enumerate(self._targets):
+            check_classes(target, class_index[:, t], self.capturer.classes)
 
     def _make_views(self, methods: Mapping[str, Method], targets: Mapping[str, Target]) -> dict[str, _View]:
         """Returns a view for each method and target, named by what there are several of."""
         capturer = self.capturer
-        probes: dict[tuple[Any, ...], Probe] = {}
-
-        def probe(names: Sequence[str], target: int, tap: Tap | None) -> Probe | None:
-            """Returns the functions, which are traced again only where they differ."""
-            if not names:
-                return None
-            tap = tap if set(names).intersection(LAYER_FUNCTIONS) else None
-            # A class is given to the function; a user's score is part of it.
-            key = (tuple(names), target if capturer.scores_by_rule[target] else None, tap)
-            if key not in probes:
-                probes[key] = Probe(capturer, names, target, tap)
-            return probes[key]
-
         views = {}
         for method_name, method in methods.items():
             taps: tuple[Tap | None, ...] = (None,)
@@ -211,144 +296,13 @@ class Explainer:
                     method,
                     t,
                     taps,
-                    tuple(probe(functions, t, tap) for tap in taps),
+                    tuple(self._trace.probe(functions, t, tap) for tap in taps),
                     f"{self._fuse}({paths})" if len(taps) > 1 else paths,
                 )
         return views
 
-    @property
-    def description(self) -> str:
-        """What is explained, in words."""
-        taps = dict.fromkeys(tap for view in self._views.values() for tap in view.taps if tap is not None)
-        shown = [f"{tap.path!r} ({' x '.join(map(str, tap.shape[1:]))})" for tap in taps]
-        return f"layer{'s' * (len(shown) > 1)} {', '.join(shown)}" if shown else "the image itself"
-
 
 _OF_SCORES = ("outputs", "scores", "targets", "predicted", "confidences")
-
-Several = Literal["both", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "top9"]
-
-
-@overload
-def explain(
-    model: Any,
-    images: Any,
-    layer_name: Any = ...,
-    *,
-    method: list[Any] | tuple[Any, ...] | Mapping[str, Any],
-    target: Any = ...,
-    fuse: Fusion | None = ...,
-    augmentations: Any = ...,
-    class_names: Sequence[str] | None = ...,
-    max_samples: int | None = ...,
-    display: Any = ...,
-    regions: Any = ...,
-    batch_size: int = ...,
-) -> Explanations: ...
-
-
-@overload
-def explain(
-    model: Any,
-    images: Any,
-    layer_name: Any = ...,
-    *,
-    method: Any = ...,
-    target: Several | Mapping[str, Any],
-    fuse: Fusion | None = ...,
-    augmentations: Any = ...,
-    class_names: Sequence[str] | None = ...,
-    max_samples: int | None = ...,
-    display: Any = ...,
-    regions: Any = ...,
-    batch_size: int = ...,
-) -> Explanations: ...
-
-
-@overload
-def explain(
-    model: Any,
-    images: Any,
-    layer_name: Any = ...,
-    *,
-    method: str | Callable[..., Any] = ...,
-    target: Any = ...,
-    fuse: Fusion | None = ...,
-    augmentations: Any = ...,
-    class_names: Sequence[str] | None = ...,
-    max_samples: int | None = ...,
-    display: Any = ...,
-    regions: Any = ...,
-    batch_size: int = ...,
-) -> Explanation: ...
-
-
-def explain(
-    model: Any,
-    images: Any,
-    layer_name: Any = None,
-    *,
-    method: Any = "gradcam",
-    target: Any = "predicted",
-    fuse: Fusion | None = None,
-    augmentations: Any = None,
-    class_names: Sequence[str] | None = None,
-    max_samples: int | None = None,
-    display: Any = None,
-    regions: Any = None,
-    batch_size: int = 32,
-) -> Explanation | Explanations:
-    """Explains images with a trained model.
-
-    Args:
-        model: Any Keras 3 model; it is left as it is.
-        images: Images as the model takes them, (N, H, W, C), or `(images, labels)`, or any data that `fit` takes.
-        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
-            nested model, the layer itself, or None for the last feature map. The heatmaps of several layers in a list
-            are fused into one.
-        method: Name of a method (see `METHODS`), a method with settings, as `SmoothGrad(samples=50)`, or a function
-            (activations, gradients) -> heatmaps (N, h, w); or a list of these, or a dict by names of yours.
-        target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
-            returns (samples,) class indices (whole numbers) or scores (floating point). Several at once: "both" for
-            predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names of yours.
-        fuse: How layers are fused: "mean", the default, or "maximum" of their scaled maps.
-        augmentations: Names of built-in augmentations in a list (see `AUGMENTATIONS`), or a dict of augmentations by
-            names of yours. Each costs one more explanation of the images; see `Explanation.augmented`.
-        class_names: Names by class index, for captions.
-        max_samples: How many samples to explain, the first ones; None for all, which an endless dataset has not.
-        display: What people see where it differs from the model's input: images, a function of the images, or a
-            mapping from names to these or None (the model's input): the columns of a panel, of which the last is drawn
-            on.
-        regions: Where the objects are, a box in px, a mask, several or None for each image (see `Regions`), so that
-            `Explanation.metrics` says how much of the heat is there.
-        batch_size: Largest number of samples that run at once.
-
-    Returns:
-        The explanation: `.heatmaps` (N, h, w) float32 raw, and `.overlays()` uint8. For several methods or targets
-        `Explanations`, which has each by its name.
-
-    Raises:
-        ValueError: If a setting does not fit the model or the images. The message tells what would.
-        TypeError: If a setting is of the wrong kind.
-
-    Example:
-        >>> explanation = explain(model, images, method="layercam")
-        >>> pictures = explanation.overlays(Overlay(layout="panel"))
-    """
-    batch = make_batch(images, model, max_samples=max_samples, display=display, regions=regions)
-    explainer = Explainer(
-        model,
-        batch,
-        layer_name,
-        method=method,
-        target=target,
-        fuse=fuse,
-        augmentations=augmentations,
-        class_names=class_names,
-        batch_size=batch_size,
-    )
-    views = explainer()
-    return views[""] if list(views) == [""] else Explanations(views)
 
 
 def _layer_names(layer_name: Any) -> list[Any]:
@@ -380,17 +334,6 @@ def _parts(arrays: Mapping[str, Any], copies: int) -> list[dict[str, Any]]:
 
 def _joined(parts: list[Any]) -> Any:
     return None if parts[0] is None else np.concatenate(parts)
-
-
-def make_variables(model: Any, sample: Any) -> None:
-    """Makes the variables of a model that has not run yet, on all devices that it is trained on."""
-    with engine.load().strategy(model).scope():
-        try:
-            # What the call itself would change, such as the states of seeds, stays in the scope.
-            with keras.StatelessScope():
-                model(sample, training=False)
-        except ValueError:  # Keras allows no variables of given values there; a model that has them is built by a call.
-            model(sample, training=False)
 
 
 def _without_maps(capture: Capture) -> Capture:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.batches import image_size, largest_input
+from ..data.batches import largest_input
+from ..data.layout import image_size
 from ..drawing.overlay import Overlay, encode, grid
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, inside, measured
@@ -276,7 +277,8 @@ def rows(views: Mapping[str, Explanation]) -> list[tuple[dict[str, Explanation],
         return [(dict(views), "", {})]
     shown = first.batch
     if not shown.beside:  # As many columns as the rows below have.
-        shown = replace(shown, beside={"original": shown.display}, display_name="not augmented")
+        columns = {"original": shown.display}
+        shown = shown.shown_as(replace(shown.look, beside=columns, display_name="not augmented"))
     found: list[tuple[dict[str, Explanation], str, Correlations]] = [
         ({name: replace(view, batch=shown, augmented={}) for name, view in views.items()}, "not augmented", {})
     ]

@@ -55,7 +55,7 @@ def faithfulness(
     found: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
     for view_name, view in views.items():
         images = capturer.as_images(largest_input(view.batch.inputs))
-        confidence = probe.functions(0, view.targets)["confidence"]
+        confidence = probe.functions(view.batch.inputs, view.targets)["confidence"]
         known = images, view.heatmaps, confidence, view.confidences
         of_view = {}
         if "insertion" in names:

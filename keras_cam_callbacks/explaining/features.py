@@ -30,8 +30,8 @@ from ..drawing.channels import (
 from ..methods.saliency import check_whole
 from ..passes.ascent import Ascent, AscentSettings, image_shape
 from ..passes.channels import LayerActivations
+from ..passes.taps import make_variables
 from ..records import Floats, Image, Ints, ValidationBatch
-from .explainer import make_variables
 
 _LONGEST = 2048  # px: side of the grid of patterns
 

@@ -126,7 +126,7 @@ def plot_methods(
         explainer, left_out = _all_that_fit(model, batch, layer_name, settings)
     else:
         explainer = Explainer(model, batch, layer_name, method=methods, **settings)
-    views = explainer()
+    views = explainer.views(batch)
     found = views[""] if list(views) == [""] else Explanations(views)
     notes = [f"Left out: {', '.join(names)}. {reason}" for reason, names in left_out.items()]
     return _figure(found, overlay or Overlay(), columns, notes)

@@ -15,8 +15,9 @@ from ..methods import resolve_method
 from ..methods.saliency import check_whole
 from ..metrics import degenerate, mean, spearman
 from ..network.weights import LayerWeights, fresh_values, kept, weights_from_top
-from ..passes.capture import layer_calls, needs_layer
-from ..records import Floats, Image
+from ..passes.capture import needs_layer
+from ..passes.taps import layer_calls
+from ..records import Floats, Image, ValidationBatch
 from .explainer import Explainer
 from .explanation import Explanation
 
@@ -233,7 +234,7 @@ def sanity_check(
     check_whole("seed", seed, 0, 0)
     methods = _methods(method)
     batch = make_batch(images, model, max_samples=max_samples, display=display)
-    untouched = Explainer(model, batch, method=_NoMaps(), target=target, batch_size=batch_size)()[""]
+    untouched = Explainer(model, batch, method=_NoMaps(), target=target, batch_size=batch_size).views(batch)[""]
     fixed = target if untouched.targets is None else untouched.targets
     without = any(needs_layer(resolve_method(one).needs) for one in methods.values())
     explainers = {
@@ -249,7 +250,7 @@ def sanity_check(
     }
     every = weights_from_top(model, layer_calls(model, batch.inputs))
     groups = np.array_split(np.arange(len(every)), min(steps or len(every), len(every)))
-    explained = _explained(explainers, [[every[i] for i in group] for group in groups], seed)
+    explained = _explained(explainers, batch, [[every[i] for i in group] for group in groups], seed)
     last = next(iter(explained.values()))[-1]
     if np.array_equal(last.scores, untouched.scores, equal_nan=True):
         raise ValueError(
@@ -291,16 +292,19 @@ def _methods(method: Any) -> dict[str, Any]:
 
 
 def _explained(
-    explainers: Mapping[str, Explainer], groups: Sequence[Sequence[LayerWeights]], seed: int
+    explainers: Mapping[str, Explainer],
+    batch: ValidationBatch,
+    groups: Sequence[Sequence[LayerWeights]],
+    seed: int,
 ) -> dict[str, list[Explanation]]:
     """Explains with the weights as they are, and again after each group of layers is randomised."""
     rng = np.random.default_rng(seed)
-    found = {text: [explainer()[""]] for text, explainer in explainers.items()}
+    found = {text: [explainer.views(batch)[""]] for text, explainer in explainers.items()}
     with kept(variable for group in groups for one in group for variable in one.variables):
         for group in groups:
             for one in group:
                 for variable in one.variables:
                     variable.assign(fresh_values(one.layer, variable, rng))
             for text, explainer in explainers.items():
-                found[text].append(explainer()[""])
+                found[text].append(explainer.views(batch)[""])
     return found

@@ -1,15 +1,12 @@
-"""The constants that layers add to a multiple of their input, and what each of them adds to a score."""
+"""The constants that layers add to a multiple of their input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-
-from .layers import is_feature_map
 
 # They add a bias and then call their activation.
 _WITH_BIAS = tuple(
@@ -52,39 +49,3 @@ def adds_constant(layer: Any) -> bool:
     return isinstance(layer, _ELEMENTWISE) and not (
         isinstance(layer, keras.layers.Rescaling) and not np.any(layer.offset)
     )
-
-
-def parts(places: Sequence[Place], count: Any) -> tuple[tuple[Any, ...], Any]:
-    """Multiplies each constant by the gradient where it is added.
-
-    Args:
-        places: Where they are added. No layer's `call` may be wrapped any more.
-        count: M, the number of samples.
-
-    Returns:
-        One tensor (M, h, w, C) float32, channels last, for each place that is a feature map larger than 1 x 1; and
-        the sum over all other places, (M,) float32.
-    """
-    ops = keras.ops
-    found, rest = [], ops.zeros((count,), "float32")
-    for place in places:
-        part = place.gradient * _constant(place)
-        shape = tuple(place.tensor.shape)
-        # Of the tokens by heads that an EinsumDense may put out no axis is one of the image's.
-        if is_feature_map(shape, place.layout) and not isinstance(place.layer, keras.layers.EinsumDense):
-            found.append(ops.transpose(part, (0, 2, 3, 1)) if place.layout == "channels_first" else part)
-        else:
-            rest += ops.sum(ops.reshape(part, (count, -1)), axis=1)
-    return tuple(found), rest
-
-
-def _constant(place: Place) -> Any:
-    """Returns the constant, float32, in a shape that goes with the tensor's."""
-    ops, layer = keras.ops, place.layer
-    if adds_constant(layer):
-        # What it makes of zero: for batch normalization beta - gamma mean / sqrt(variance + epsilon).
-        return ops.cast(layer(ops.zeros_like(place.tensor[:1]), training=False), "float32")
-    bias = ops.cast(layer.bias, "float32")
-    if getattr(layer, "data_format", None) == "channels_first":
-        bias = ops.reshape(bias, (-1, *[1] * (len(place.tensor.shape) - 2)))
-    return bias

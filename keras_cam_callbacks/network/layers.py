@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from ..records import Space
+
 # A map of these shows what the layer before them shows, coarser, shifted or with holes.
 _NOT_CHOSEN = tuple(
     getattr(keras.layers, name)
@@ -50,19 +52,24 @@ class LayerCall:
 
 @dataclass(frozen=True, eq=False)
 class Tap:
-    """A layer whose activations are captured.
+    """A layer whose activations are captured, as (N, *space, C).
 
     Attributes:
         path: The layer's path.
         layer: The layer.
-        shape: (None, h, w, C), as the activations are captured, channels last.
-        layout: "channels_last" or "channels_first", as the layer puts them out.
+        space: What its axes are, and in which layout it puts them out.
+        channels: C; None where it isn't fixed.
     """
 
     path: str
     layer: Any
-    shape: tuple[int | None, ...]
-    layout: str
+    space: Space
+    channels: int | None
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """(None, *space, C), as the activations are captured."""
+        return None, *self.space.sizes, self.channels
 
 
 def sublayers(layer: Any) -> list[Any]:

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import engine
+from ..data.layout import as_images, in_layout, model_layout
 from ..methods.saliency import check_whole
 from ..network.layers import input_tensors
 from ..records import Floats, Ints
-from .capture import as_float, fixed_batch, found_layer, image_layout, layer_calls
-from .channels import make_tap, single_call
+from .channels import SHOWN
+from .taps import as_activations, fixed_batch, layer_calls, make_tap, named_layer, single_call
 
 Bools = npt.NDArray[np.bool_]
 
@@ -125,20 +126,19 @@ class Ascent:
         self._dtype = str(inputs[0].dtype) if inputs else str(keras.config.floatx())
         self._flat = len(shape) == 2
         example = np.zeros((self._fixed or 1, *shape), np.float32)
-        self.path, self._layer = found_layer(model, layer, example)
+        self.path, self._layer = named_layer(model, layer, example)
         calls = layer_calls(model, example)
-        self._layout = image_layout(calls, example)
-        self._tap = make_tap(single_call(self.path, self._layer, calls), calls)
-        self.channels = int(self._tap.shape[-1] or 0)
+        self._layout = model_layout(example, [call.layer for call in calls])
+        self._tap = make_tap(single_call(self.path, self._layer, calls, SHOWN), calls, SHOWN)
+        self.channels = self._tap.channels or 0
         self.filters = _checked_filters(filters, self.channels, self.path)
         self._early = math.ceil(settings.steps / 4)
         low, high = settings.value_range
         self._step = settings.step_size * (high - low)
         self._smoothing = _gaussian(settings.blur)
         random = np.random.default_rng(settings.seed)
-        image = example[0][..., None] if self._flat else example[0]
-        image = np.moveaxis(image, 0, -1) if self._layout == "channels_first" else image
-        self.seed_image: Floats = (low + (high - low) * random.uniform(0.4, 0.6, image.shape)).astype(np.float32)
+        size = as_images(example, self._layout).shape[1:]
+        self.seed_image: Floats = (low + (high - low) * random.uniform(0.4, 0.6, size)).astype(np.float32)
         self._shifts = random.integers(-settings.jitter, settings.jitter + 1, (settings.steps, 2)).astype(np.int32)
         self.traces = 0
         start = self.seed_image[None]
@@ -221,16 +221,14 @@ class Ascent:
             For each image the mean activation of its filter over all positions, (M,) float32; and the same for what
             goes into the layer's ReLU, None where it doesn't end in one.
         """
-        with self._engine.tapped_run(self._model, self._to_input(images), lambda call: False) as run:
-            pass
-        call = next(call for call in run.calls if call.layer is self._layer)
-        output = run.tensors[call.output_ids[0]]
-        before = self._engine.before_relu(output)
+        run = self._engine.tapped_run(self._model, self._to_input(images))
+        (output_id,) = next(call for call in run.calls if call.layer is self._layer).output_ids
+        output, before = run.tensors[output_id], run.before_relu(output_id)
         return self._means(output, filters), None if before is None else self._means(before, filters)
 
     def _means(self, tensor: Any, filters: Any) -> Any:
         ops = keras.ops
-        means = ops.mean(as_float(tensor, self._tap), axis=(1, 2))
+        means = ops.mean(as_activations(tensor, self._tap.space), axis=(1, 2))
         return ops.take_along_axis(means, filters[:, None], axis=1)[:, 0]
 
     def _climbed(self, images: Any, filters: Any, early: Any) -> Any:
@@ -241,7 +239,7 @@ class Ascent:
     def _to_input(self, images: Any) -> Any:
         """Turns images (M, H, W, C) into what the model takes; whole numbers stay floats, for the gradient's sake."""
         ops = keras.ops
-        images = ops.transpose(images, (0, 3, 1, 2)) if self._layout == "channels_first" else images
+        images = in_layout(images, self._layout)
         images = images[..., 0] if self._flat else images
         return ops.cast(images, self._dtype) if "float" in self._dtype else images
 

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..network.layers import LayerCall, Tap, data_format, find_layer, is_feature_map, listing
+from ..network.layers import LayerCall, Tap, data_format, is_feature_map, listing
 from ..records import Floats
-from .capture import as_float, fixed_batch, layer_calls
+from .taps import Purpose, as_activations, fixed_batch, make_tap, named_layer, single_call
 
 _SHOWN = tuple(
     getattr(keras.layers, name)
@@ -52,7 +52,7 @@ class LayerActivations:
         """
         self._model, self._inputs = model, inputs
         self._engine = engine.load()
-        self._named = self._found(layers)
+        self._named = self._named_layers(layers)
         self._samples = len(keras.tree.flatten(inputs)[0])
         self._fixed = fixed_batch(model)
         self._chunk = self._fixed or batch_size
@@ -69,70 +69,47 @@ class LayerActivations:
 
     def _run_chunk(self, start: int, stop: int) -> tuple[Floats, ...]:
         rows: Any = np.resize(np.arange(start, stop), self._chunk) if self._fixed else slice(start, stop)
-        found = self._pass(keras.tree.map_structure(lambda a: a[rows], self._inputs))
-        return tuple(found[str(i)][: stop - start] for i in range(len(self.taps)))
+        arrays = self._pass(keras.tree.map_structure(lambda a: a[rows], self._inputs))
+        return tuple(arrays[str(i)][: stop - start] for i in range(len(self.taps)))
 
     def _traced(self, inputs: Any) -> dict[str, Any]:
         self.traces += 1
-        with self._engine.tapped_run(self._model, inputs, lambda call: False) as run:
-            pass
-        called = run.calls
+        run = self._engine.tapped_run(self._model, inputs)
         if self._named is None:
-            calls = self._chosen(called)
+            calls = self._chosen(run.calls)
         else:
-            mine = [single_call(path, layer, called) for path, layer in self._named]
-            calls = [call for call in called if call in mine]
-        self.taps = tuple(make_tap(call, called) for call in calls)
+            mine = [single_call(path, layer, run.calls, SHOWN) for path, layer in self._named]
+            calls = [call for call in run.calls if call in mine]
+        self.taps = tuple(make_tap(call, run.calls, SHOWN) for call in calls)
         return {
-            str(i): as_float(run.tensors[call.output_ids[0]], tap)
+            str(i): as_activations(run.tensors[call.output_ids[0]], tap.space)
             for i, (call, tap) in enumerate(zip(calls, self.taps, strict=True))
         }
 
-    def _found(self, layers: Any) -> list[tuple[str, Any]] | None:
+    def _named_layers(self, layers: Any) -> list[tuple[str, Any]] | None:
         """Finds the named layers; where there is none of a name, the error lists those that would do."""
         if layers is None:
             return None
         names = list(layers) if isinstance(layers, (list, tuple)) else [layers]
         if not names:
             raise ValueError("`layers` must name at least one layer, or be None. Received: an empty list.")
-        try:
-            found = [find_layer(self._model, name) for name in names]
-        except ValueError as error:
-            calls = layer_calls(self._model, self._inputs)
-            raise ValueError(f"{error} {_would_do(calls)}") from None
-        if len({id(layer) for _, layer in found}) < len(found):
-            raise ValueError(f"`layers` must differ from each other. Received: {listing([path for path, _ in found])}.")
-        return found
+        named = [named_layer(self._model, name, self._inputs, SHOWN) for name in names]
+        if len({id(layer) for _, layer in named}) < len(named):
+            raise ValueError(f"`layers` must differ from each other. Received: {listing([path for path, _ in named])}.")
+        return named
 
     def _chosen(self, calls: Sequence[LayerCall]) -> list[LayerCall]:
-        found = _shown(calls)
-        if not found:
+        shown = SHOWN.options(calls)
+        if not shown:
             raise ValueError(
                 "Without `layers`, the model must have a convolution or pooling layer whose output is a feature map "
                 f"larger than 1 x 1, in one call. Received: model {self._model.name!r}, which has none among: "
                 f"{listing([call.path for call in calls])}. Name other layers with feature maps."
             )
-        if len(found) <= MOST:
-            return found
-        last = {make_tap(call, calls).shape[1:3]: call for call in found}
-        return [call for call in found if call in last.values()]
-
-
-def single_call(path: str, layer: Any, calls: Sequence[LayerCall]) -> LayerCall:
-    """Returns the one call of a layer.
-
-    Raises:
-        ValueError: If there is none, or there are several.
-    """
-    mine = [call for call in calls if call.layer is layer]
-    if len(mine) != 1:
-        raise ValueError(
-            "A layer that is looked into must be called once when the model runs. "
-            f"Received: layer {path!r}, called {len(mine) or 'no'} times"
-            + (". " if mine else ", either because the model doesn't use it or because it is quantized. ")
-            + _would_do(calls)
-        )
-    return mine[0]
+        if len(shown) <= MOST:
+            return shown
+        last = {make_tap(call, calls, SHOWN).space.sizes: call for call in shown}
+        return [call for call in shown if call in last.values()]
 
 
 def _shown(calls: Sequence[LayerCall]) -> list[LayerCall]:
@@ -147,27 +124,5 @@ def _shown(calls: Sequence[LayerCall]) -> list[LayerCall]:
     ]
 
 
-def _would_do(calls: Sequence[LayerCall]) -> str:
-    return f"These layers would do: {listing([call.path for call in _shown(calls)])}."
-
-
-def make_tap(call: LayerCall, calls: Sequence[LayerCall]) -> Tap:
-    """Describes a layer, after a check that it puts out a feature map.
-
-    Args:
-        call: The layer's call.
-        calls: All calls of the model's layers, in call order.
-
-    Raises:
-        ValueError: If it puts out anything else.
-    """
-    layout = data_format([c.layer for c in calls], call.layer)
-    if not is_feature_map(call.output_shape, layout):
-        raise ValueError(
-            "A layer that is looked into must put out a feature map (samples, height, width, channels) larger "
-            f"than 1 x 1. Received: layer {call.path!r} with output shape {call.output_shape or 'of several tensors'}. "
-            f"{_would_do(calls)}"
-        )
-    assert call.output_shape is not None
-    n, a, b, c = call.output_shape
-    return Tap(call.path, call.layer, (n, b, c, a) if layout == "channels_first" else (n, a, b, c), layout)
+SHOWN = Purpose("A layer that is looked into", _shown)
+"""What layers are tapped for whose channels are shown."""

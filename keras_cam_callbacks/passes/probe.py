@@ -13,11 +13,13 @@ import numpy as np
 
 from .. import engine
 from ..data.batches import largest_input
-from ..network.biases import parts
+from ..data.layout import in_layout
 from ..network.layers import Tap
-from ..network.targets import PREDICTED, confidences, explained_scores, single_output
+from ..network.targets import PREDICTED
 from ..records import Floats, Ints
 from .capture import Capturer
+from .scores import confidences, explained_scores, single_output
+from .shares import shares
 
 Copies = Iterable[tuple[Floats, int]]
 """Varied images (H, W, C) or activations (h, w, C), each with the row of the sample that it is a copy of."""
@@ -56,7 +58,7 @@ _PATIENCE = 3.0  # seconds, before progress is shown
 
 
 class Probe:
-    """Runs varied copies of a capturer's samples, as many at once as the capturer runs samples.
+    """Runs varied copies of samples of any batch, as many at once as the capturer runs samples.
 
     Copies of different samples share a pass, and no more of them are held than fit into one: 100 noisy copies of 16
     images need the memory of `batch_size` images. Each function is traced once, when the probe is made. In a model
@@ -67,7 +69,7 @@ class Probe:
         """Traces the functions.
 
         Args:
-            capturer: Knows the model, the batch and the targets.
+            capturer: Knows the model, what its batches are like, and the targets.
             names: Those of `FUNCTIONS` that are needed.
             target: Which of the capturer's targets is explained.
             tap: The layer, for functions of a layer.
@@ -77,33 +79,41 @@ class Probe:
         """
         self._capturer, self._target, self._tap = capturer, target, tap
         self._engine = engine.load()
-        self._leaves = keras.tree.flatten(capturer.inputs)
-        images = largest_input(capturer.inputs)
+        self._leaves = keras.tree.flatten(capturer.like)
+        images = largest_input(capturer.like)
         self._at = next(i for i, leaf in enumerate(self._leaves) if leaf is images)
         self._dtype = images.dtype
-        self._tensors: dict[int, Any] = {}
         self._passes = {name: self._compiled(name) for name in names}
 
-    def functions(self, start: int, targets: Ints | None) -> dict[str, Callable[[Copies, int], Iterator[Any]]]:
-        """Returns the functions by name for one chunk of samples.
+    def functions(self, inputs: Any, targets: Ints | None) -> dict[str, Callable[[Copies, int], Iterator[Any]]]:
+        """Returns the functions by name for some samples.
 
         Args:
-            start: Row of the chunk's first sample in the batch.
-            targets: The chunk's explained classes, or None where the score is no class's.
+            inputs: The samples, in any structure that the model takes.
+            targets: Their explained classes, or None where the score is no class's.
         """
-        return {name: partial(self._stream, name, start, targets) for name in self._passes}
+        return {name: partial(self._stream, name, self._beside(name, inputs), targets) for name in self._passes}
 
-    def _stream(self, name: str, start: int, targets: Ints | None, copies: Copies, total: int) -> Iterator[Any]:
+    def _beside(self, name: str, inputs: Any) -> tuple[Any, ...]:
+        """Returns what copies have of their samples, unchanged, for functions to take rows from."""
+        whole = name == "layer_score"  # Then the images are not varied.
+        leaves = [leaf for i, leaf in enumerate(keras.tree.flatten(inputs)) if whole or i != self._at]
+        # Tensors, which no pass copies, but where each pass must have the rows of its own.
+        return tuple(leaves if self._capturer.fixed else map(keras.ops.convert_to_tensor, leaves))
+
+    def _stream(
+        self, name: str, beside: tuple[Any, ...], targets: Ints | None, copies: Copies, total: int
+    ) -> Iterator[Any]:
         copies, begin, done, shown = iter(copies), time.monotonic(), 0, False
         bar = keras.utils.Progbar(total, interval=1, unit_name="copy")  # It begins to count the time.
         while lot := list(islice(copies, self._capturer.chunk)):
             values = np.stack([value for value, _ in lot]).astype(np.float32, copy=False)
             rows = np.array([row for _, row in lot])
             classes = None if targets is None else targets[rows]
-            results = self._run(self._passes[name], values, start + rows, classes)
-            found = results["result"]
+            arrays = self._run(self._passes[name], values, rows, classes, beside)
+            results = arrays["result"]
             if name == "confidence":
-                found = confidences(results["outputs"], found, classes, self._capturer.activated)
+                results = confidences(arrays["outputs"], results, classes, self._capturer.activated)
             done += len(lot)
             if not shown and done < total and time.monotonic() - begin > _PATIENCE:
                 shown = True
@@ -111,68 +121,68 @@ class Probe:
                     print(f"\n{total} copies of images are run:")  # Keras' own bar may stand in the line.
             if shown:
                 bar.update(done)
-            yield from (_row(found, i) for i in range(len(lot)))
-            del found  # The next ones may be as large.
+            yield from (_row(results, i) for i in range(len(lot)))
+            del arrays, results  # The next ones may be as large.
 
-    def _run(self, function: Callable[..., Any], values: Floats, rows: Ints, targets: Ints | None) -> dict[str, Any]:
+    def _run(
+        self, function: Callable[..., Any], values: Floats, rows: Ints, targets: Ints | None, beside: tuple[Any, ...]
+    ) -> dict[str, Any]:
         count, size = len(rows), self._capturer.fixed or len(rows)
         if targets is None:
             targets = np.full(count, PREDICTED)
         if count < size:  # A model that takes one number of samples only.
             padded = np.arange(size) % count
             values, rows, targets = values[padded], rows[padded], targets[padded]
-        arguments = (values, rows.astype(np.int32)), targets.astype(np.int32)
-        found: dict[str, Any] = function(*arguments)
-        if any(len(values) != size for values in keras.tree.flatten(found)):
+        if self._capturer.fixed:
+            beside, rows = tuple(leaf[rows] for leaf in beside), np.arange(size)
+        arrays: dict[str, Any] = function((values, rows.astype(np.int32)), targets.astype(np.int32), beside)
+        if any(len(values) != size for values in keras.tree.flatten(arrays)):
             raise ValueError(
                 "Every layer that adds a bias to a feature map must put out one for each sample. "
                 f"Received: model {self._capturer.model.name!r}, in which one puts out another number, as "
                 "where patches have become samples. Methods of a layer, such as 'gradcam', take it as it is."
             )
-        return {name: _row(values, slice(count)) for name, values in found.items()}
+        return {name: _row(values, slice(count)) for name, values in arrays.items()}
 
     def _compiled(self, name: str) -> Callable[..., Any]:
         """Traces one function, and runs it where faults show only then."""
         capturer = self._capturer
-        # Of the tensors, those are held in the graph by reference that a function takes rows from.
-        for i, leaf in enumerate(self._leaves):
-            if i not in self._tensors and (i != self._at or name == "layer_score"):
-                self._tensors[i] = keras.ops.convert_to_tensor(leaf)
         if name == "layer_score":
             assert self._tap is not None
             shape: Any = (1, *self._tap.shape[1:])
             example: Floats = np.zeros(shape, np.float32)
         else:
-            example = capturer.as_images(self._leaves[self._at][:1])
+            example = capturer.as_images(self._leaves[self._at])
+        beside = self._beside(name, capturer.like)
+        row = np.zeros(1, np.int32)
         function: Callable[..., Any] = self._engine.compile_pass(
             partial(self._traced, name),
             capturer.model,
-            ((example, np.zeros(1, np.int32)), np.zeros(1, np.int32)),
+            ((example, row), row, beside),
             capturer.fixed,
             traced=name.startswith("guided"),
         )
         eager = getattr(capturer.model, "run_eagerly", False)
         whole = self._dtype.kind in "biu" and name in ("gradient", "full_gradient")
         if eager or whole or name == "full_gradient":
-            clean = next(iter(capturer())).captures[self._target][0]
-            targets = None if clean.targets is None else clean.targets[:1]
-            found = self._run(function, example, np.zeros(1, np.int64), targets)
-            if whole and not np.allclose(found["scores"], clean.scores[:1], rtol=1e-2, atol=1e-3):
+            clean = next(capturer(capturer.like, capturer.predicted(1))).captures[self._target][0]
+            arrays = self._run(function, example, np.zeros(1, np.int64), clean.targets, beside)
+            if whole and not np.allclose(arrays["scores"], clean.scores, rtol=1e-2, atol=1e-3):
                 raise ValueError(self._no_gradient())
         return function
 
-    def _traced(self, name: str, varied: tuple[Any, Any], class_index: Any) -> dict[str, Any]:
+    def _traced(self, name: str, varied: tuple[Any, Any], class_index: Any, beside: tuple[Any, ...]) -> dict[str, Any]:
         """What is traced: the model on copies (M, ...) of the samples in the given rows (M,)."""
         values, rows = varied
-        model, ops = self._capturer.model, keras.ops
-        inputs = [
-            ops.take(self._tensors[i], rows, axis=0) if i in self._tensors else None for i in range(len(self._leaves))
-        ]
+        model = self._capturer.model
+        inputs = [keras.ops.take(leaf, rows, axis=0) for leaf in beside]
+        if name != "layer_score":
+            inputs.insert(self._at, None)
 
         with self._engine.left_as_found(model):
             if name == "layer_score":
                 assert self._tap is not None
-                layered = self._to_layout(values, self._tap.layout)
+                layered = in_layout(values, self._tap.space.layout)
                 with self._engine.replaced(self._tap.layer, layered):
                     return {"result": self._score(inputs, class_index)}
             if name in ("score", "confidence"):
@@ -212,11 +222,11 @@ class Probe:
         if gradient is None:
             raise ValueError(self._no_gradient())
         count = ops.shape(images)[0]
-        found, rest = parts(places, count)
+        maps, rest = shares(places, count)
         for other, slope in zip(others, outer, strict=True):
             if slope is not None:
                 rest += ops.sum(ops.reshape(ops.cast(other, "float32") * slope, (count, -1)), axis=1)
-        return {"result": (gradient, found, rest), "scores": scores}
+        return {"result": (gradient, maps, rest), "scores": scores}
 
     def _no_gradient(self) -> str:
         return (
@@ -233,9 +243,9 @@ class Probe:
     def _scored(self, leaves: list[Any], class_index: Any) -> tuple[Any, Any]:
         """Runs the model; returns the scores (M,), and what it puts out, (M, K) float32, where it has one output."""
         capturer = self._capturer
-        outputs = capturer.model(keras.tree.pack_sequence_as(capturer.inputs, leaves), training=False)
-        output = single_output(outputs)
-        logits = None if output is None else self._engine.find_logits(output)[0]
+        run = self._engine.tapped_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
+        outputs, output = run.outputs, single_output(run.outputs)
+        logits, _ = run.find_logits()
         # A rule that names classes named them for the samples themselves; their copies are held to these.
         rule = capturer.targets[self._target].rule if capturer.scores_by_rule[self._target] else None
         scores = explained_scores(outputs, logits, class_index, rule, capturer.expects)[0]
@@ -248,15 +258,16 @@ class Probe:
         capturer, ops = self._capturer, keras.ops
         tap = self._tap
         assert tap is not None
-        inputs = keras.tree.pack_sequence_as(capturer.inputs, leaves)
-        with self._engine.tapped_run(capturer.model, inputs, lambda call: call.layer is tap.layer) as run:
-            channels = 1 if tap.layout == "channels_first" else -1
-            return ops.sum(ops.cast(ops.max(run.watched[0][1], axis=channels), "float32"), axis=(1, 2))
+        run = self._engine.tapped_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
+        call = next(call for call in run.calls if call.layer is tap.layer)
+        channels = 1 if tap.space.layout == "channels_first" else -1
+        highest = ops.cast(ops.max(run.tensors[call.output_ids[0]], axis=channels), "float32")
+        return ops.sum(highest, axis=tuple(range(1, 1 + len(tap.space.sizes))))
 
     def _to_input(self, images: Any, whole: bool = False) -> Any:
         """Turns images (M, H, W, C) into what the model takes; whole numbers only where no gradient is needed."""
         ops = keras.ops
-        images = self._to_layout(images, self._capturer.image_layout)
+        images = in_layout(images, self._capturer.image_layout)
         if self._leaves[self._at].ndim == 3:
             images = images[..., 0]
         if self._dtype.kind in "iu" and whole:
@@ -265,10 +276,6 @@ class Probe:
         elif self._dtype.kind != "f":
             return ops.cast(ops.round(images), "bool") if whole else images
         return ops.cast(images, self._dtype.name)
-
-    @staticmethod
-    def _to_layout(tensor: Any, layout: str) -> Any:
-        return keras.ops.transpose(tensor, (0, 3, 1, 2)) if layout == "channels_first" else tensor
 
 
 def _row(found: Any, index: Any) -> Any:

@@ -161,7 +161,7 @@ def test_one_trace_and_one_row_for_each_copy(model):
     logger.on_train_begin()
     logger.explain()
     assert logger._source.capturer.traces == 1
-    assert len(logger._source.capturer.targets[0].class_index) == (1 + len(AUGMENTATIONS)) * len(X)
+    assert len(logger._source._rows(logger._kept.batch).class_index) == (1 + len(AUGMENTATIONS)) * len(X)
 
 
 WRONG = [

@@ -77,7 +77,7 @@ def main_output(outputs):
 X, Y = models.images(), models.labels()
 NAN = X.copy()
 NAN[4, 0, 0, 0] = np.nan
-TWICE_WOULD_DO = "These would do: 'once'"
+TWICE_WOULD_DO = "These layers would do: 'once'"
 BOTH = {"main": Y, "other": Y}
 ERRORS = {
     # model, settings, validation data, type, what the message says

@@ -14,7 +14,7 @@ import keras_cam_callbacks
 from keras_cam_callbacks import Occlusion, Overlay, SanityCheck, explain, sanity_check
 from keras_cam_callbacks.explaining.sanity import MOST
 from keras_cam_callbacks.network.weights import fresh_values, weights_from_top
-from keras_cam_callbacks.passes.capture import layer_calls
+from keras_cam_callbacks.passes.taps import layer_calls
 
 X, Y = models.images(), models.labels()
 

@@ -16,7 +16,7 @@ from keras_cam_callbacks.network.layers import (
     listing,
     walk,
 )
-from keras_cam_callbacks.passes.capture import layer_calls
+from keras_cam_callbacks.passes.taps import layer_calls
 
 
 def conv(name, **settings):

@@ -11,11 +11,11 @@ from keras_cam_callbacks.network.targets import (
     PREDICTED,
     Target,
     check_classes,
-    confidences,
-    explained_scores,
+    check_target,
     loss_expects,
     resolve_target,
 )
+from keras_cam_callbacks.passes.scores import explained_scores
 
 Y = models.labels()
 EACH = [2, 0, 1, 1, 2, 0]
@@ -119,33 +119,47 @@ def test_resolved_targets():
         ((2, 1, 0), "[2, 1, 0]", [2, 1, 0]),
         (np.array([0, 0, 1], np.uint8), "[0, 0, 1]", [0, 0, 1]),
     ]:
-        found = resolve_target(target, 3, np.array([2, 0, 1]))
-        assert (found.text, found.class_index.tolist(), found.class_index.dtype) == (text, index, np.int64)
-    assert resolve_target(grade, 3, None).rule is grade
+        resolved = resolve_target(target)
+        classes = resolved.class_index(3, np.array([2, 0, 1]))
+        assert (resolved.text, classes.tolist(), classes.dtype) == (text, index, np.int64)
+    assert resolve_target(grade).rule is grade
+
+
+def test_a_target_that_does_not_fit_a_batch():
+    with pytest.raises(ValueError, match=r"for each of the 4 explained samples. Received: 3 indices"):
+        resolve_target([2, 1, 0]).class_index(4, None)
+    with pytest.raises(ValueError, match="'true' needs class labels"):
+        resolve_target("true").class_index(4, None)
 
 
 @pytest.mark.parametrize("target", ["prediction", "", "0"])
 def test_unknown_word(target):
     with pytest.raises(ValueError, match=f"'predicted', 'true', 'both', .* a class index.* Received: '{target}'"):
-        resolve_target(target, 3, None)
+        resolve_target(target)
 
 
 @pytest.mark.parametrize("target", [None, 1.0, True, [0.5, 1, 2], [[0], [1], [2]]])
 def test_target_of_no_kind(target):
     with pytest.raises(TypeError, match=f"of type {type(target).__name__}"):
-        resolve_target(target, 3, None)
+        resolve_target(target)
 
 
 def test_classes_are_checked_where_they_are_the_users():
-    def target(text, *index):
-        return Target(text, np.array(index), rank=int(text == "predicted"))
-
-    check_classes(target("[0, 2]", 0, 2), 3)
-    check_classes(target("predicted", PREDICTED), None)
-    check_classes(Target("rule", np.array([PREDICTED]), grade), None)
-    for wrong, classes in [(target("3", 3), 3), (target("-1", -1), 3), (target("2", 2), 2), (target("0", 0), None)]:
+    check_target(resolve_target([0, 2]), 3)
+    check_target(resolve_target("predicted"), None)
+    check_target(resolve_target(grade), None)
+    for wrong, classes in [(3, 3), (-1, 3), (2, 2), (0, None)]:
         with pytest.raises(ValueError, match="Received"):
-            check_classes(wrong, classes)
+            check_target(resolve_target(wrong), classes)
+
+
+def test_labels_are_checked_where_they_are_explained():
+    labels = np.array([0, 1, 2])
+    check_classes(resolve_target("true"), labels, 3)
+    check_classes(resolve_target("predicted"), np.full(3, PREDICTED), 2)
+    check_classes(Target("rule", grade), np.full(3, PREDICTED), 2)
+    with pytest.raises(ValueError, match=r"between 0 and 1, .* Received: \[2\] in labels"):
+        check_classes(resolve_target("true"), labels, 2)
 
 
 def own_crossentropy(y, logits):
@@ -186,35 +200,6 @@ def test_what_the_loss_takes_the_outputs_for(loss, expected):
 
 def test_what_no_loss_says():
     assert loss_expects(keras.Sequential([keras.Input((2,)), layers.Dense(1)])) is None
-
-
-def softmax(*z):
-    return np.exp(z) / np.exp(z).sum()
-
-
-CONFIDENCES = {
-    # outputs, scores, classes, whether they are activated, probability
-    "softmax": ([[0.2, 0.7, 0.1]], [9.0], [1], True, [0.7]),
-    "softmax not known as such": ([[0.2, 0.7, 0.1]], [9.0], [2], False, [0.1]),
-    "sigmoids": ([[0.9, 0.8, 0.7]], [9.0], [2], True, [0.7]),
-    "logits": ([[1.0, 2.0, 3.0]], [2.0], [1], False, [softmax(1, 2, 3)[1]]),
-    "large logits": ([[1000.0, 0.0]], [1000.0], [0], False, [1.0]),
-    "one sigmoid": ([[0.8], [0.3]], [9.0, 9.0], [1, 0], True, [0.8, 0.7]),
-    "one logit": ([[2.0], [-1.0]], [2.0, 1.0], [1, 0], False, [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1))]),
-    "no class": ([[2.0]], [2.0], None, False, [np.nan]),
-    "no outputs": (None, [2.0], [0], False, [np.nan]),
-}
-
-
-@pytest.mark.parametrize(
-    ("outputs", "scores", "classes", "activated", "expected"), CONFIDENCES.values(), ids=CONFIDENCES
-)
-def test_confidences(outputs, scores, classes, activated, expected):
-    outputs = None if outputs is None else np.array(outputs, np.float32)
-    classes = None if classes is None else np.array(classes)
-    found = confidences(outputs, np.array(scores, np.float32), classes, activated)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_loss_of_the_users_own_on_logits():

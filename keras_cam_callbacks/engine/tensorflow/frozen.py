@@ -108,22 +108,22 @@ class FrozenPass:
         if self._writes > 1:  # In two rounds running: training moves them, as it moves statistics of batches.
             self._run_whole_only()
 
-    def __call__(self, lot: int, *arguments: Any) -> Any:
+    def __call__(self, lot: int | None, *arguments: Any) -> Any:
         """Returns what the function returns, as numpy arrays that are read-only.
 
         Args:
-            lot: Number of the lot, which is called with the same arguments each time.
+            lot: Number of the lot, which is called with the same arguments each time; None keeps nothing.
             *arguments: Arrays or tensors.
         """
         return on_arrays(partial(self._run, lot), *arguments)
 
-    def _run(self, lot: int, *arguments: Any) -> Any:
-        kept = self._kept.get(lot)
+    def _run(self, lot: int | None, *arguments: Any) -> Any:
+        kept = None if lot is None else self._kept.get(lot)
         if kept is not None:
             self.reuses += 1
             return self._run_rest(arguments, kept)
         found, kept = self._whole(*arguments)
-        if self._cut is None:
+        if self._cut is None or lot is None:
             return found
         if lot not in self._proven:
             if not self._is_proven(arguments, found, kept):

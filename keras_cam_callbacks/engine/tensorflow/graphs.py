@@ -1,12 +1,18 @@
-"""Traced functions and their graphs, as the other files of this engine use them."""
+"""Traced functions, and what is looked up in their graphs: which tensor is which, and what comes from what."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+RELUS = ("Relu", "Relu6")
+"""The operations that are ReLUs."""
+
+# They hand a tensor on as it is, but for its precision.
+_SAME = ("Identity", "Cast")
 
 
 def traced(function: Callable[..., Any], *specs: Any) -> Any:
@@ -19,17 +25,64 @@ def on_arrays(function: Callable[..., Any], *arguments: Any) -> Any:
 
     They are the tensors' own memory, for a copy of a small model's activations takes as long as its head.
     """
-    found = function(*tf.nest.map_structure(tf.convert_to_tensor, arguments))
-    return tf.nest.map_structure(np.asarray, found)
+    results = function(*tf.nest.map_structure(tf.convert_to_tensor, arguments))
+    return tf.nest.map_structure(np.asarray, results)
 
 
 def ancestors(tensors: Iterable[Any], follow: Callable[[Any], bool] = lambda tensor: True) -> list[Any]:
     """Returns the operations that tensors come from, each once, back to the tensors that are not followed."""
-    found: dict[str, Any] = {}
+    operations: dict[str, Any] = {}
     waiting = [tensor.op for tensor in tensors if follow(tensor)]
     while waiting:
         op = waiting.pop()
-        if op.name not in found:
-            found[op.name] = op
+        if op.name not in operations:
+            operations[op.name] = op
             waiting.extend(tensor.op for tensor in op.inputs if follow(tensor))
-    return list(found.values())
+    return list(operations.values())
+
+
+def is_eager(tensor: Any) -> bool:
+    """Tells whether a tensor belongs to no graph."""
+    # Variables, which layers may be given, have no operation either.
+    return isinstance(tensor, tf.__internal__.EagerTensor) or not hasattr(tensor, "op")
+
+
+def tensor_id(tensor: Any) -> Hashable:
+    """Returns a hashable that is the same for a tensor and for its casts and identities in the traced graph."""
+    if is_eager(tensor):
+        return id(tensor)
+    tensor = _source(tensor)
+    return id(tensor.graph), tensor.name
+
+
+def find_logits(output: Any) -> tuple[Any | None, bool]:
+    """Finds what went into the softmax or sigmoid that an output comes from, and whether it is a probability.
+
+    Keras keeps it on the output; an activation by TensorFlow's own functions is found in the traced graph.
+    """
+    logits = getattr(output, "_keras_logits", None)
+    if logits is not None or is_eager(output):
+        return logits, logits is not None
+    op = _source(output).op
+    if op.type in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return op.inputs[0], op.type != "LogSoftmax"
+    return None, False
+
+
+def before_relu(tensor: Any) -> Any | None:
+    """Returns what goes into the ReLU that a tensor comes from; None where it comes from none that is seen."""
+    op = None if is_eager(tensor) else _source(tensor).op
+    return op.inputs[0] if op is not None and op.type in RELUS else None
+
+
+def used_ids(scores: Any) -> set[Hashable] | None:
+    """Returns the ids of all tensors of the traced graph that the scores depend on; None for an eager run."""
+    if is_eager(scores):
+        return None
+    return {(id(op.graph), tensor.name) for op in ancestors([scores]) for tensor in op.outputs}
+
+
+def _source(tensor: Any) -> Any:
+    while tensor.op.type in _SAME:
+        tensor = tensor.op.inputs[0]
+    return tensor

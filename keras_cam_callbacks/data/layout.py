@@ -1,0 +1,97 @@
+"""Channels first or last: told apart here, and brought to channels last and back.
+
+Images are (N, H, W, C) everywhere but at the model's own door, and activations (N, *space, C) everywhere but at the
+layer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from ..records import Floats
+
+_FEW = (1, 3, 4)  # what a number of channels looks like, and a height does not
+
+
+def is_channels_first(image: npt.NDArray[Any]) -> bool:
+    """Tells whether an image with three axes is (C, H, W) rather than (H, W, C)."""
+    first, last = image.shape[0] in _FEW, image.shape[-1] in _FEW
+    return first and (not last or keras.config.image_data_format() == "channels_first")
+
+
+def recognized_layout(images: npt.NDArray[Any]) -> str:
+    """Returns the layout of images (N, ...) by their shape: grey images without an axis for it are channels last."""
+    return "channels_first" if images.ndim == 4 and is_channels_first(images[0]) else "channels_last"
+
+
+def model_layout(images: npt.NDArray[Any], layers: Iterable[Any]) -> str:
+    """Tells whether a model takes its images "channels_last" or "channels_first".
+
+    A first axis of 1, 3 or 4 where the last one is no such number can't be the height, whatever a layer behind a
+    transposition says.
+
+    Args:
+        images: (N, ...), as the model takes them.
+        layers: Its layers in call order, the first of which with a data format says so.
+
+    Raises:
+        ValueError: If they are no images.
+    """
+    if images.ndim not in (3, 4):
+        raise ValueError(
+            "Methods that vary the image need images (samples, height, width, channels). "
+            f"Received: inputs of shape {images.shape}. Methods of a layer, such as 'gradcam', may do."
+        )
+    if images.ndim == 3:
+        return "channels_last"
+    first = images.shape[1] in _FEW and images.shape[3] not in _FEW
+    formats = (getattr(layer, "data_format", None) for layer in layers)
+    return "channels_first" if first else next(filter(None, formats), None) or str(keras.config.image_data_format())
+
+
+def image_size(images: npt.NDArray[Any]) -> tuple[int, int]:
+    """Returns H and W of the images (N, ...) as the model takes them."""
+    height, width = images.shape[-2:] if recognized_layout(images) == "channels_first" else images.shape[1:3]
+    return int(height), int(width)
+
+
+def as_images(images: npt.NDArray[Any], layout: str | None = None) -> Floats:
+    """Returns what a model takes, (N, ...), as (N, H, W, C) float32.
+
+    Args:
+        images: The images; grey ones may lack the axis for it.
+        layout: Their layout, where it is known; else it is recognized by their shape.
+    """
+    layout = layout or recognized_layout(images)
+    images = images[..., None] if images.ndim == 3 else images
+    return np.ascontiguousarray(channels_last(images, layout), np.float32)
+
+
+def as_input(images: Floats, like: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns images (N, H, W, C) in the layout and the type of what the model takes."""
+    images = images[..., 0] if like.ndim == 3 else in_layout(images, recognized_layout(like))
+    if like.dtype.kind == "b":
+        return np.ascontiguousarray(images > 0.5)
+    if like.dtype.kind in "iu":
+        images = np.clip(np.rint(images), np.iinfo(like.dtype).min, np.iinfo(like.dtype).max)
+    return np.ascontiguousarray(images, like.dtype)
+
+
+def channels_last(array: Any, layout: str) -> Any:
+    """Returns an array or a tensor in `layout` as (N, *space, C)."""
+    return _moved(array, 1, -1) if layout == "channels_first" else array
+
+
+def in_layout(array: Any, layout: str) -> Any:
+    """Returns an array or a tensor (N, *space, C) in `layout`."""
+    return _moved(array, -1, 1) if layout == "channels_first" else array
+
+
+def _moved(array: Any, source: int, destination: int) -> Any:
+    moveaxis = np.moveaxis if isinstance(array, np.ndarray) else keras.ops.moveaxis
+    return moveaxis(array, source, destination)

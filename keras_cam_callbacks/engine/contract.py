@@ -1,0 +1,222 @@
+"""What an engine is: the functions by which passes run a model, whatever framework Keras has below it.
+
+An engine is a module, `engine.<backend>`, with the functions of `Engine`. Tensors are the framework's own, for
+`keras.ops` to work on; what tells them apart leaves an engine as an id, and a gradient by the number of its score.
+`tests/engine/test_contract.py` holds every engine to this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from ..network.biases import Place
+from ..network.layers import LayerCall
+
+
+class Run(Protocol):
+    """One run of a model in inference mode, with every layer tapped."""
+
+    @property
+    def outputs(self) -> Any:
+        """What the model returned, in its own structure."""
+
+    @property
+    def calls(self) -> Sequence[LayerCall]:
+        """The calls of its layers at any depth, in the order in which they ended."""
+
+    @property
+    def tensors(self) -> Mapping[Hashable, Any]:
+        """Every output tensor of a layer by its id. A tensor that is handed on, or cast, keeps its id."""
+
+    @property
+    def output_id(self) -> Hashable | None:
+        """Id of the model's output; None where it has several."""
+
+    def find_logits(self) -> tuple[Any | None, bool]:
+        """Finds what went into the softmax or sigmoid that ends the model, and made its single output.
+
+        Returns:
+            The logits, or None where there are none; and whether the output is a probability.
+        """
+
+    def before_relu(self, tensor_id: Hashable) -> Any | None:
+        """Returns what went into the ReLU that a tensor comes out of; None where it comes out of none."""
+
+
+class DifferentiatedRun(Run, Protocol):
+    """A run, the scores of it, and the ways back from each score to the watched layers."""
+
+    @property
+    def scores(self) -> Sequence[Any]:
+        """The scores that `behind` returned, each (N,) float32, a sample's depending on its own row alone."""
+
+    @property
+    def results(self) -> Any:
+        """What else `behind` returned."""
+
+    @property
+    def watched(self) -> Sequence[tuple[LayerCall, Any]]:
+        """The wanted calls that count, in call order, each with its output tensor."""
+
+    def gradients(self, score: int) -> list[Any | None]:
+        """Returns d score / d output for each watched output, float32 in its shape.
+
+        None where the score doesn't depend on it. float16 gradients that would vanish are computed larger.
+
+        Args:
+            score: Which of `scores`.
+        """
+
+    def used(self, score: int) -> set[Hashable] | None:
+        """Returns the ids of all tensors that a score depends on; None where an eager run can't tell."""
+
+
+class FrozenPass(Protocol):
+    """A traced function of one fixed batch, of which no more is run than can have changed since the last round."""
+
+    @property
+    def reuses(self) -> int:
+        """How often a lot was run without the frozen part."""
+
+    @property
+    def bytes_kept(self) -> float:
+        """How many bytes of what the frozen part puts out are kept now."""
+
+    def renew(self) -> None:
+        """Lets go of what is kept if anything that it came from has changed by a bit. Called before each round."""
+
+    def __call__(self, lot: int | None, *arguments: Any) -> Any:
+        """Returns what the function returns as numpy arrays, read-only.
+
+        Args:
+            lot: Number of the lot, which is called with the same arguments each time; None keeps nothing.
+            *arguments: Arrays or tensors.
+        """
+
+
+class Engine(Protocol):
+    """What `engine.load()` returns."""
+
+    FAILURES: tuple[type[Exception], ...]
+    """What running a model raises beside Python's own errors."""
+
+    def tapped_run(self, model: Any, inputs: Any) -> Run:
+        """Runs the model in inference mode and leaves it as it was: weights, states of seeds, losses, layers."""
+
+    def differentiated_run(
+        self,
+        model: Any,
+        inputs: Any,
+        wanted: Callable[[LayerCall], bool],
+        behind: Callable[[Run], tuple[Sequence[Any], Any]],
+        last_only: bool = True,
+    ) -> DifferentiatedRun:
+        """Runs the model as `tapped_run` does, and computes scores of which the watched layers' gradients are known.
+
+        No more is recorded than lies behind the first watched output, so that frozen layers before it cost nothing
+        and their `trainable` doesn't count.
+
+        Args:
+            model: The model.
+            inputs: Tensors as the model takes them.
+            wanted: Takes each call as it ends; True has its output watched.
+            behind: Takes the run; returns scores, each (N,) float32, and whatever else is to be computed.
+            last_only: Whether only the last wanted call is watched: so one run is enough where the layer is known only
+                afterwards. Else all of them are.
+        """
+
+    def gradient(
+        self, function: Callable[[Any], Any], values: Any, model: Any, guided: bool = False
+    ) -> tuple[Any, Any | None, int]:
+        """Differentiates a function that runs the model.
+
+        Args:
+            function: From values (M, ...) to scores (M,) float32, each of which depends on its own row alone.
+            values: A float tensor.
+            model: The model that the function runs.
+            guided: Whether every ReLU hands back positive gradients only (guided backpropagation).
+
+        Returns:
+            The scores; d scores / d values in float32, None where they don't depend on them; and the number of ReLUs
+            whose gradient was exchanged, -1 where some are out of reach.
+        """
+
+    def full_gradient(
+        self, function: Callable[[Any], Any], values: Any, model: Any, others: Sequence[Any] = ()
+    ) -> tuple[Any, Any | None, list[Any | None], list[Place]]:
+        """Differentiates a function that runs the model, also where its layers add constants.
+
+        Args:
+            function: As for `gradient`.
+            values: A float tensor.
+            model: The model that the function runs.
+            others: Further float tensors (M, ...) that the scores depend on.
+
+        Returns:
+            The scores; d scores / d values and d scores / d each of the others in float32, None where they don't
+            depend on it; and every place on the way to the scores where a constant is added.
+
+        Raises:
+            ValueError: If a place is out of reach.
+        """
+
+    def replaced(self, layer: Any, activations: Any) -> AbstractContextManager[None]:
+        """Has the layer put out what is given, (N, ...), while the context lasts."""
+
+    def left_as_found(self, model: Any) -> AbstractContextManager[None]:
+        """Undoes what running a model writes into it while the context lasts."""
+
+    def compile_pass(
+        self,
+        function: Callable[..., Any],
+        model: Any,
+        example: tuple[Any, ...],
+        samples: int | None = None,
+        traced: bool = False,
+    ) -> Callable[..., Any]:
+        """Compiles a function of arrays once, for any number of samples.
+
+        Args:
+            function: Takes arguments like `example`.
+            model: The model that it runs; one that the user runs eagerly is run eagerly.
+            example: For each argument, arrays (N, ...) that give its structure, shapes and dtypes.
+            samples: The number of samples, where the model takes no other; else it is free.
+            traced: Whether a model that the user runs eagerly is compiled all the same.
+
+        Returns:
+            A function of arrays that returns numpy arrays, which are read-only. It reads the weights that the model
+            has when it is called.
+        """
+
+    def compile_frozen_pass(
+        self,
+        function: Callable[..., Any],
+        model: Any,
+        example: tuple[Any, ...],
+        samples: int | None,
+        sizes: Sequence[int],
+        most: int,
+    ) -> FrozenPass:
+        """Compiles a function as `compile_pass` does; what the model's training leaves as it is may be run once.
+
+        Args:
+            function: Takes arguments like `example`, and returns a dict.
+            model: As for `compile_pass`, and likewise the two that follow.
+            example: Likewise.
+            samples: Likewise.
+            sizes: Number of samples in each lot that it will be called with.
+            most: Largest number of bytes that may be kept between calls; 0 for none.
+        """
+
+    def scope(self, model: Any) -> AbstractContextManager[Any]:
+        """Returns the scope in which variables of the model are made on all devices that it is trained on."""
+
+    def cluster(self, model: Any) -> dict[str, Any] | None:
+        """Returns what the model's way of training tells of its workers.
+
+        Returns:
+            As in TF_CONFIG: "cluster", the addresses by job; "task", the "type" and "index" of this process. None where
+            it knows of no workers.
+        """

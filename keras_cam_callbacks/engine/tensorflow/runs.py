@@ -1,0 +1,182 @@
+"""One run of the model, tapped: its layers' calls are seen, and a tape begins at the layer that is explained.
+
+The model is left alone. While the function is traced, `call` of each of its layers is wrapped on the instance, so that
+calls are seen in their order; afterwards the wrappers are gone, and so is every trace of the run in the model.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ...network.layers import LayerCall, walk
+from . import graphs
+
+FLOAT16_SCALE = 1024.0
+"""Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32."""
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of the model; see `contract.DifferentiatedRun`."""
+
+    outputs: Any = None
+    calls: list[LayerCall] = field(default_factory=list)
+    tensors: dict[Hashable, Any] = field(default_factory=dict)
+    watched: list[tuple[LayerCall, Any]] = field(default_factory=list)
+    scores: Sequence[Any] = ()
+    results: Any = None
+    tape: Any = None
+
+    @property
+    def output_id(self) -> Hashable | None:
+        """Id of the model's output; None where it has several."""
+        return None if self._output is None else graphs.tensor_id(self._output)
+
+    @property
+    def _output(self) -> Any | None:
+        leaves = tf.nest.flatten(self.outputs)
+        return leaves[0] if len(leaves) == 1 else None
+
+    def find_logits(self) -> tuple[Any | None, bool]:
+        """Finds what went into the final softmax or sigmoid, and whether the output is a probability."""
+        return (None, False) if self._output is None else graphs.find_logits(self._output)
+
+    def before_relu(self, tensor_id: Hashable) -> Any | None:
+        """Returns what went into the ReLU that a tensor comes out of; None where it comes out of none."""
+        return graphs.before_relu(self.tensors[tensor_id])
+
+    def gradients(self, score: int) -> list[Any | None]:
+        """Returns d score / d output for each watched output, float32; None where the score doesn't depend on it."""
+        scores = self.scores[score]
+        activations = [output for _, output in self.watched]
+        scale = FLOAT16_SCALE if any(output.dtype == tf.float16 for output in activations) else 1.0
+        gradients = self.tape.gradient(scores, activations, output_gradients=tf.fill(tf.shape(scores), scale))
+        return [as_float32(gradient, scale) for gradient in gradients]
+
+    def used(self, score: int) -> set[Hashable] | None:
+        """Returns the ids of all tensors that a score depends on; None for an eager run."""
+        return graphs.used_ids(self.scores[score])
+
+
+def tapped_run(model: Any, inputs: Any) -> Run:
+    """Runs the model; see `contract.Engine`."""
+    return differentiated_run(model, inputs, lambda call: False, lambda run: ((), None))
+
+
+def differentiated_run(
+    model: Any,
+    inputs: Any,
+    wanted: Callable[[LayerCall], bool],
+    behind: Callable[[Run], tuple[Sequence[Any], Any]],
+    last_only: bool = True,
+) -> Run:
+    """Runs the model and what lies behind it; see `contract.Engine`.
+
+    Each wanted call starts the tape anew at its output, or all of them are watched by one tape.
+    """
+    run = Run()
+    with ExitStack() as recording, left_as_found(model):
+
+        def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
+            tensors = [t for t in tf.nest.flatten(output) if tf.is_tensor(t)]
+            run.tensors.update((graphs.tensor_id(t), t) for t in tensors)
+            call = LayerCall(
+                path,
+                layer,
+                (None, *output.shape[1:]) if tf.is_tensor(output) and output.shape.rank else None,
+                tuple(graphs.tensor_id(t) for t in tf.nest.flatten(received) if tf.is_tensor(t)),
+                tuple(graphs.tensor_id(t) for t in tensors),
+            )
+            run.calls.append(call)
+            if wanted(call) and tf.is_tensor(output):
+                if last_only:
+                    recording.close()
+                    run.watched.clear()
+                if not run.watched:
+                    # Persistent, for several scores may be differentiated.
+                    run.tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+                    recording.enter_context(run.tape)
+                run.tape.watch(output)
+                run.watched.append((call, output))
+
+        with ExitStack() as taps:
+            for path, layer in walk(model):
+                taps.enter_context(tap(layer, functools.partial(on_call, path, layer)))
+            run.outputs = model(inputs, training=False)
+        run.scores, run.results = behind(run)
+    return run
+
+
+def as_float32(gradient: Any | None, scale: float = 1.0) -> Any | None:
+    """Returns a gradient as a float32 tensor, divided by what it was computed larger by."""
+    return None if gradient is None else tf.cast(tf.convert_to_tensor(gradient), tf.float32) / scale
+
+
+@contextmanager
+def tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Wraps the layer's `call` for a while; what `on_call` returns, if anything, takes the place of the output."""
+    # A `call` that is a tf.function runs in a graph of its own, in which its layers could not be seen.
+    original = getattr(layer.call, "python_function", layer.call)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        replacement = on_call((args, kwargs), output)
+        return output if replacement is None else replacement
+
+    with exchanged(layer, "call", call):
+        yield
+
+
+@contextmanager
+def exchanged(layer: Any, name: str, value: Any) -> Iterator[None]:
+    """Puts a value in the place of a layer's own for a while, past `__setattr__`, with which Keras would track it."""
+    own, original = name in vars(layer), getattr(layer, name)
+    vars(layer)[name] = value
+    try:
+        yield
+    finally:
+        if own:
+            vars(layer)[name] = original
+        else:
+            del vars(layer)[name]
+
+
+@contextmanager
+def left_as_found(model: Any) -> Iterator[None]:
+    """Undoes what running a model writes into it: states of seeds and metrics, and losses that layers add.
+
+    Meanwhile each `call` that is a tf.function runs in the graph around it, so that what is inside can be replaced and
+    differentiated in another way.
+    """
+    every = [model, *(layer for _, layer in walk(model))]
+    layers = [layer for layer in every if isinstance(layer, keras.layers.Layer)]
+    # Later versions of Keras note the losses' ids beside them.
+    noted = [(layer, list(layer._losses), set(getattr(layer, "_loss_ids", ()))) for layer in layers]
+    try:
+        # Assignments to variables stay in this scope.
+        with keras.StatelessScope(), ExitStack() as taps:
+            for layer in every:
+                if hasattr(layer.call, "python_function"):
+                    taps.enter_context(tap(layer, lambda received, output: None))
+            yield
+    finally:
+        for layer, losses, ids in noted:
+            layer._losses[:] = losses
+            if hasattr(layer, "_loss_ids"):
+                layer._loss_ids.clear()
+                layer._loss_ids.update(ids)
+
+
+@contextmanager
+def replaced(layer: Any, activations: Any) -> Iterator[None]:
+    """Has the layer put out what is given, (N, ...); in a traced function all that only led to it is left out."""
+    with tap(layer, lambda received, output: tf.cast(activations, output.dtype)):
+        yield

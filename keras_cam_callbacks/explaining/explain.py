@@ -1,0 +1,140 @@
+"""`explain`: where a trained model looks in some images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, overload
+
+from ..data.batches import make_batch
+from ..methods.fusion import Fusion
+from .explainer import Explainer
+from .explanation import Explanation, Explanations
+from .tracing import traced
+
+Several = Literal["both", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "top9"]
+
+
+@overload
+def explain(
+    model: Any,
+    images: Any,
+    layer_name: Any = ...,
+    *,
+    method: list[Any] | tuple[Any, ...] | Mapping[str, Any],
+    target: Any = ...,
+    fuse: Fusion | None = ...,
+    augmentations: Any = ...,
+    class_names: Sequence[str] | None = ...,
+    max_samples: int | None = ...,
+    display: Any = ...,
+    regions: Any = ...,
+    batch_size: int = ...,
+) -> Explanations: ...
+
+
+@overload
+def explain(
+    model: Any,
+    images: Any,
+    layer_name: Any = ...,
+    *,
+    method: Any = ...,
+    target: Several | Mapping[str, Any],
+    fuse: Fusion | None = ...,
+    augmentations: Any = ...,
+    class_names: Sequence[str] | None = ...,
+    max_samples: int | None = ...,
+    display: Any = ...,
+    regions: Any = ...,
+    batch_size: int = ...,
+) -> Explanations: ...
+
+
+@overload
+def explain(
+    model: Any,
+    images: Any,
+    layer_name: Any = ...,
+    *,
+    method: str | Callable[..., Any] = ...,
+    target: Any = ...,
+    fuse: Fusion | None = ...,
+    augmentations: Any = ...,
+    class_names: Sequence[str] | None = ...,
+    max_samples: int | None = ...,
+    display: Any = ...,
+    regions: Any = ...,
+    batch_size: int = ...,
+) -> Explanation: ...
+
+
+def explain(
+    model: Any,
+    images: Any,
+    layer_name: Any = None,
+    *,
+    method: Any = "gradcam",
+    target: Any = "predicted",
+    fuse: Fusion | None = None,
+    augmentations: Any = None,
+    class_names: Sequence[str] | None = None,
+    max_samples: int | None = None,
+    display: Any = None,
+    regions: Any = None,
+    batch_size: int = 32,
+) -> Explanation | Explanations:
+    """Explains images with a trained model.
+
+    In a loop the model is traced once: as long as it is the same, and the images are of the same shapes, later calls
+    cost one forward pass and the way back to the layer. `Explainer` does the same without looking whether it is.
+
+    Args:
+        model: Any Keras 3 model; it is left as it is.
+        images: Images as the model takes them, (N, H, W, C), or `(images, labels)`, or any data that `fit` takes.
+        layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
+            nested model, the layer itself, or None for the last feature map. The heatmaps of several layers in a list
+            are fused into one.
+        method: Name of a method (see `METHODS`), a method with settings, as `SmoothGrad(samples=50)`, or a function
+            (activations, gradients) -> heatmaps (N, h, w); or a list of these, or a dict by names of yours.
+        target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
+            returns (samples,) class indices (whole numbers) or scores (floating point). Several at once: "both" for
+            predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names of yours.
+        fuse: How layers are fused: "mean", the default, or "maximum" of their scaled maps.
+        augmentations: Names of built-in augmentations in a list (see `AUGMENTATIONS`), or a dict of augmentations by
+            names of yours. Each costs one more explanation of the images; see `Explanation.augmented`.
+        class_names: Names by class index, for captions.
+        max_samples: How many samples to explain, the first ones; None for all, which an endless dataset has not.
+        display: What people see where it differs from the model's input: images, a function of the images, or a
+            mapping from names to these or None (the model's input): the columns of a panel, of which the last is drawn
+            on.
+        regions: Where the objects are, a box in px, a mask, several or None for each image (see `Regions`), so that
+            `Explanation.metrics` says how much of the heat is there.
+        batch_size: Largest number of samples that run at once.
+
+    Returns:
+        The explanation: `.heatmaps` (N, h, w) float32 raw, and `.overlays()` uint8. For several methods or targets
+        `Explanations`, which has each by its name.
+
+    Raises:
+        ValueError: If a setting does not fit the model or the images. The message tells what would.
+        TypeError: If a setting is of the wrong kind.
+
+    Example:
+        >>> explanation = explain(model, images, method="layercam")
+        >>> pictures = explanation.overlays(Overlay(layout="panel"))
+    """
+    batch = make_batch(images, model, max_samples=max_samples, display=display, regions=regions)
+    explainer = Explainer(
+        model,
+        batch,
+        layer_name,
+        method=method,
+        target=target,
+        fuse=fuse,
+        augmentations=augmentations,
+        class_names=class_names,
+        batch_size=batch_size,
+        trace=traced,
+    )
+    views = explainer.views(batch)
+    return views[""] if list(views) == [""] else Explanations(views)
