@@ -55,8 +55,8 @@ def measure(base: Any, rounds: int, folder: Path) -> tuple[Times, list[str]]:
     keeping, whole = (Explainer(model, batch, keeps=keeps) for keeps in (True, False))
     cases: dict[str, Callable[[], object]] = {
         BARE: bare_pass(model, images),
-        WHOLE: whole,
-        MAPS: keeping,
+        WHOLE: partial(whole.views, batch),
+        MAPS: partial(keeping.views, batch),
         CHECK: keeping.capturer._pass.renew,
     }
     for tracker, name in CASES.items():

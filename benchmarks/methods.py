@@ -17,6 +17,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def measure(model: Any, rounds: int) -> list[list[str]]:
     for name in METHODS:
         try:
             with counted() as copies:
-                Explainer(model, make_batch(images[:1], model), method=name)()
+                Explainer(model, images[:1], method=name)(images[:1])
         except ValueError as error:
             rows.append([f"`{name}`", "does not fit this model", str(error).split(". ")[0], ""])
             continue
@@ -102,7 +103,7 @@ def measure(model: Any, rounds: int) -> list[list[str]]:
     for samples in (SAMPLES, 1):
         names = [name for name, counts in needed.items() if (sum(counts.values()) < MANY) == (samples == SAMPLES)]
         batch = make_batch(images[:samples], model)
-        explainers = {name: Explainer(model, batch, method=name) for name in names}
+        explainers = {name: partial(Explainer(model, batch, method=name).views, batch) for name in names}
         bare: dict[str, Case] = {
             BARE: bare_pass(model, images[:samples]),
             GRADIENT: bare_gradient(model, images[:samples]),

@@ -73,6 +73,7 @@ def test_all_rows_are_there(benchmark, tmp_path, monkeypatch, capsys):
         *(f"epoch end, tracker: {name}" for name in TRACKERS),
         benchmark.CAPTURE,
         benchmark.EXPLAIN,
+        benchmark.LOOP,
         benchmark.NAIVE,
         "bare pass, quartiles",
         "ms of the bare pass",
