@@ -15,13 +15,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from .. import __version__
 from ..data.batches import make_batch
 from ..drawing.overlay import Overlay
 from ..metrics import worst
 from ..records import EpochRecord, RunConfig, ValidationBatch
 from ..trackers import Tracker
-from .run import TrackedRun, versions
+from ..versions import versions
+from .run import TrackedRun
 from .settings import training_settings
 from .workers import this_worker
 
@@ -249,7 +249,7 @@ def run_config(
         display=batch.display,
         value_range=batch.value_range,
         overlay=dataclasses.asdict(drawing),
-        versions={"keras_cam_callbacks": __version__, **versions()},
+        versions=versions(),
         training=training_settings(logger.model, logger.params),
         **settings,
     )

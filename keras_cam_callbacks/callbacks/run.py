@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import platform
 import threading
 import weakref
 from collections.abc import Callable
@@ -201,21 +199,6 @@ class TrackedRun:
 def tracker_name(tracker: Tracker) -> str:
     """Returns what a tracker is called in messages."""
     return type(tracker).__name__
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of what a run's heatmaps depend on besides this package, by name."""
-    import cv2
-    import keras
-
-    backend = str(keras.backend.backend())
-    return {
-        "python": platform.python_version(),
-        "keras": str(keras.version()),
-        backend: str(importlib.import_module(backend).__version__),
-        "numpy": np.__version__,
-        "opencv": str(cv2.__version__),
-    }
 
 
 def _same_region(one: Region | None, other: Region | None) -> bool:
