@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..checks import check_positive
 from ..data.batches import make_batch
 from ..drawing.overlay import Overlay
 from ..metrics import worst
@@ -48,7 +49,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     def __init__(self, *, tracker: Any, log_dir: str | Path, freq: int, prefix: str, on_error: str) -> None:
         super().__init__()
-        check_freq("freq", freq)
+        check_positive("freq", freq)
         if on_error not in ("warn", "raise"):
             raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
         self.tracker = tracker
@@ -220,12 +221,6 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
                 f"{what} failed and is switched off until the next fit; training goes on. "
                 f"{type(error).__name__}: {error}"
             )
-
-
-def check_freq(name: str, freq: object) -> None:
-    """Raises ValueError for what is no number of epochs."""
-    if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {freq!r}.")
 
 
 def check_overlay(overlay: object) -> None:

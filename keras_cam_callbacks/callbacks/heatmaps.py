@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_positive
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations, epoch_record, object_masks
@@ -17,7 +18,7 @@ from ..methods import resolve_methods
 from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
 from ..records import EpochRecord, Floats, RunConfig
-from .base import EpochLogger, KeptBatch, check_freq, check_overlay, kept_batch, run_config
+from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
 
 
 class HeatmapLogger(EpochLogger):
@@ -296,7 +297,7 @@ def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> N
     """Checks `faithfulness_freq` against `freq` and `metrics`."""
     if every is None:
         return
-    check_freq("faithfulness_freq", every)
+    check_positive("faithfulness_freq", every)
     if every % freq:
         raise ValueError(
             "`faithfulness_freq` must be a multiple of `freq`, for it is measured in epochs that are logged. "

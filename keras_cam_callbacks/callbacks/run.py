@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import is_real
 from ..records import EpochRecord, Floats, Region, RunConfig
 from ..store import choose_directory, read_run
 from ..trackers import resolve
@@ -216,8 +217,7 @@ def _timeout(tracker: Tracker) -> float | None:
 
 def _check_timeout(tracker: Tracker) -> None:
     timeout = _timeout(tracker)
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and 0 < timeout <= threading.TIMEOUT_MAX):
+    if timeout is not None and not (is_real(timeout, most=threading.TIMEOUT_MAX) and timeout > 0):
         raise ValueError(
             "A tracker's `timeout` must be a positive number of seconds, or None to wait without end. "
             f"Received: {timeout!r} of {tracker_name(tracker)}. timeout=60 works."
