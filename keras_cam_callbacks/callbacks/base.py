@@ -23,7 +23,7 @@ from ..records import EpochRecord, RunConfig, ValidationBatch
 from ..trackers import Tracker
 from ..versions import versions
 from .run import TrackedRun
-from .settings import training_settings
+from .training import training_settings
 from .workers import this_worker
 
 logger = logging.getLogger("keras_cam_callbacks")

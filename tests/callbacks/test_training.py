@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_cam_callbacks import GradCAMLogger, read_run
-from keras_cam_callbacks.callbacks.settings import training_settings
+from keras_cam_callbacks.callbacks.training import training_settings
 
 
 def new_model(**compiled):
