@@ -72,7 +72,7 @@ def crop_and_resize(share: float = 0.75, position: tuple[float, float] = (0.5, 0
 
 
 def _flipped(arrays: Floats, axes: tuple[int, ...]) -> Floats:
-    return np.flip(arrays, axes).copy()
+    return np.array(np.flip(arrays, axes))
 
 
 def _turned(images: Floats, degrees: float) -> Floats:

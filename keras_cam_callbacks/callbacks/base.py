@@ -19,7 +19,7 @@ from ..checks import check_positive
 from ..data.batches import make_batch
 from ..drawing.overlay import Overlay
 from ..metrics import worst
-from ..records import EpochRecord, RunConfig, ValidationBatch
+from ..records import EpochRecord, Region, RunConfig, ValidationBatch
 from ..trackers import Tracker
 from ..versions import versions
 from .run import TrackedRun
@@ -230,12 +230,25 @@ def check_overlay(overlay: object) -> None:
 
 
 def run_config(
-    logger: Any, batch: ValidationBatch, class_names: Sequence[str] | None, drawing: Any, **settings: Any
+    logger: EpochLogger,
+    batch: ValidationBatch,
+    class_names: Sequence[str] | None,
+    drawing: Any,
+    *,
+    method: str,
+    layer_name: str,
+    target: str,
+    views: tuple[str, ...] = (),
+    augmentations: tuple[str, ...] = (),
+    regions: tuple[Region | None, ...] = (),
 ) -> RunConfig:
     """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
     return RunConfig(
         directory=Path(logger.log_dir),
         prefix=logger.prefix,
+        method=method,
+        layer_name=layer_name,
+        target=target,
         model_name=str(logger.model.name),
         class_names=None if class_names is None else tuple(map(str, class_names)),
         sample_keys=batch.sample_keys,
@@ -246,7 +259,9 @@ def run_config(
         overlay=dataclasses.asdict(drawing),
         versions=versions(),
         training=training_settings(logger.model, logger.params),
-        **settings,
+        views=views,
+        augmentations=augmentations,
+        regions=regions,
     )
 
 
@@ -263,12 +278,31 @@ class KeptBatch:
     read: tuple[Any, ...]
 
 
-def kept_batch(kept: KeptBatch | None, data: Any, model: Any, **settings: Any) -> KeptBatch:
-    """Returns the batch that is kept, or reads it anew where one of `make_batch`'s settings has changed."""
-    read = (data, *settings.values())
+def kept_batch(
+    kept: KeptBatch | None,
+    data: Any,
+    model: Any,
+    *,
+    max_samples: int,
+    select: str,
+    display: Any,
+    sample_keys: Sequence[str] | None,
+    regions: Any = None,
+) -> KeptBatch:
+    """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
+    read = (data, max_samples, select, display, sample_keys, regions)
     if kept is not None and all(map(_is_same, read, kept.read)):
         return kept
-    return KeptBatch(make_batch(data, model, **settings), read)
+    batch = make_batch(
+        data,
+        model,
+        max_samples=max_samples,
+        select=select,
+        display=display,
+        sample_keys=sample_keys,
+        regions=regions,
+    )
+    return KeptBatch(batch, read)
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -174,7 +174,8 @@ class Occlusion:
         total, count = np.zeros(images.shape[:3]), np.zeros(size)
         for k, window in enumerate(windows):
             count[window] += 1
-            total[(slice(None), *window)] += falls[:, k, None, None]
+            rows, columns = window
+            total[:, rows, columns] += falls[:, k, None, None]
         return (total / count).astype(np.float32)
 
 

@@ -153,7 +153,7 @@ class SmoothGrad:
         total = np.zeros(images.shape, np.float32)
         for k, found in enumerate(gradient(copies(), self.samples * len(images))):
             total[k % len(images)] += found if self.average == "signed" else np.abs(found)
-        return total / np.float32(self.samples)
+        return np.asarray(total / np.float32(self.samples))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,35 @@
+"""The settings of `HeatmapLogger`, as type checkers and editors read them for the loggers of one method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from ..drawing.overlay import Overlay
+from ..methods.fusion import Fusion
+
+__all__ = ["HeatmapSettings"]
+
+
+class HeatmapSettings(TypedDict, total=False):
+    """All settings of `HeatmapLogger` but the data, the layer and the method; each has its default there."""
+
+    tracker: Any
+    log_dir: str | Path
+    target: Any
+    max_samples: int
+    select: str
+    class_names: Sequence[str] | None
+    sample_keys: Sequence[str] | None
+    fuse: Fusion | None
+    augmentations: Any
+    metrics: Sequence[str] | None
+    regions: Any
+    faithfulness_freq: int | None
+    freq: int
+    display: Any
+    overlay: Overlay | None
+    prefix: str | None
+    batch_size: int
+    on_error: str
