@@ -12,7 +12,7 @@ from ..drawing.overlay import Overlay, encode, grid
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, epoch_record
 from ..metrics import degenerate, mean
-from ..records import RunConfig
+from ..records import RunConfig, class_name
 from ..store import RunWriter
 from ..versions import versions
 
@@ -87,4 +87,4 @@ def predictions(views: Mapping[str, Explanation], files: Mapping[str, Path]) -> 
 
 
 def _class(index: int | None, names: tuple[str, ...] | None) -> str | int | None:
-    return names[index] if names and index is not None and 0 <= index < len(names) else index
+    return index if index is None or not names else class_name(names, index)
