@@ -30,7 +30,7 @@ from ..drawing.channels import (
 )
 from ..passes.ascent import Ascent, AscentSettings, image_shape
 from ..passes.channels import LayerActivations
-from ..records import Floats, Image, Ints, ValidationBatch
+from ..records import Floats, Image, Ints, ValidationBatch, class_name, short_repr
 from .explainer import make_variables
 
 _LONGEST = 2048  # px: side of the grid of patterns
@@ -60,6 +60,8 @@ class ActivationGrids:
     sheet: Sheet
     style: GridStyle
 
+    __repr__ = short_repr
+
     @property
     def dead_share(self) -> float:
         """Share of the channels that are dead, in [0, 1]."""
@@ -85,10 +87,7 @@ class ActivationGrids:
         text = f"{self.layer_name}, {len(self.dead)} channels of {height} x {width}, {int(self.dead.sum())} dead"
         if self.batch.labels is None:
             return (text,) * len(self.batch)
-        names = class_names or ()
-        return tuple(
-            f"{text}, true {names[label] if 0 <= label < len(names) else label}" for label in self.batch.labels
-        )
+        return tuple(f"{text}, true {class_name(class_names, label)}" for label in self.batch.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +113,8 @@ class FilterPatterns:
     activations: Floats
     seed_activations: Floats
     dead: Bools
+
+    __repr__ = short_repr
 
     def picture(self, size: int = _LONGEST) -> Image:
         """Draws all patterns in one grid, each over its filter's index; dead filters are dark grey with a cross.
