@@ -235,7 +235,7 @@ def activation_grids(
             more than 12, the last one of each spatial size.
         max_samples: How many samples to take, the first ones; None for all.
         display: What people see where it differs from the model's input, as in `explain`.
-        colormap: Colours of the channels' values, see `COLORMAPS` in `keras_cam_callbacks.drawing.overlay`.
+        colormap: Colours of the channels' values, one of `COLORMAPS`.
         size: Longest side of a grid in px.
         batch_size: Largest number of samples that run at once.
 
