@@ -24,6 +24,9 @@ from .console import say
 _LARGEST_GROWTH = 100
 _LARGEST_CONFIG = 2**27
 
+FREE_SIDE = 224
+"""Height and width in px of images for models that take any."""
+
 SCALES = {
     "0-255": "[0, 255]",
     "0-1": "[0, 1]",
