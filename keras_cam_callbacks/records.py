@@ -5,9 +5,10 @@ numpy and the standard library only: every later stage can be used and tested wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,41 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
+
+
+_WIDTH = 60  # characters, of one value in a representation
+_SHOWN = 3  # of a container's items
+
+
+def short_repr(record: Any) -> str:
+    """Returns a text for a dataclass with arrays, in place of all their numbers.
+
+    Args:
+        record: An instance of a dataclass, whose `__repr__` this may be.
+
+    Returns:
+        The name of the class and the fields that are not empty: arrays by dtype and shape, all else in at most 60
+        characters each.
+    """
+    texts = {field.name: brief(getattr(record, field.name)) for field in fields(record)}
+    shown = [f"{name}={text}" for name, text in texts.items() if text not in ("None", "()", "[]", "{}", "''")]
+    return f"{type(record).__name__}({', '.join(shown)})"
+
+
+def brief(value: Any) -> str:
+    """Returns a text of at most 60 characters that stands for a value, as `short_repr` has it."""
+    if hasattr(value, "dtype") and len(value.shape):
+        return f"{getattr(value.dtype, 'name', value.dtype)} {tuple(value.shape)}"
+    if not isinstance(value, (Mapping, list, tuple)):
+        text = repr(value)
+        return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
+    if isinstance(value, Mapping):
+        texts, ends = [f"{name!r}: {brief(value[name])}" for name in islice(value, _SHOWN)], "{}"
+    else:
+        texts, ends = [brief(item) for item in value[:_SHOWN]], "()" if isinstance(value, tuple) else "[]"
+    left_out = [f"{len(value) - _SHOWN} more"] * (len(value) > _SHOWN)
+    text = f"{ends[0]}{', '.join([*texts, *left_out])}{ends[1]}"
+    return text if len(text) <= _WIDTH else f"{len(value)} items"
 
 
 @dataclass(frozen=True)
@@ -48,6 +84,8 @@ class Region:
 
     boxes: npt.NDArray[np.float64]
     mask: npt.NDArray[np.bool_] | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +163,8 @@ class ValidationBatch:
         """As in `Look`."""
         return self.look.beside
 
+    __repr__ = short_repr
+
     def __len__(self) -> int:
         return len(self.sample_keys)
 
@@ -155,6 +195,8 @@ class Capture:
     confidences: Floats
     images: Floats | None = None
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -170,6 +212,8 @@ class Chunk:
     captures: tuple[tuple[Capture, ...], ...]
     heads: tuple[Capture, ...]
     samples: int
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -211,6 +255,8 @@ class View:
     heatmaps: Floats
     samples: tuple[Sample, ...]
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class EpochRecord:
@@ -242,6 +288,8 @@ class EpochRecord:
     outputs: Floats | None = None
     views: Mapping[str, View] = field(default_factory=dict)
     values: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,3 +337,10 @@ class RunConfig:
     augmentations: tuple[str, ...] = ()
     regions: tuple[Region | None, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    __repr__ = short_repr
+
+
+def class_name(names: Sequence[str] | None, index: int) -> str:
+    """Returns the name of a class; its index as text where it has none."""
+    return names[index] if names and 0 <= index < len(names) else str(index)

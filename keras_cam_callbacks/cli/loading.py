@@ -24,6 +24,9 @@ from .console import say
 _LARGEST_GROWTH = 100
 _LARGEST_CONFIG = 2**27
 
+FREE_SIDE = 224
+"""Height and width in px of images for models that take any."""
+
 SCALES = {
     "0-255": "[0, 255]",
     "0-1": "[0, 1]",
@@ -136,7 +139,10 @@ def running(model: Any) -> Iterator[None]:
     """
     from ..passes import failures
 
-    failing = (*failures(), TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+    failing: tuple[type[Exception], ...] = (
+        *failures(),
+        *(TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    )
     interrupted = False
 
     def interrupt(number: int, frame: Any) -> None:

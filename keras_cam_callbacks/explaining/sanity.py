@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_whole
 from ..data.batches import make_batch
 from ..drawing.overlay import Overlay, grid
 from ..methods import resolve_method
-from ..methods.saliency import check_whole
 from ..metrics import degenerate, mean, spearman
 from ..network.weights import LayerWeights, fresh_values, kept, weights_from_top
 from ..passes.capture import needs_layer
 from ..passes.taps import layer_calls
-from ..records import Floats, Image, ValidationBatch
+from ..records import Floats, Image, ValidationBatch, short_repr
 from .explainer import Explainer
 from .explanation import Explanation
 
@@ -49,6 +49,8 @@ class SanityCheck:
     layers: tuple[str, ...]
     randomized: tuple[int, ...]
     seed: int
+
+    __repr__ = short_repr
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import engine
+from ..checks import check_whole
 from ..data.layout import as_images, in_layout, model_layout
-from ..methods.saliency import check_whole
 from ..network.layers import input_tensors
 from ..records import Floats, Ints
 from .channels import SHOWN

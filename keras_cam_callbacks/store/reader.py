@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Floats, Image, Region
+from keras_cam_callbacks.records import Floats, Image, Region, short_repr
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -53,6 +53,8 @@ class StoredEpoch:
     overlay_files: tuple[Path, ...]
     views: tuple[str, ...] = ()
     value_names: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Reads the epoch's arrays.
@@ -135,6 +137,8 @@ class Run:
     directory: Path
     manifest: Mapping[str, Any]
     epochs: tuple[StoredEpoch, ...]
+
+    __repr__ = short_repr
 
     @property
     def sample_keys(self) -> tuple[str, ...]:
