@@ -1,7 +1,7 @@
 """Numbers from heatmaps: of the map alone, against another map, against where the object is, against the model.
 
-Every function takes raw maps (N, h, w) float32 and returns one float64 for each, NaN where there is nothing to measure.
-They are numpy and OpenCV and know no framework.
+Every function takes raw maps (N, h, w) float32, or with another number of axes, and returns one float64 for each, NaN
+where there is nothing to measure. They know no framework.
 """
 
 from .agreement import centre_shift, correlation, drift, moved, spearman, top_iou

@@ -15,13 +15,13 @@ from .regions import NAMES, Masks, in_regions
 
 __all__ = ["METRICS", "measured", "resolve_metrics", "worst"]
 
-_RANKED = 32  # Greatest side of maps whose pixels are put in order; sorting those of a saliency map takes a second.
+_RANKED = 32**2  # Most pixels that are put in order; sorting those of a saliency map takes a second.
 
 _OF_MAP: dict[str, Callable[[Floats], Doubles]] = {
     "area": area,
     "entropy": entropy,
     "centre_x": lambda heatmaps: centre(heatmaps)[:, 0],
-    "centre_y": lambda heatmaps: centre(heatmaps)[:, 1],
+    "centre_y": lambda heatmaps: centre(heatmaps)[:, 1] if heatmaps.ndim > 2 else np.full(len(heatmaps), np.nan),
     "blobs": blobs,
 }
 _AGAINST: dict[str, Callable[[Floats, Floats], Doubles]] = {
@@ -136,8 +136,9 @@ def measured(
             if lead and reference is last and name in found:  # In the second epoch.
                 found[lead + name] = found[name]
             elif comparable and name in _OF_ORDER:
-                small = pooled(heatmaps, _RANKED) if small is None else small
-                pools = pools or (small, pooled(reference, _RANKED))
+                most = round(_RANKED ** (1 / (heatmaps.ndim - 1)))
+                small = pooled(heatmaps, most) if small is None else small
+                pools = pools or (small, pooled(reference, most))
                 found[lead + name] = _AGAINST[name](*pools)
             elif comparable:
                 found[lead + name] = _AGAINST[name](heatmaps, reference)

@@ -1,7 +1,8 @@
 """Whether a heatmap is where the object is.
 
 All functions take masks at the size of the image, to which the positive part of a map is brought (see `maps.at_size`);
-`inside` makes them from boxes and masks. Only the positive part counts, as in `maps`.
+`inside` makes them from boxes and masks of images. Only the positive part counts, as in `maps`. The shapes are those of
+images; in place of h, w and H, W there may be any number of axes, but for `inside`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Floats, Region
+from ..space import diagonal
 from .maps import Doubles, at_size, check_share, degenerate
 
 __all__ = ["energy_in_region", "energy_ratio", "inside", "peak_outside", "pointing", "region_iou"]
@@ -63,7 +65,7 @@ def energy_in_region(heatmaps: Floats, masks: Masks) -> Doubles:
         (N,) float64 in [0, 1]; NaN where a map is degenerate or a mask is empty.
 
     Raises:
-        ValueError: If the numbers of maps and masks differ, or one has not three dimensions.
+        ValueError: If the numbers of maps and masks differ, or those of their axes do.
 
     Reference:
         Wang et al., Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPR Workshops
@@ -124,11 +126,10 @@ def pointing(heatmaps: Floats, masks: Masks, tolerance: float = 0.0) -> Doubles:
     found = np.full(len(valid), np.nan)
     for i in np.flatnonzero(valid):
         cell = np.unravel_index(int(np.argmax(heatmaps[i])), cells)
-        row, column = (int((at + 0.5) * whole / parts) for at, whole, parts in zip(cell, size, cells, strict=True))
-        found[i] = masks[i][row, column]
+        peak = tuple(int((at + 0.5) * whole / parts) for at, whole, parts in zip(cell, size, cells, strict=True))
+        found[i] = masks[i][peak]
         if tolerance > 0 and not found[i]:
-            rows, columns = np.nonzero(masks[i])
-            found[i] = np.hypot(rows - row, columns - column).min() <= tolerance
+            found[i] = diagonal(np.argwhere(masks[i]) - peak).min() <= tolerance
     return found
 
 
@@ -207,7 +208,7 @@ def in_regions(heatmaps: Floats, masks: Masks, names: Collection[str]) -> dict[s
 
 
 def _to_chance(energy: Doubles, masks: Masks) -> Doubles:
-    share = np.asarray(masks).mean(axis=(1, 2))
+    share = np.asarray(masks).mean(axis=tuple(range(1, np.ndim(masks))))
     ratio: Doubles = np.divide(energy, share, out=np.full(len(share), np.nan), where=share > 0)
     return ratio
 
@@ -223,11 +224,11 @@ def _pixels(low: float, high: float, count: int) -> slice:
 
 def _check(heatmaps: Floats, masks: Masks) -> Masks:
     """(N,) where there is something to measure."""
-    if np.ndim(masks) != 3 or len(masks) != len(heatmaps):
+    if np.ndim(masks) != np.ndim(heatmaps) or len(masks) != len(heatmaps):
         raise ValueError(
-            "`masks` must be (N, H, W), one for each heatmap. "
+            "`masks` must be (N, H, W), or have the axes that the heatmaps have, one for each heatmap. "
             f"Received: masks of shape {np.shape(masks)} for heatmaps of shape {np.shape(heatmaps)}. "
             "inside(regions, (H, W)) makes them from boxes."
         )
-    measurable: Masks = ~degenerate(heatmaps) & np.any(masks, axis=(1, 2))
+    measurable: Masks = ~degenerate(heatmaps) & np.any(masks, axis=tuple(range(1, np.ndim(masks))))
     return measurable
