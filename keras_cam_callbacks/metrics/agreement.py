@@ -131,8 +131,9 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
 
     It is the least mean way by which the one map, as a distribution of heat of sum 1, is carried over into the other;
     ways are straight, between the centres of cells, and counted in shares of the map's diagonal. Larger maps are
-    averaged to at most 8 x 8 cells first (64 of a signal, 4 x 4 x 4 of a volume), and what moves
-    within a cell is not seen. A good value falls towards 0 as training settles; 0.1 says that all heat has moved by a tenth of the diagonal, or half of it by a fifth.
+    averaged to at most 8 x 8 cells first (64 of a signal, 4 x 4 x 4 of a volume), and what moves within a cell is not
+    seen. A good value falls towards 0 as training settles; 0.1 says that all heat has moved by a tenth of the diagonal,
+    or half of it by a fifth.
 
     Pearson's correlation, the cosine and the overlap compare pixel with pixel. They can't tell a blob that moved next
     door from one that moved to the other corner: both have no pixel in common with what was, and the numbers have

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,18 @@ import numpy.typing as npt
 from ..records import Floats
 from ..space import components, resize
 
-__all__ = ["area", "at_size", "blobs", "centre", "clipped", "degenerate", "degenerate_cause", "entropy", "pooled"]
+__all__ = [
+    "area",
+    "at_size",
+    "blobs",
+    "centre",
+    "clipped",
+    "degenerate",
+    "degenerate_cause",
+    "entropy",
+    "mean",
+    "pooled",
+]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -278,6 +290,23 @@ def flattened(heatmaps: Floats) -> Floats:
             f"Received: shape {heatmaps.shape}. Give one heatmap as heatmap[None]."
         )
     return heatmaps.reshape(len(heatmaps), math.prod(heatmaps.shape[1:]))
+
+
+def mean(values: Any, axis: int | tuple[int, ...] | None = None) -> Doubles:
+    """Returns the mean of what is known along an axis, or of all: what is not finite does not count.
+
+    Args:
+        values: Numbers; NaN where there was nothing to measure.
+        axis: As numpy has it.
+
+    Returns:
+        float64; NaN where nothing is finite.
+    """
+    values = np.asarray(values)
+    known = np.isfinite(values)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, values, 0).sum(axis=axis, dtype=np.float64)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def check_share(share: float) -> None:

@@ -7,7 +7,7 @@ images; in place of h, w and H, W there may be any number of axes, but for `insi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,9 @@ from ..records import Floats, Region
 from ..space import diagonal
 from .maps import Doubles, at_size, check_share, degenerate
 
-__all__ = ["energy_in_region", "energy_ratio", "inside", "peak_outside", "pointing", "region_iou"]
+__all__ = ["energy_in_region", "energy_ratio", "inside", "peak_outside", "pointing", "region_iou", "to_chance"]
 
 Masks = npt.NDArray[np.bool_]
-
-NAMES = ("energy_in_region", "energy_ratio", "pointing", "region_iou", "peak_outside")
-"""Under which these numbers are logged."""
 
 
 def inside(regions: Sequence[Region | None], size: tuple[int, int]) -> Masks:
@@ -96,7 +93,7 @@ def energy_ratio(heatmaps: Floats, masks: Masks) -> Doubles:
     Raises:
         ValueError: As `energy_in_region`.
     """
-    return _to_chance(energy_in_region(heatmaps, masks), masks)
+    return to_chance(energy_in_region(heatmaps, masks), masks)
 
 
 def pointing(heatmaps: Floats, masks: Masks, tolerance: float = 0.0) -> Doubles:
@@ -184,30 +181,8 @@ def region_iou(heatmaps: Floats, masks: Masks, share: float = 0.5) -> Doubles:
     return found
 
 
-def in_regions(heatmaps: Floats, masks: Masks, names: Collection[str]) -> dict[str, Doubles]:
-    """Measures heatmaps by those of `NAMES` that are asked for; what two of them need is computed once.
-
-    Args:
-        heatmaps: (N, h, w) float32, raw.
-        masks: (N, H, W) bool, True on the object.
-        names: The names; others are passed over.
-
-    Returns:
-        By name (N,) float64, in the order of `NAMES`; NaN where a map is degenerate or a mask is empty.
-    """
-    found: dict[str, Doubles] = {}
-    if not {"energy_in_region", "energy_ratio"}.isdisjoint(names):
-        found["energy_in_region"] = energy_in_region(heatmaps, masks)
-        found["energy_ratio"] = _to_chance(found["energy_in_region"], masks)
-    if not {"pointing", "peak_outside"}.isdisjoint(names):
-        found["pointing"] = pointing(heatmaps, masks)
-        found["peak_outside"] = 1 - found["pointing"]
-    if "region_iou" in names:
-        found["region_iou"] = region_iou(heatmaps, masks)
-    return {name: found[name] for name in NAMES if name in names}
-
-
-def _to_chance(energy: Doubles, masks: Masks) -> Doubles:
+def to_chance(energy: Doubles, masks: Masks) -> Doubles:
+    """Returns (N,) `energy_ratio` from `energy_in_region`."""
     share = np.asarray(masks).mean(axis=tuple(range(1, np.ndim(masks))))
     ratio: Doubles = np.divide(energy, share, out=np.full(len(share), np.nan), where=share > 0)
     return ratio
