@@ -14,7 +14,7 @@ from ..records import Floats
 from ..space import diagonal, places
 from .maps import Doubles, centre, degenerate, flattened, pooled
 
-__all__ = ["centre_shift", "correlation", "drift", "moved", "spearman", "top_iou"]
+__all__ = ["centre_shift", "correlated", "correlation", "drift", "moved", "spearman", "standardized", "top_iou"]
 
 _BLOCK = 32  # maps
 
@@ -197,12 +197,17 @@ def _check_same_shape(heatmaps: Floats, others: Floats, name: str) -> None:
 
 def _pearson(some: Floats, others: Floats) -> Doubles:
     """(N,) Pearson's correlation of the positive parts of maps (N, P), none of which is degenerate."""
-    found = np.empty(len(some))
+    correlations = np.empty(len(some))
     for block in range(0, len(some), _BLOCK):  # In float64, all at once may take a gigabyte.
         rows = slice(block, block + _BLOCK)
-        found[rows] = (_standard(some[rows]) * _standard(others[rows])).sum(axis=1)
-    clipped: Doubles = np.clip(found, -1, 1)  # Rounding can carry it past 1 by an ulp or two.
-    return clipped
+        correlations[rows] = correlated(standardized(some[rows]), standardized(others[rows]))
+    return correlations
+
+
+def correlated(one: Doubles, other: Doubles) -> Doubles:
+    """Returns (N,) Pearson's correlation of maps that `standardized` has made, in [-1, 1]."""
+    correlations: Doubles = np.clip((one * other).sum(axis=1), -1, 1)  # Rounding can carry it past 1 by an ulp or two.
+    return correlations
 
 
 def _ranks(heatmaps: Floats) -> Floats:
@@ -224,8 +229,8 @@ def _ranks(heatmaps: Floats) -> Floats:
     return ranks
 
 
-def _standard(flat: Floats) -> Doubles:
-    """(N, P) the positive parts less their means, at Euclidean length 1; no map may be degenerate."""
+def standardized(flat: Floats) -> Doubles:
+    """Returns (N, P) the positive parts less their means, at Euclidean length 1; no map may be degenerate."""
     # Squares of float32 numbers neither overflow nor vanish in float64.
     positive: Doubles = np.maximum(flat, 0).astype(np.float64)
     positive -= positive.mean(axis=1, keepdims=True)
