@@ -126,8 +126,9 @@ _CHANGE = (
 _OF_REGIONS = (
     Metric("energy_in_region", "regions", "share of the heat on the object", "near 1", (0, 1), 1, energy_in_region),
     Metric(
-        "energy_ratio", "regions", "share of the heat on the object, divided by the object's share of the image: 1 is chance",
-        "well above 1", (0, np.inf), 1, to_chance, of="energy_in_region",
+        "energy_ratio", "regions",
+        "share of the heat on the object, divided by the object's share of the image: 1 is chance", "well above 1",
+        (0, np.inf), 1, to_chance, of="energy_in_region",
     ),
     Metric("pointing", "regions", "share of the maps whose peak is on the object", "near 1", (0, 1), 1, pointing),
     Metric(
