@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["CHART", "CHART_FOOT", "CHART_HEAD", "draw_charts"]
 
 CHART, CHART_HEAD, CHART_FOOT = 2.3, 0.8, 1.0  # inches: the axes' height, and room for legend and labels
-_AXIS = 0.8  # inches, left of the axes
+_AXIS = 0.9  # inches, left of the axes
 # Okabe and Ito's colours, those that stand out on white; line styles and markers tell the same once more.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00")
 _STYLES, _MARKERS = ("-", "--", ":", "-."), "osD^vP"
-_LONGEST, _LETTER = 20, 0.085  # characters of a name in a legend, inches of one
+_SHORTEST, _LONGEST, _LETTER = 20, 40, 0.085  # characters to which names in a legend are cut, inches of one
 _MOST_PAIRS = 6  # that are told apart as lines
 
 
@@ -40,7 +40,8 @@ def draw_charts(sheet: Sheet, comparison: Compared, metric: str, numbers: npt.ND
     alone = not np.isfinite(comparison.agreement).any()
     wide = (sheet.width - 2 * EDGE) / (1 if alone else 2) - _AXIS
     axes = sheet.axes(sheet.width - EDGE - wide, top, wide, CHART)
-    for run, name in enumerate(cut_apart(comparison.names, _LONGEST)):
+    names = cut_apart(comparison.names, min(_LONGEST, max(_SHORTEST, int((wide / 2 - 0.6) / _LETTER))))
+    for run, name in enumerate(names):
         _line(axes, comparison.epochs, numbers[run], run, name)
     known = numbers[np.isfinite(numbers)]
     if len(known) and known.min() >= 0 and known.max() <= 1:  # Shares are read against none and all.
@@ -49,7 +50,7 @@ def draw_charts(sheet: Sheet, comparison: Compared, metric: str, numbers: npt.ND
     if alone:
         return
     axes = sheet.axes(EDGE + _AXIS, top, wide, CHART)
-    lines = _agreement_lines(comparison)
+    lines = _agreement_lines(comparison, names)
     for i, (name, values) in enumerate(lines):
         _line(axes, comparison.epochs, mean(values, 1), i, name, _COLOURS[4] if len(lines) == 1 else None)
     if len(lines) == 1:
@@ -67,9 +68,8 @@ def draw_charts(sheet: Sheet, comparison: Compared, metric: str, numbers: npt.ND
     _finish(axes, "agreement", wide)
 
 
-def _agreement_lines(comparison: Compared) -> list[tuple[str, npt.NDArray[np.float64]]]:
+def _agreement_lines(comparison: Compared, names: Sequence[str]) -> list[tuple[str, npt.NDArray[np.float64]]]:
     """Returns by name (E, N) the agreement of each pair; of many, each run's mean with the others."""
-    names = cut_apart(comparison.names, _LONGEST)
     if len(comparison.pairs) <= _MOST_PAIRS:
         pairs = enumerate(comparison.pairs)
         return [(f"{names[one]} and {names[other]}", comparison.agreement[i]) for i, (one, other) in pairs]

@@ -277,6 +277,21 @@ def test_the_figure_shows_samples_runs_and_epochs(pair):
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
+def test_wrong_predictions_are_white_on_black_and_right_ones_black_on_white(pair):
+    found = compare(pair)
+    right = found.correct()
+    figure = found.figure(samples=list(KEYS), epochs=[0, 1, 2, 3])
+    captions = [axes for axes in figure.axes if axes.texts and axes.texts[0].get_text().endswith("(0.50)")]
+    # By run, epoch and sample, in the order in which they are drawn.
+    verdicts = [right[run, epoch, sample] for run in range(2) for epoch in range(4) for sample in range(4)]
+    for axes, verdict in zip(captions, verdicts, strict=True):
+        (text,) = axes.texts
+        assert ("WRONG" in text.get_text()) == (verdict == 0)
+        assert axes.get_facecolor()[:3] == ((1, 1, 1) if verdict else (0, 0, 0))
+        assert text.get_color() == ("black" if verdict else "white")
+    assert 0 < sum(verdicts) < len(verdicts)
+
+
 def test_the_figure_chooses(pair):
     found = compare(pair)
     shown = texts(found.figure())
