@@ -40,7 +40,7 @@ def draw_charts(sheet: Sheet, comparison: Compared, metric: str, numbers: npt.ND
     alone = not np.isfinite(comparison.agreement).any()
     wide = (sheet.width - 2 * EDGE) / (1 if alone else 2) - _AXIS
     axes = sheet.axes(sheet.width - EDGE - wide, top, wide, CHART)
-    names = cut_apart(comparison.names, min(_LONGEST, max(_SHORTEST, int((wide / 2 - 0.6) / _LETTER))))
+    names = cut_apart(comparison.names, min(_LONGEST, max(_SHORTEST, int((wide / 2 - 0.3) / _LETTER))))
     for run, name in enumerate(names):
         _line(axes, comparison.epochs, numbers[run], run, name)
     known = numbers[np.isfinite(numbers)]
