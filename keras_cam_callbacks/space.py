@@ -49,7 +49,7 @@ def resize(maps: Maps, size: Sequence[int], how: Literal["linear", "area"] = "li
         flag = cv2.INTER_LINEAR if how == "linear" else cv2.INTER_AREA
         resized: Maps = np.empty((len(maps), *size), maps.dtype)
         for one, result in zip(maps, resized, strict=True):
-            result[:] = cv2.resize(one, size[::-1], interpolation=flag)
+            cv2.resize(one, size[::-1], dst=result, interpolation=flag)
         return resized
     if how == "linear":
         from scipy import ndimage  # Not needed where maps have two axes, and takes a while.
