@@ -43,7 +43,7 @@ def demo(out: Path, epochs: int, images: int, seed: int) -> None:
     picture and a page that compare the honest and the shortcut run. An --out that holds something is refused,
     so nothing is overwritten and the paths are where they are said to be.
     """
-    _need("rich", "scikit-learn", "scikit-image", "jinja2", "plotly")
+    _need("rich", "scikit-learn", "scikit-image", "jinja2", "matplotlib", "plotly")
     _make_folder(out)
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -111,7 +111,7 @@ def _comparison(report: Report) -> Table:
     chance = ["anywhere", "-", "0.10", "0.10", *[f"{report.box_share:.2f}"] * 2]
     return _table(
         "Right for the right reason?",
-        ["run", "sticker", "accuracy", "with random stickers", "heat inside digit's box", "peak inside the box"],
+        ["run", "sticker", "accuracy", "with random stickers", "energy_in_region", "pointing"],
         [*rows, chance],
     )
 
@@ -124,7 +124,7 @@ def _transfer(report: Report) -> Table:
     ]
     return _table(
         "Transfer from the digits 0-4 to 5-9",
-        ["fit", "accuracy", "heat inside digit's box", "peak inside the box"],
+        ["fit", "accuracy", "energy_in_region", "pointing"],
         rows,
     )
 
@@ -144,9 +144,10 @@ def _where(report: Report, out: Path) -> str:
     serve = f"{_tensorboard()} --logdir {shlex.quote(str(out))} --samples_per_plugin images=1000"
     lines = [
         "",
-        "accuracy    on the run's own validation images, whose digits were not trained on",
-        "heat, peak  of Grad-CAM, on up to 200 validation images with their digits' stickers,",
-        "            the same for both runs; anywhere: of a map without any preference",
+        "accuracy          on the run's own validation images, whose digits were not trained on",
+        "energy_in_region  share of Grad-CAM's heat that lies in the digit's box, and",
+        "pointing          share of the heatmaps whose peak is in it, on up to 200 validation images with",
+        "                  their digits' stickers, the same for both runs; anywhere: a map without preference",
         "",
         "What the 16 logged images show:",
         *(

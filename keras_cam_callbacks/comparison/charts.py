@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,27 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ..metrics import mean
+from .compared import Compared, row_of
 from .sheets import EDGE, SMALL, Sheet, cut, cut_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .comparing import Comparison
-
 __all__ = ["CHART", "CHART_FOOT", "CHART_HEAD", "draw_charts"]
 
-CHART, CHART_HEAD, CHART_FOOT = 2.3, 0.8, 0.6  # inches: the axes' height, and room for legend and labels
-_AXIS = 0.8  # inches, left of the axes
+CHART, CHART_HEAD, CHART_FOOT = 2.3, 0.8, 1.0  # inches: the axes' height, and room for legend and labels
+_AXIS = 0.9  # inches, left of the axes
 # Okabe and Ito's colours, those that stand out on white; line styles and markers tell the same once more.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00")
 _STYLES, _MARKERS = ("-", "--", ":", "-."), "osD^vP"
-_LONGEST, _LETTER = 20, 0.085  # characters of a name in a legend, inches of one
+_SHORTEST, _LONGEST, _LETTER = 20, 40, 0.085  # characters to which names in a legend are cut, inches of one
 _MOST_PAIRS = 6  # that are told apart as lines
 
 
-def draw_charts(
-    sheet: Sheet, comparison: Comparison, metric: str, numbers: npt.NDArray[np.float64], top: float
-) -> None:
+def draw_charts(sheet: Sheet, comparison: Compared, metric: str, numbers: npt.NDArray[np.float64], top: float) -> None:
     """Draws the agreement of runs, where it is known, and a number of each run.
 
     Args:
@@ -42,16 +40,17 @@ def draw_charts(
     alone = not np.isfinite(comparison.agreement).any()
     wide = (sheet.width - 2 * EDGE) / (1 if alone else 2) - _AXIS
     axes = sheet.axes(sheet.width - EDGE - wide, top, wide, CHART)
-    for run, name in enumerate(cut_apart(comparison.names, _LONGEST)):
+    names = cut_apart(comparison.names, min(_LONGEST, max(_SHORTEST, int((wide / 2 - 0.3) / _LETTER))))
+    for run, name in enumerate(names):
         _line(axes, comparison.epochs, numbers[run], run, name)
     known = numbers[np.isfinite(numbers)]
     if len(known) and known.min() >= 0 and known.max() <= 1:  # Shares are read against none and all.
         axes.set_ylim(-0.03, 1.05)
-    _finish(axes, _described(metric), wide)
+    _finish(axes, metric, wide)
     if alone:
         return
     axes = sheet.axes(EDGE + _AXIS, top, wide, CHART)
-    lines = _agreement_lines(comparison)
+    lines = _agreement_lines(comparison, names)
     for i, (name, values) in enumerate(lines):
         _line(axes, comparison.epochs, mean(values, 1), i, name, _COLOURS[4] if len(lines) == 1 else None)
     if len(lines) == 1:
@@ -66,12 +65,11 @@ def draw_charts(
             textcoords="offset points", va="top", ha="right" if right else "left", **SMALL,
         )  # fmt: skip
     axes.set_ylim(min(-0.1, axes.get_ylim()[0]), 1.05)
-    _finish(axes, "agreement (1: same place)", wide)
+    _finish(axes, "agreement", wide)
 
 
-def _agreement_lines(comparison: Comparison) -> list[tuple[str, npt.NDArray[np.float64]]]:
+def _agreement_lines(comparison: Compared, names: Sequence[str]) -> list[tuple[str, npt.NDArray[np.float64]]]:
     """Returns by name (E, N) the agreement of each pair; of many, each run's mean with the others."""
-    names = cut_apart(comparison.names, _LONGEST)
     if len(comparison.pairs) <= _MOST_PAIRS:
         pairs = enumerate(comparison.pairs)
         return [(f"{names[one]} and {names[other]}", comparison.agreement[i]) for i, (one, other) in pairs]
@@ -112,11 +110,12 @@ def _band(axes: Axes, epochs: Sequence[int], values: npt.NDArray[np.float64]) ->
     )
 
 
-def _finish(axes: Axes, title: str, width: float) -> None:
+def _finish(axes: Axes, metric: str, width: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel("epoch", **SMALL)
-    axes.set_ylabel(title, **SMALL)
+    says = textwrap.wrap(row_of(metric).about, int(width / _LETTER), max_lines=2, placeholder=" …")
+    axes.set_xlabel("\n".join(["epoch", *says]), **SMALL)
+    axes.set_ylabel(cut(metric, 30), **SMALL)
     axes.tick_params(labelsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -128,12 +127,3 @@ def _finish(axes: Axes, title: str, width: float) -> None:
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-
-def _described(metric: str) -> str:
-    words = {
-        "energy_in_region": "attention on the object",
-        "accuracy": "share of right predictions",
-        "confidence": "confidence",
-    }
-    return words.get(metric, cut(metric, 30))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import mean
-from ..records import Floats, Ints, class_name
-from ..store import Run, StoredEpoch
+from ..records import Floats
+from ..store import Run
 from . import alignment, tables, words
+from .compared import Compared
 from .reading import Reader, agreements, peaks_of, put
-from .spans import lasting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,8 +29,8 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """Stored runs, aligned by sample and epoch. `compare` makes it.
+class Comparison(Compared):
+    """Stored runs, aligned by sample and epoch: tables, sentences, figures and reports of them. `compare` makes it.
 
     Epochs go by their steps, the runs' own counts from 0: of one fit they are the epochs as Keras counts them.
 
@@ -59,148 +58,9 @@ class Comparison:
         left_out: By the names of runs, the sample keys that others lack.
     """
 
-    names: tuple[str, ...]
-    runs: tuple[Run, ...]
-    view: str
-    sample_keys: tuple[str, ...]
-    labels: tuple[int | None, ...]
-    class_names: tuple[str, ...] | None
-    epochs: tuple[int, ...]
-    predicted: Ints
-    confidences: Floats
-    peaks: Floats
-    values: Mapping[str, Doubles]
-    scalars: Mapping[str, Doubles]
-    pairs: tuple[tuple[int, int], ...]
-    agreement: Doubles
-    differences: Mapping[str, tuple[Any, ...]]
-    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
     def __repr__(self) -> str:
         epochs = f"epochs {self.epochs[0]} to {self.epochs[-1]}"
         return f"Comparison({', '.join(self.names)}; {len(self.sample_keys)} samples, {epochs})"
-
-    def stored(self, run: int, epoch: int) -> StoredEpoch | None:
-        """Returns the stored epoch of a run.
-
-        Args:
-            run: Its place in `runs`.
-            epoch: One of `epochs`.
-
-        Returns:
-            The epoch, or None where the run lacks it.
-        """
-        return next((stored for stored in self.runs[run].epochs if stored.step == epoch), None)
-
-    def heatmaps(self, run: int, epoch: int) -> Floats | None:
-        """Reads heatmaps from disk.
-
-        Args:
-            run: The run's place in `runs`.
-            epoch: One of `epochs`.
-
-        Returns:
-            (N, h, w) float32, raw, in the order of `sample_keys`; None where the run lacks the epoch.
-
-        Raises:
-            ValueError: If the file is damaged.
-            OSError: If the file is gone.
-        """
-        stored = self.stored(run, epoch)
-        return None if stored is None else Reader(self.runs[run], self.sample_keys, self.view).heatmaps(stored)
-
-    def disagreement(self) -> Doubles:
-        """Measures for each sample how far the runs differ: 1 - mean agreement over pairs and epochs.
-
-        Returns:
-            (N,) float64 in [0, 2]; NaN where nothing can be compared, such as for one run alone.
-        """
-        return 1 - mean(self.agreement, (0, 1))
-
-    def parted(self, threshold: float = 0.5, pair: int | None = None) -> Ints:
-        """Finds for each sample the epoch from which the runs look at different places.
-
-        It is the first epoch from which the agreement is below `threshold` in every epoch up to the last one. What
-        counts is the mean over the pairs of runs; epochs in which that of a pair is not known are passed over. Runs
-        that agree again in the end have not parted; runs that never agreed parted in the first epoch that they share.
-
-        Args:
-            threshold: In (-1, 1].
-            pair: Which of `pairs` alone; None for the mean over all.
-
-        Returns:
-            (N,) int64, one of `epochs`, or -1 where the runs have not parted or nothing can be compared.
-
-        Raises:
-            ValueError: If `threshold` is not in (-1, 1], or there is no such pair.
-        """
-        _check_threshold(threshold)
-        return self._parted(self.together(pair), threshold)
-
-    def parted_overall(self, threshold: float = 0.5, pair: int | None = None) -> int:
-        """Finds the epoch from which the runs part over all samples: as `parted`, by the samples' mean agreement."""
-        _check_threshold(threshold)
-        return int(self._parted(mean(self.together(pair), 1)[:, None], threshold)[0])
-
-    def together(self, pair: int | None = None) -> Doubles:
-        """Returns the agreement of one pair of runs, or its mean over all.
-
-        Args:
-            pair: Which of `pairs`; None for all.
-
-        Returns:
-            (E, N) float64; NaN where that of one of the pairs is not known, unless it never is for the sample.
-
-        Raises:
-            ValueError: If there is no such pair.
-        """
-        if pair is None:
-            # Not the mean of whatever is known: it would jump where one of the runs ends.
-            known = ~np.isnan(self.agreement)
-            whole = (known | ~known.any(axis=1, keepdims=True)).all(axis=0)
-            return np.where(whole, mean(self.agreement, 0), np.nan)
-        if pair not in range(len(self.pairs)):
-            raise ValueError(
-                f"`pair` must be the place of one of the {len(self.pairs)} pairs of runs, or None. "
-                f"Received: pair={pair!r}. None takes all."
-            )
-        together: Doubles = self.agreement[pair]
-        return together
-
-    def _parted(self, together: Doubles, threshold: float) -> Ints:
-        known = ~np.isnan(together)
-        with np.errstate(invalid="ignore"):
-            rows = lasting(together < threshold, known)
-        return np.where(rows >= 0, np.array(self.epochs, np.int64)[rows], np.int64(-1))
-
-    def held(self) -> npt.NDArray[np.bool_]:
-        """Tells which epochs each run has, (R, E) bool."""
-        steps = [{stored.step for stored in run.epochs} for run in self.runs]
-        return np.array([[epoch in of_run for epoch in self.epochs] for of_run in steps])
-
-    def correct(self) -> Doubles:
-        """Tells which predictions are right: (R, E, N) float64, 1 right, 0 wrong, NaN where either class is unknown."""
-        labels = np.array([-1 if label is None else label for label in self.labels], np.int64)
-        unknown = (self.predicted < 0) | np.array([label is None for label in self.labels])
-        return np.where(unknown, np.nan, self.predicted == labels)
-
-    def class_name(self, index: int | None) -> str | None:
-        """Returns the name of a class: its index as text where it has no name, None for None."""
-        return None if index is None or index < 0 else class_name(self.class_names, index)
-
-    def most_different(self, count: int | None = None) -> tuple[int, ...]:
-        """Finds the samples in which the runs differ most, by `disagreement`.
-
-        Of one run alone, those that it gets wrong most often. Where two differ as much, the first comes first.
-
-        Args:
-            count: How many; None for all.
-
-        Returns:
-            Their places in `sample_keys`, the most different one first.
-        """
-        key = self.disagreement() if self.pairs else -mean(self.correct(), (0, 1))
-        return tuple(np.argsort(np.where(np.isnan(key), np.inf, -key), kind="stable")[:count].tolist())
 
     def table(self, grain: str = "sample") -> list[dict[str, Any]]:
         """Returns all numbers as rows of plain values, for a data frame or a file; None where one is missing.
@@ -324,11 +184,6 @@ class Comparison:
             ValueError: If `threshold` is not in (-1, 1].
         """
         return "\n".join(words.sentences(self, threshold))
-
-
-def _check_threshold(threshold: float) -> None:
-    if not -1 < threshold <= 1:
-        raise ValueError(f"`threshold` must be in (-1, 1]. Received: {threshold!r}. 0.5 works.")
 
 
 def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = None, view: str = "") -> Comparison:

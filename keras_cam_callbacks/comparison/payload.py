@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +14,9 @@ import numpy.typing as npt
 from ..drawing.overlay import colorize
 from ..metrics import degenerate, mean
 from ..records import Floats, Image, Region
+from ..space import resize
 from ..store import read_image
-from . import tables
-from .glossary import entry, ordered
-
-if TYPE_CHECKING:
-    from .comparing import Comparison
+from .compared import Compared, epoch_numbers, ordered, row_of
 
 __all__ = ["MAP_SIDE", "PALETTES", "epoch_means", "make_payload", "thinned"]
 
@@ -31,9 +28,9 @@ PALETTES = ("viridis", "cividis", "turbo")
 _MISSING = 65535
 # What tells that attention was lost, the best first.
 _LOSSES = {
-    "energy_in_region": "heat on the object: how far it is below the best of the epochs so far",
-    "first_drift": "drift: how far the heatmap is from that of the first epoch",
-    "area": "hot area: how much it has grown since the first epoch",
+    "energy_in_region": "how far it is below the best of the epochs so far",
+    "first_drift": "how far the heatmap is from that of the first epoch",
+    "area": "how much it has grown since the first epoch",
 }
 
 
@@ -57,7 +54,7 @@ def thinned(held: npt.NDArray[np.bool_], most: int | None) -> list[int]:
     return sorted(places)
 
 
-def make_payload(comparison: Comparison, shown: Sequence[int], image_side: int, image_quality: int) -> dict[str, Any]:
+def make_payload(comparison: Compared, shown: Sequence[int], image_side: int, image_quality: int) -> dict[str, Any]:
     """Returns what the page is made from.
 
     Args:
@@ -90,18 +87,20 @@ def make_payload(comparison: Comparison, shown: Sequence[int], image_side: int, 
         "runs": runs,
         "maxima": _packed(tops, np.float32),
         "predicted": _packed(np.clip(comparison.predicted[:, shown], -1, 2**31 - 1), np.int32),
-        "metrics": [{"name": name, **entry(name)._asdict(), "range": _range(values[name][:, shown])} for name in known],
+        "metrics": [
+            {"name": name, "about": row_of(name).about, "range": _range(values[name][:, shown])} for name in known
+        ],
         "values": _packed([_coded(values[name][:, shown]) for name in known], np.uint16),
         "pairs": [list(pair) for pair in comparison.pairs],
         "agreement": _packed(_coded(comparison.agreement[:, shown], (-1, 1)), np.uint16),
         "disagreement": [_number(value) for value in disagreement],
         "parted": [None if epoch < 0 else int(epoch) for epoch in comparison.parted()],
         "loss": None if loss is None else {"metric": known.index(loss), "name": loss, "about": _LOSSES[loss]},
-        "charts": [{"name": name, **entry(name)._asdict()} for name in scalars],
+        "charts": [{"name": name, "about": row_of(name).about} for name in scalars],
         "scalars": _packed(list(scalars.values()), np.float64),
         "pairMeans": [[_number(value) for value in row] for row in mean(comparison.agreement, 2)],
         "images": _images(comparison, image_side, image_quality),
-        "regions": _regions(comparison),
+        "regions": [None if region is None else _outlines(region) for region in comparison.regions()],
         "colormaps": {
             name: _packed(colorize(np.arange(256, dtype=np.uint8)[None], name), np.uint8) for name in PALETTES
         },
@@ -134,7 +133,7 @@ def _coded(values: Doubles, limits: tuple[float, float] | None = None) -> npt.ND
 
 
 def _heatmaps(
-    comparison: Comparison, shown: Sequence[int], held: npt.NDArray[np.bool_]
+    comparison: Compared, shown: Sequence[int], held: npt.NDArray[np.bool_]
 ) -> tuple[Floats, list[dict[str, Any]]]:
     """(R, E, N) each map's largest value, 0 where it is degenerate or missing; and of each run its maps in bytes."""
     tops = np.zeros((len(comparison.names), len(shown), len(comparison.sample_keys)), np.float32)
@@ -151,9 +150,11 @@ def _heatmaps(
             # Other epochs of the run are brought to the size of the first, should they differ from it.
             if not levels:
                 size, kept = (height, width), _pooled((height, width))
+            # Sums of float32 can overflow.
             positive = np.where(dead[:, None, None], 0, np.maximum(maps, 0)).astype(np.float64)
             if (height, width) != kept:
-                positive = np.stack([_resized(each, kept) for each in positive])
+                smaller = kept[0] <= height and kept[1] <= width
+                positive = resize(positive, kept, "area" if smaller else "linear")
             tops[run, e] = positive.max(axis=(1, 2))
             levels.append(_bytes(positive, tops[run, e]))
         runs.append(
@@ -173,26 +174,20 @@ def _pooled(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _resized(heatmap: Doubles, size: tuple[int, int]) -> Doubles:
-    # Sums of float32 can overflow.
-    resized: Doubles = cv2.resize(heatmap, size[::-1], interpolation=cv2.INTER_AREA)
-    return resized
-
-
 def _bytes(positive: Doubles, tops: Floats) -> npt.NDArray[np.uint8]:
     """Each map's values from 0 to 255, which is its largest one."""
     scale = np.where(tops > 0, tops, 1).astype(np.float64)[:, None, None]
     return np.round(positive / scale * 255).astype(np.uint8)
 
 
-def epoch_means(comparison: Comparison) -> dict[str, Doubles]:
+def epoch_means(comparison: Compared) -> dict[str, Doubles]:
     """Returns (R, E) numbers of each epoch by name, in the order of reading: means over the compared samples."""
-    every = tables.epoch_numbers(comparison) | {"accuracy": mean(comparison.correct(), 2)}
+    every = epoch_numbers(comparison) | {"accuracy": mean(comparison.correct(), 2)}
     every.setdefault("confidence", mean(comparison.confidences, 2))
     return {name: every[name] for name in ordered(every) if np.isfinite(every[name]).any()}
 
 
-def _images(comparison: Comparison, side: int, quality: int) -> list[dict[str, Any]]:
+def _images(comparison: Compared, side: int, quality: int) -> list[dict[str, Any]]:
     run = comparison.runs[0]
     files = dict(zip(run.sample_keys, run.image_files, strict=True))
     return [_image(read_image(files[key]), side, quality) for key in comparison.sample_keys]
@@ -208,16 +203,6 @@ def _image(image: Image, side: int, quality: int) -> dict[str, Any]:
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
     source = "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode("ascii")
     return {"source": source, "width": width, "height": height}
-
-
-def _regions(comparison: Comparison) -> list[list[Any] | None]:
-    """For each sample the outlines of its object, as points in [0, 1]; of the first run that knows where it is."""
-    known: dict[str, Region] = {}
-    for run in comparison.runs:
-        for key, region in zip(run.sample_keys, run.regions(), strict=True):
-            if region is not None:
-                known.setdefault(key, region)
-    return [_outlines(known[key]) if key in known else None for key in comparison.sample_keys]
 
 
 def _outlines(region: Region) -> list[list[list[float]]]:

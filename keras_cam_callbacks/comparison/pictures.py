@@ -15,14 +15,12 @@ from ..metrics import mean
 from ..records import Image, Region
 from ..store import read_image
 from .charts import CHART, CHART_FOOT, CHART_HEAD, draw_charts
+from .compared import Compared, epoch_numbers
 from .sheets import EDGE, SMALL, Sheet, bare, cut, cut_apart
-from .tables import epoch_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from .comparing import Comparison
 
 __all__ = ["draw"]
 
@@ -48,7 +46,7 @@ class _Plan:
 
 
 def draw(
-    comparison: Comparison, samples: Any, epochs: Sequence[int] | None, metric: str | None, overlay: Overlay | None
+    comparison: Compared, samples: Any, epochs: Sequence[int] | None, metric: str | None, overlay: Overlay | None
 ) -> Figure:
     """Draws the figure; see `Comparison.figure`."""
     try:
@@ -78,7 +76,7 @@ def draw(
     return figure
 
 
-def _samples(comparison: Comparison, samples: Any) -> tuple[int, ...]:
+def _samples(comparison: Compared, samples: Any) -> tuple[int, ...]:
     if is_whole(samples, 1):
         return comparison.most_different(int(samples))
     if isinstance(samples, (list, tuple)) and samples and all(key in comparison.sample_keys for key in samples):
@@ -89,7 +87,7 @@ def _samples(comparison: Comparison, samples: Any) -> tuple[int, ...]:
     )
 
 
-def _epochs(comparison: Comparison, epochs: Sequence[int] | None) -> tuple[int, ...]:
+def _epochs(comparison: Compared, epochs: Sequence[int] | None) -> tuple[int, ...]:
     """Returns places of epochs: the given ones, or the first, the one of parting, some between and the last one."""
     if epochs is not None:
         wrong = [epoch for epoch in epochs if epoch not in comparison.epochs]
@@ -113,7 +111,7 @@ def _epochs(comparison: Comparison, epochs: Sequence[int] | None) -> tuple[int, 
     return tuple(sorted(chosen))
 
 
-def _metric(comparison: Comparison, metric: str | None) -> tuple[str, npt.NDArray[np.float64]]:
+def _metric(comparison: Compared, metric: str | None) -> tuple[str, npt.NDArray[np.float64]]:
     numbers = {
         "confidence": mean(comparison.confidences, 2),
         **epoch_numbers(comparison),
@@ -132,10 +130,11 @@ def _metric(comparison: Comparison, metric: str | None) -> tuple[str, npt.NDArra
 class _Pictures:
     """The tiles of a figure: reads images and maps when they are drawn, and keeps none."""
 
-    def __init__(self, comparison: Comparison, plan: _Plan, overlay: Overlay) -> None:
+    def __init__(self, comparison: Compared, plan: _Plan, overlay: Overlay) -> None:
         self.comparison, self.plan, self.overlay = comparison, plan, overlay
         self.images = _images(comparison, plan.samples)
-        self.regions = _regions(comparison, plan.samples)
+        regions = comparison.regions()
+        self.regions = [regions[i] for i in plan.samples]
         # A row is as high as the highest image, but has room for its words.
         aspect = max(image.shape[0] / image.shape[1] for image in self.images)
         self.high = _TILE * min(max(aspect, 0.7), 1.5)
@@ -147,19 +146,9 @@ class _Pictures:
         return None if heatmaps is None else self.overlay.draw(self.images, heatmaps[list(self.plan.samples)])
 
 
-def _images(comparison: Comparison, samples: Sequence[int]) -> list[Image]:
+def _images(comparison: Compared, samples: Sequence[int]) -> list[Image]:
     files = dict(zip(comparison.runs[0].sample_keys, comparison.runs[0].image_files, strict=True))
     return [read_image(files[comparison.sample_keys[i]]) for i in samples]
-
-
-def _regions(comparison: Comparison, samples: Sequence[int]) -> list[Region | None]:
-    """Returns where the object is, by the first run that knows it."""
-    found: dict[str, Region] = {}
-    for run in comparison.runs:
-        for key, region in zip(run.sample_keys, run.regions(), strict=True):
-            if region is not None:
-                found.setdefault(key, region)
-    return [found.get(comparison.sample_keys[i]) for i in samples]
 
 
 def _has_place(region: Region | None) -> bool:
@@ -210,7 +199,7 @@ def _draw_run(sheet: Sheet, pictures: _Pictures, run: int, left: float) -> None:
             )
 
 
-def _prediction(comparison: Comparison, run: int, place: int, sample: int) -> str:
+def _prediction(comparison: Compared, run: int, place: int, sample: int) -> str:
     """Returns a line for the predicted class, and one that says whether it is right, and how sure the model is."""
     name = comparison.class_name(int(comparison.predicted[run, place, sample]))
     confidence = float(comparison.confidences[run, place, sample])

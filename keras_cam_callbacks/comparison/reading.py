@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import METRICS, degenerate
+from ..metrics import REGISTRY, degenerate
+from ..metrics.agreement import correlated, standardized
 from ..records import Floats, Ints
+from ..space import resize
 from ..store import Run, StoredEpoch
 
 __all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of", "put"]
 
 Doubles = npt.NDArray[np.float64]
 
-_KNOWN = {name for names in METRICS.values() for name in names}
 _ENCRYPTED = 1  # flag of a member of a zip file
 _MOST_NAMES = 1000  # numbers that are kept; no logger writes nearly as many
 _CHUNK = 2**25  # bytes of float64 maps that are correlated at once
@@ -104,7 +105,7 @@ class Reader:
         for row, name in enumerate(names):
             leads = [view for view in views if name.startswith(f"{view}_")]
             # "true_top_iou" is a number of the view "true", also where there is a view "true_top".
-            lead = next((view for view in leads if name[len(view) + 1 :] in _KNOWN), leads[0] if leads else "")
+            lead = next((view for view in leads if name[len(view) + 1 :] in REGISTRY), leads[0] if leads else "")
             if lead in ("", mine):
                 found[name[len(lead) + 1 :] if lead else name] = row
         return found
@@ -197,8 +198,7 @@ def agreements(maps: Sequence[Floats | None], pairs: Sequence[tuple[int, int]]) 
             for run, each in ((one, first), (other, second)):
                 if (run, height, width) not in standards:
                     standards[run, height, width] = _standards(each[chunk], height, width)
-            products = standards[one, height, width] * standards[other, height, width]
-            found[pair, chunk] = np.clip(products.sum(axis=1), -1, 1)  # Rounding can carry it past 1.
+            found[pair, chunk] = correlated(standards[one, height, width], standards[other, height, width])
     return found
 
 
@@ -220,16 +220,11 @@ def peaks_of(maps: Floats) -> Floats:
 
 
 def _standards(maps: Floats, height: int, width: int) -> Doubles:
-    """(N, height * width) the positive parts less their means, at Euclidean length 1; NaN where degenerate."""
+    """(N, height * width) maps of that size as `correlated` takes them; NaN where degenerate."""
     valid = ~degenerate(maps)
     positive = np.maximum(maps[valid], 0)
-    if positive.shape[1:] != (height, width) and len(positive):
-        import cv2
-
-        positive = np.stack([cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR) for each in positive])
-    flat = positive.reshape(len(positive), height * width).astype(np.float64)
-    flat -= flat.mean(axis=1, keepdims=True)
-    flat /= np.sqrt((flat * flat).sum(axis=1, keepdims=True))
+    if positive.shape[1:] != (height, width):
+        positive = resize(positive, (height, width))
     standards = np.full((len(maps), height * width), np.nan)
-    standards[valid] = flat
+    standards[valid] = standardized(positive.reshape(len(positive), height * width))
     return standards

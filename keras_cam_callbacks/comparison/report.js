@@ -136,6 +136,11 @@ function passes(sample) {
   return !text || names.some((name) => name.toLowerCase().includes(text));
 }
 
+function aboutOrder(order) {
+  const by = order === "loss" ? page.loss : page.metrics[Number(order.slice("metric ".length))];
+  return by ? `By ${by.name}: ${by.about}.` : "";
+}
+
 function arrange() {
   const order = sorted().filter(passes);
   const body = byId("samples");
@@ -144,7 +149,7 @@ function arrange() {
   if (kept?.isConnected && kept !== document.activeElement) kept.focus();
   byId("count").textContent = `${order.length} of ${page.keys.length} samples`;
   byId("none").hidden = order.length > 0;
-  byId("order-about").textContent = byId("order").value === "loss" ? `By ${page.loss.about}.` : "";
+  byId("order-about").textContent = aboutOrder(byId("order").value);
 }
 
 // ---- Rows and tiles
@@ -184,10 +189,11 @@ function describe(tile) {
   const lines = [];
   if (energy >= 0 && at >= 0) {
     const share = metricValue(energy, run, at, sample);
-    if (Number.isFinite(share)) lines.push(`${Math.round(share * 100)} % of heat on object`);
+    if (Number.isFinite(share)) lines.push(`energy_in_region ${share.toFixed(2)}`);
   }
   const agreed = page.names.length > 2 ? meanAgreement(state.epoch, sample, run) : NaN;
   if (Number.isFinite(agreed)) lines.push(`agreement ${agreed.toFixed(2)}`);
+  tile.detail.title = energy < 0 ? "" : `energy_in_region: ${page.metrics[energy].about}`;
   tile.detail.textContent = lines.join(" · ");
   const notes = [];
   if (at < 0) notes.push("not logged yet");
@@ -268,7 +274,7 @@ function update() {
   rows.forEach(({ agreement }, sample) => {
     const agreed = meanAgreement(state.epoch, sample);
     const since = page.parted[sample];
-    const lines = [Number.isFinite(agreed) ? `agreement of the runs ${agreed.toFixed(2)}` : ""];
+    const lines = [Number.isFinite(agreed) ? `agreement ${agreed.toFixed(2)}` : ""];
     if (since !== null) lines.push(`apart from epoch ${since} on`);
     agreement.textContent = page.pairs.length ? lines.filter(Boolean).join("; ") : "";
   });

@@ -18,13 +18,12 @@ import numpy as np
 from .. import __version__
 from ..checks import check_whole
 from ..store.whole import whole_file
-from .glossary import entry
+from .compared import Compared, row_of
 from .payload import MAP_SIDE, epoch_means, make_payload, thinned
+from .words import sentences
 
 if TYPE_CHECKING:
     import jinja2
-
-    from .comparing import Comparison
 
 __all__ = ["ReportFile", "write_report"]
 
@@ -54,7 +53,7 @@ class ReportFile:
 
 
 def write_report(
-    comparison: Comparison,
+    comparison: Compared,
     path: str | Path,
     *,
     max_epochs: int | None = 200,
@@ -100,7 +99,7 @@ def write_report(
     content = {
         "title": title or f"Where {_listed(comparison.names)} look{'s' * (len(comparison.names) == 1)}",
         "names": comparison.names,
-        "findings": comparison.summary().split("\n"),
+        "findings": sentences(comparison),
         "table": _table(comparison),
         "differences": {name: list(map(_text, values)) for name, values in comparison.differences.items()},
         "runs": _about(comparison),
@@ -180,29 +179,30 @@ def _text(value: Any) -> str:
     return "–" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _table(comparison: Comparison) -> list[dict[str, Any]]:
+def _table(comparison: Compared) -> list[dict[str, Any]]:
     """A row for each number, with its value in the last epoch of each run, and whether that is the best one."""
     last = [int(np.flatnonzero(epochs)[-1]) for epochs in comparison.held()]
     cells = [(str(comparison.epochs[place]), False) for place in last]
-    table: list[dict[str, Any]] = [{"label": "Last epoch", "about": "", "cells": cells}]
+    table: list[dict[str, Any]] = [{"name": "epoch", "about": "the last one of each run", "cells": cells}]
     for name, means in epoch_means(comparison).items():
         values = means[np.arange(len(last)), last]
-        word = entry(name)
-        known = word.better * values[np.isfinite(values)]
+        row = row_of(name)
+        sign = row.better if row.judged else 0
+        known = sign * values[np.isfinite(values)]
         # Where all are as good, none is the best.
         best = known.max() if len(known) > 1 and known.max() > known.min() else np.nan
-        direction = {1: "higher is better", -1: "lower is better", 0: ""}[word.better]
+        direction = {1: "higher is better", -1: "lower is better", 0: ""}[sign]
         table.append(
             {
-                "label": word.label,
-                "about": "; ".join(filter(None, (word.about, direction))),
-                "cells": [(f"{v:.3g}" if np.isfinite(v) else "–", bool(word.better * v == best)) for v in values],
+                "name": name,
+                "about": "; ".join(filter(None, (row.about, direction))),
+                "cells": [(f"{v:.3g}" if np.isfinite(v) else "–", bool(sign * v == best)) for v in values],
             }
         )
     return table
 
 
-def _about(comparison: Comparison) -> dict[str, list[str]]:
+def _about(comparison: Compared) -> dict[str, list[str]]:
     """What each run is, where all runs are alike in it too."""
     names = {"model": "model_name", "layer": "layer", "method": "method", "target": "target"}
     rows = {label: [_text(run.manifest[name] or None) for run in comparison.runs] for label, name in names.items()}
@@ -211,7 +211,7 @@ def _about(comparison: Comparison) -> dict[str, list[str]]:
     return rows
 
 
-def _notes(comparison: Comparison, payload: Mapping[str, Any], image_side: int) -> Iterator[str]:
+def _notes(comparison: Compared, payload: Mapping[str, Any], image_side: int) -> Iterator[str]:
     """Says what is not in the report as it is in the runs."""
     epochs, shown = len(comparison.epochs), len(payload["epochs"])
     if shown < epochs:

@@ -203,13 +203,13 @@ function addAgreementChart(parent, epochs, agreementAt) {
     ? page.names.map((name, run) => line(name, run, all.filter((pair) => page.pairs[pair].includes(run))))
     : [line(page.names.join(" and "), NEUTRAL, all)];
   const about = `how alike the heatmaps of ${several ? "each run and the others" : "both runs"} are: 1 is the same place, 0 an unrelated one`;
-  addChart(parent, "Agreement of the runs", about, epochs, series);
+  addChart(parent, "agreement", about, epochs, series);
 }
 
 function addRunCharts(parent) {
   const epochs = page.allEpochs;
   addAgreementChart(parent, epochs, (pair, i) => page.pairMeans[pair][i] ?? NaN);
-  page.charts.forEach(({ label, about }, metric) => {
+  page.charts.forEach(({ name: label, about }, metric) => {
     const series = page.names.map((name, place) => {
       const start = (metric * page.names.length + place) * epochs.length;
       return { name, place, y: Array.from(page.means.subarray(start, start + epochs.length)) };
@@ -221,7 +221,7 @@ function addRunCharts(parent) {
 function addSampleCharts(parent, sample) {
   const epochs = page.epochs;
   addAgreementChart(parent, epochs, (pair, i) => agreementOf(pair, i, sample));
-  page.metrics.forEach(({ label, about }, metric) => {
+  page.metrics.forEach(({ name: label, about }, metric) => {
     const series = page.names.map((name, place) => ({
       name,
       place,

@@ -12,16 +12,16 @@ function fillChoices() {
   const order = byId("order");
   addOption(order, "logged", "as logged");
   if (several) {
-    addOption(order, "disagreement", "disagreement of the runs, all epochs");
-    addOption(order, "now", "disagreement of the runs, this epoch");
+    addOption(order, "disagreement", "least agreement, all epochs");
+    addOption(order, "now", "least agreement, this epoch");
   }
-  if (page.loss) addOption(order, "loss", `loss of attention (${page.loss.about.split(":")[0]})`);
+  if (page.loss) addOption(order, "loss", `loss of attention (${page.loss.name})`);
   const known = page.labels.some((label) => label !== null);
   if (known) addOption(order, "error", "error, this epoch");
   addOption(order, "key", "key");
   const group = document.createElement("optgroup");
   group.label = "a number, this epoch";
-  page.metrics.forEach(({ label }, metric) => addOption(group, `metric ${metric}`, label.toLowerCase()));
+  page.metrics.forEach(({ name }, metric) => addOption(group, `metric ${metric}`, name));
   if (page.metrics.length) order.append(group);
   order.value = several ? "disagreement" : "logged";
 

@@ -7,15 +7,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from ..metrics import mean
 from ..store.whole import whole_file
-
-if TYPE_CHECKING:
-    from .comparing import Comparison
+from .compared import Compared, epoch_numbers
 
 __all__ = ["rows", "write_csv", "write_json"]
 
@@ -24,7 +22,7 @@ GRAINS = ("sample", "epoch")
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
-def rows(comparison: Comparison, grain: str) -> Iterator[dict[str, Any]]:
+def rows(comparison: Compared, grain: str) -> Iterator[dict[str, Any]]:
     """Yields the rows of a table one after the other; see `Comparison.table`."""
     if grain not in GRAINS:
         raise ValueError(f'`grain` must be one of {", ".join(GRAINS)}. Received: {grain!r}. grain="epoch" is short.')
@@ -36,19 +34,7 @@ def rows(comparison: Comparison, grain: str) -> Iterator[dict[str, Any]]:
             yield from of_epoch(comparison, run, place, numbers)
 
 
-def epoch_numbers(comparison: Comparison) -> dict[str, Any]:
-    """Returns the numbers of each epoch by name, (R, E) float64.
-
-    What is known of each sample is its mean over the compared ones: so runs with further samples can be compared.
-    """
-    found = dict(comparison.scalars)
-    for name, values in comparison.values.items():
-        means = mean(values, 2)
-        found[name] = np.where(np.isnan(means), found[name], means) if name in found else means
-    return found
-
-
-def _of_samples(comparison: Comparison, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _of_samples(comparison: Compared, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     columns = {name: values[run, place] for name, values in numbers.items()}
     columns = _agreements(comparison, run, place) | columns
     listed = {name: [_plain(value) for value in column.tolist()] for name, column in columns.items()}
@@ -70,7 +56,7 @@ def _of_samples(comparison: Comparison, run: int, place: int, numbers: Mapping[s
         yield row | {name: column[i] for name, column in listed.items() if name not in row}
 
 
-def _of_epoch(comparison: Comparison, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _of_epoch(comparison: Compared, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     agreements = {name: mean(each, 0) for name, each in _agreements(comparison, run, place).items()}
     columns = agreements | {name: values[run, place] for name, values in numbers.items()}
     right = comparison.correct()[run, place]
@@ -85,7 +71,7 @@ def _of_epoch(comparison: Comparison, run: int, place: int, numbers: Mapping[str
     yield row | {name: _plain(float(value)) for name, value in columns.items() if name not in row}
 
 
-def _agreements(comparison: Comparison, run: int, place: int) -> dict[str, Any]:
+def _agreements(comparison: Compared, run: int, place: int) -> dict[str, Any]:
     """Returns (N,) a run's mean agreement with the others; of more than two runs also that with each."""
     with_each = {
         comparison.names[one + other - run]: comparison.agreement[pair, place]
@@ -103,7 +89,7 @@ def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def write_csv(comparison: Comparison, path: str | Path, grain: str) -> None:
+def write_csv(comparison: Compared, path: str | Path, grain: str) -> None:
     """Writes a table as CSV; see `Comparison.to_csv`."""
     lines = rows(comparison, grain)
     with whole_file(Path(path), overwrite=True) as temporary, _opened(temporary) as file:
@@ -118,7 +104,7 @@ def _defused(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(_FORMULA) else cell
 
 
-def write_json(comparison: Comparison, path: str | Path, grain: str) -> None:
+def write_json(comparison: Compared, path: str | Path, grain: str) -> None:
     """Writes a table as JSON; see `Comparison.to_json`."""
     lines = rows(comparison, grain)
     with whole_file(Path(path), overwrite=True) as temporary, _opened(temporary) as file:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..metrics import mean
 from .alignment import printable
-from .spans import lasting
-
-if TYPE_CHECKING:
-    from .comparing import Comparison
+from .compared import Compared, lasting
 
 __all__ = ["sentences"]
 
@@ -31,14 +28,14 @@ _NOTABLE = 0.05  # 1 - agreement, from which on samples are named
 _EXPLAINED = ("method", "layer", "target")  # settings by which a map means something else
 
 
-def sentences(comparison: Comparison, threshold: float) -> list[str]:
+def sentences(comparison: Compared, threshold: float = 0.5) -> list[str]:
     """Returns the sentences of `Comparison.summary`."""
     runs = [_run(comparison, run) for run in range(len(comparison.names))]
     lines = [_all(comparison), *runs, *_agreement(comparison, threshold), *_settings(comparison)]
     return list(map(printable, lines))
 
 
-def _all(comparison: Comparison) -> str:
+def _all(comparison: Compared) -> str:
     runs, samples = len(comparison.names), len(comparison.sample_keys)
     first, last = comparison.epochs[0], comparison.epochs[-1]
     line = f"{_count(runs, 'run')}, {_count(samples, 'sample')}, "
@@ -48,15 +45,15 @@ def _all(comparison: Comparison) -> str:
     return line
 
 
-def _run(comparison: Comparison, run: int) -> str:
+def _run(comparison: Compared, run: int) -> str:
     last = int(np.flatnonzero(comparison.held()[run])[-1])
     parts = [_object(comparison, run, last), _peak(comparison, run, last), _right(comparison, run, last)]
     said = "; ".join(filter(None, parts)) or "nothing can be said of where it looks"
     return f"{comparison.names[run]}, epoch {comparison.epochs[last]}: {said}."
 
 
-def _object(comparison: Comparison, run: int, last: int) -> str:
-    """Says how much of the attention lies on the object, and since when it is so."""
+def _object(comparison: Compared, run: int, last: int) -> str:
+    """Says how much of the heat lies on the object, and since when it is so."""
     missing = np.full(comparison.predicted.shape, np.nan)
     energy = mean(comparison.values.get("energy_in_region", missing)[run], 1)
     ratio = mean(comparison.values.get("energy_ratio", missing)[run], 1)
@@ -64,11 +61,11 @@ def _object(comparison: Comparison, run: int, last: int) -> str:
     hits = hits[np.isfinite(hits)]
     measured = []
     if np.isfinite(energy[last]):
-        measured.append(f"{energy[last]:.0%} of its attention lies on it")
+        measured.append(f"{energy[last]:.0%} of its heat lies on it (energy_in_region)")
     if np.isfinite(ratio[last]):
-        measured.append(f"{ratio[last]:.1f} times what chance would give")
+        measured.append(f"{ratio[last]:.1f} times what chance would give (energy_ratio)")
     if len(hits):
-        measured.append(f"its peak is on it in {int((hits > 0.5).sum())} of {_count(len(hits), 'sample')}")
+        measured.append(f"its peak is on it in {int((hits > 0.5).sum())} of {_count(len(hits), 'sample')} (pointing)")
     if not np.isfinite(ratio[last]):
         return f"of the object: {', '.join(measured)}" if measured else ""
     with np.errstate(invalid="ignore"):
@@ -78,10 +75,10 @@ def _object(comparison: Comparison, run: int, last: int) -> str:
             "does not look at the object": ratio <= 1,
         }
     looks, holds = next((text, holds) for text, holds in kinds.items() if holds[last])
-    return f"{looks}{_since(comparison, holds, np.isfinite(ratio))} ({', '.join(measured)})"
+    return f"{looks}{_since(comparison, holds, np.isfinite(ratio))}: {', '.join(measured)}"
 
 
-def _since(comparison: Comparison, holds: Flags, known: Flags) -> str:
+def _since(comparison: Compared, holds: Flags, known: Flags) -> str:
     row = int(lasting(holds[:, None], known[:, None])[0])
     first, last = np.flatnonzero(known)[[0, -1]].tolist()
     if row in (-1, last):
@@ -89,7 +86,7 @@ def _since(comparison: Comparison, holds: Flags, known: Flags) -> str:
     return " from its first epoch on" if row == first else f" from epoch {comparison.epochs[row]} on"
 
 
-def _peak(comparison: Comparison, run: int, last: int) -> str:
+def _peak(comparison: Compared, run: int, last: int) -> str:
     """Says where in the image the maps are highest, where that is the same ninth in at least half of the samples."""
     peaks = comparison.peaks[run]
     cells = np.searchsorted(_THIRDS, peaks[..., 1]) * 3 + np.searchsorted(_THIRDS, peaks[..., 0])
@@ -106,15 +103,15 @@ def _peak(comparison: Comparison, run: int, last: int) -> str:
     return f"its peak is {where} in {counts[last]} of {totals[last]} samples{_since(comparison, common, totals > 0)}"
 
 
-def _right(comparison: Comparison, run: int, last: int) -> str:
+def _right(comparison: Compared, run: int, last: int) -> str:
     right = comparison.correct()[run, last]
     known = np.isfinite(right)
     count = int(right[known].sum())
     verb = "is" if count == 1 else "are"
-    return f"{count} of {_count(int(known.sum()), 'prediction')} {verb} right" if known.any() else ""
+    return f"{count} of {_count(int(known.sum()), 'prediction')} {verb} right (accuracy)" if known.any() else ""
 
 
-def _agreement(comparison: Comparison, threshold: float) -> list[str]:
+def _agreement(comparison: Compared, threshold: float) -> list[str]:
     """Says how far the runs look at the same place, and from which epoch they don't."""
     if not comparison.pairs:
         return []
@@ -137,7 +134,7 @@ def _agreement(comparison: Comparison, threshold: float) -> list[str]:
     return lines + _classes(comparison)
 
 
-def _pair(comparison: Comparison, pair: int | None, threshold: float) -> str:
+def _pair(comparison: Compared, pair: int | None, threshold: float) -> str:
     together = mean(comparison.together(pair), 1)
     rows = np.flatnonzero(np.isfinite(together))
     first, last = comparison.epochs[rows[0]], comparison.epochs[rows[-1]]
@@ -157,7 +154,7 @@ def _pair(comparison: Comparison, pair: int | None, threshold: float) -> str:
     )
 
 
-def _classes(comparison: Comparison) -> list[str]:
+def _classes(comparison: Compared) -> list[str]:
     """Says where maps explain different classes, which by itself makes them differ."""
     held = comparison.held().all(axis=0)
     aims_at_predicted = any("predicted" in str(run.manifest["target"]) for run in comparison.runs)
@@ -175,7 +172,7 @@ def _classes(comparison: Comparison) -> list[str]:
     ]
 
 
-def _settings(comparison: Comparison) -> list[str]:
+def _settings(comparison: Compared) -> list[str]:
     if len(comparison.names) < 2:
         return []
     if not comparison.differences:

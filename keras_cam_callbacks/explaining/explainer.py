@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..augmentations import Augmentation
+from ..checks import check_positive
 from ..data.batches import make_batch
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
@@ -117,8 +118,7 @@ class Explainer:
             ValueError: If a setting does not fit the model or the batch.
             TypeError: If a setting is of the wrong kind.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
+        check_positive("batch_size", batch_size)
         methods = resolve_methods(method)
         layer_names = _layer_names(layer_name)
         check_fusion(fuse, len(layer_names))

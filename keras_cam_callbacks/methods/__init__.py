@@ -17,6 +17,8 @@ from ..checks import did_you_mean
 from ..records import Capture, Floats
 from . import cams, fullgrad, perturbation, saliency
 
+_AXES = {1: ("t",), 2: ("h", "w"), 3: ("d", "h", "w")}
+
 
 @dataclass(frozen=True)
 class Method:
@@ -24,8 +26,8 @@ class Method:
 
     Attributes:
         name: Its name in tables, captions and records.
-        function: Takes what `needs` names, in that order, and returns raw heatmaps (N, h, w), or one map for each of
-            the image's channels (N, H, W, C), which its `channels` then makes one (see `saliency.one_map`). It may
+        function: Takes what `needs` names, in that order, and returns raw heatmaps (N, *space), or one map for each
+            of the image's channels (N, *space, C), which its `channels` then makes one (see `saliency.one_map`). It may
             return a pair: these, and a dict of numbers (N,) by name, which are logged.
         needs: Names of `Capture`'s arrays ("activations", "gradients", "kernel", "images", "scores") and of functions
             of the model (see `probe.FUNCTIONS`).
@@ -47,8 +49,8 @@ class Method:
             functions: The functions of the model among `needs`, by name.
 
         Returns:
-            The raw heatmaps (N, h, w) float32; the maps of each channel (N, H, W, C) where the method makes these; and
-            the numbers that it tells of each sample, (N,) by name.
+            The raw heatmaps (N, *space) float32; the maps of each channel (N, *space, C) where the method makes these;
+            and the numbers that it tells of each sample, (N,) by name.
 
         Raises:
             ValueError: If a user's method returns other shapes.
@@ -64,16 +66,18 @@ class Method:
         maps: Floats = np.asarray(found, np.float32)
         numbers = {name: np.asarray(of_samples, np.float32) for name, of_samples in told.items()}
         attributions = None
-        if maps.ndim == 4 and hasattr(self.function, "channels"):
+        like = capture.activations if capture.images is None else capture.images
+        axes = 2 if like is None else like.ndim - 2
+        if maps.ndim == axes + 2 and hasattr(self.function, "channels"):
             attributions, maps = maps, saliency.one_map(maps, self.function.channels)
         at_layer = capture.activations is not None and {"activations", "gradients", "kernel"}.issuperset(self.needs)
-        expected: tuple[Any, ...] = (len(capture.scores), "h", "w")
+        expected: tuple[Any, ...] = (len(capture.scores), *_AXES.get(axes, ("...",)))
         if at_layer:
             assert capture.activations is not None
-            expected = capture.activations.shape[:3]
-        if maps.shape != expected and (at_layer or maps.ndim != 3 or len(maps) != expected[0]):
+            expected = capture.activations.shape[:-1]
+        if maps.shape != expected and (at_layer or maps.ndim != axes + 1 or len(maps) != expected[0]):
             raise ValueError(
-                "A method must return one heatmap (h, w) for each sample, here "
+                "A method must return one heatmap for each sample, here "
                 f"({', '.join(map(str, expected))}). Received: {maps.shape} from method {self.name!r}."
             )
         for name, of_samples in numbers.items():

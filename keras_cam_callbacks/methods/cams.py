@@ -4,8 +4,9 @@ Every function is pure numpy and returns the map raw: signed, unscaled, at the l
 which most of the papers end is left to whoever draws or measures the map, because the negative part (evidence
 against the class) can't be had back. A ReLU inside a formula, as in LayerCAM, stays where it is.
 
-Shapes, the same throughout: `activations` A and `gradients` G = dy/dA are (N, h, w, C) float32 with y the (N,) score;
-the result is (N, h, w) float32. Sums over i, j run over the h x w positions, sums over k over the C channels.
+Shapes, the same throughout: `activations` A and `gradients` G = dy/dA are (N, *space, C) float32 with y the (N,) score;
+the result is (N, *space) float32. The space of an image is (h, w): formulas and shapes are written for it, and hold for
+any number of axes. Sums over i, j run over all positions, sums over k over the C channels.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def cam(activations: Floats, kernel: Floats) -> Floats:
     Reference:
         Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv 1512.04150.
     """
-    heatmaps: Floats = np.einsum("nijk,nk->nij", activations, kernel, optimize=True)
+    heatmaps: Floats = np.einsum("n...k,nk->n...", activations, kernel, optimize=True)
     return heatmaps
 
 
@@ -56,7 +57,7 @@ def gradcam(activations: Floats, gradients: Floats) -> Floats:
         Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization,
         ICCV 2017, arXiv 1610.02391.
     """
-    return cam(activations, gradients.mean(axis=(1, 2)))
+    return cam(activations, gradients.mean(axis=_space(gradients)))
 
 
 def gradcam_plus_plus(activations: Floats, gradients: Floats, eps: float = 0.0) -> Floats:
@@ -82,11 +83,11 @@ def gradcam_plus_plus(activations: Floats, gradients: Floats, eps: float = 0.0) 
     # Divided by G^2 on both sides, which avoids the underflow of G^3 in float32 where gradients are small. Only
     # positive gradients count, so that the others may have any denominator.
     g = np.maximum(gradients, 0)
-    denominator = 2 + g * activations.sum(axis=(1, 2), keepdims=True)
+    denominator = 2 + g * activations.sum(axis=_space(activations), keepdims=True)
     if eps:
         denominator += np.divide(eps, g**2, out=np.zeros_like(g), where=g > 0)
-    weights = np.divide(g, denominator, out=np.zeros_like(g), where=denominator != 0).sum(axis=(1, 2))
-    return cam(activations, weights.astype(np.float32))
+    weights = np.divide(g, denominator, out=np.zeros_like(g), where=denominator != 0)
+    return cam(activations, weights.sum(axis=_space(weights)).astype(np.float32))
 
 
 def xgradcam(activations: Floats, gradients: Floats) -> Floats:
@@ -105,9 +106,9 @@ def xgradcam(activations: Floats, gradients: Floats) -> Floats:
     Reference:
         Fu et al., Axiom-based Grad-CAM, BMVC 2020, arXiv 2008.02312.
     """
-    total = activations.sum(axis=(1, 2))
+    total = activations.sum(axis=_space(activations))
     usable = total != 0
-    weights = (gradients * activations).sum(axis=(1, 2)) / np.where(usable, total, 1)
+    weights = (gradients * activations).sum(axis=_space(activations)) / np.where(usable, total, 1)
     return cam(activations, np.where(usable, weights, 0).astype(np.float32))
 
 
@@ -127,7 +128,7 @@ def hirescam(activations: Floats, gradients: Floats) -> Floats:
         Draelos and Carin, Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
         networks, arXiv 2011.08891.
     """
-    heatmaps: Floats = np.einsum("nijk,nijk->nij", gradients, activations, optimize=True)
+    heatmaps: Floats = np.einsum("n...k,n...k->n...", gradients, activations, optimize=True)
     return heatmaps
 
 
@@ -238,25 +239,30 @@ def eigen_gradcam(activations: Floats, gradients: Floats) -> Floats:
     return _first_component(gradients * activations)
 
 
+def _space(activations: Floats) -> tuple[int, ...]:
+    """Returns the axes between the first and the last."""
+    return tuple(range(1, activations.ndim - 1))
+
+
 def _first_component(values: Floats) -> Floats:
-    """Projects each sample's (h w, C) values on their first principal direction, with a sign that means something."""
-    n, h, w, channels = values.shape
-    rows = values.reshape(n, h * w, channels).astype(np.float64)
+    """Projects each sample's (positions, C) values on their first principal direction; the sign means something."""
+    n, channels = len(values), values.shape[-1]
+    rows = values.reshape(n, -1, channels).astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
-    maps = np.zeros((n, h * w))
+    maps = np.zeros(rows.shape[:2])
     for i, x in enumerate(rows):
         # NaN would make the decomposition raise; such a map is NaN and is reported as degenerate.
         if not np.isfinite(x).all():
             maps[i] = np.nan
             continue
         # The smaller of the two Gram matrices: for 512 channels on 7 x 7 positions it is 49 x 49.
-        if h * w <= channels:
+        if rows.shape[1] <= channels:
             value, vector = _largest_eigenpair(x @ x.T)
             component = vector * np.sqrt(max(value, 0.0))
         else:
             component = x @ _largest_eigenpair(x.T @ x)[1]
         maps[i] = -component if component @ x.sum(axis=1) < 0 else component
-    return maps.reshape(n, h, w).astype(np.float32)
+    return maps.reshape(values.shape[:-1]).astype(np.float32)
 
 
 def _largest_eigenpair(gram: npt.NDArray[np.float64], block: int = 8) -> tuple[float, npt.NDArray[np.float64]]:

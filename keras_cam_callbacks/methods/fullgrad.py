@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import cv2
 import numpy as np
 
 from ..checks import check, is_real
 from ..records import Floats
+from ..space import resize
 
 logger = logging.getLogger("keras_cam_callbacks")
 
 Parts = tuple[Floats, tuple[Floats, ...], float]
-"""d score / d image (H, W, C), one array (h, w, K) for each layer that adds a bias, and the sum of all other parts."""
+"""d score / d image (*space, C), one array (*space, K) for each layer that adds a bias, and the sum of the rest."""
 FullGradient = Callable[[Iterable[tuple[Floats, int]], int], Iterator[Parts]]
 
 
@@ -74,7 +74,7 @@ class FullGrad:
             the score, as a share of the largest score.
         """
         found = full_gradient(((image, row) for row, image in enumerate(images)), len(images))
-        heatmaps, sums = np.zeros(images.shape[:3], np.float32), np.zeros(len(images), np.float32)
+        heatmaps, sums = np.zeros(images.shape[:-1], np.float32), np.zeros(len(images), np.float32)
         # `map` holds no image's parts while the next ones are computed.
         for row, (heatmap, total) in enumerate(map(self._one, images, found)):
             heatmaps[row], sums[row] = heatmap, total
@@ -87,7 +87,7 @@ class FullGrad:
         """Returns the map (H, W) of an image (H, W, C), and the sum of all parts of its score."""
         gradient, parts, rest = found
         terms = (image * gradient, *parts)
-        size = image.shape[:2]
+        size = image.shape[:-1]
         heatmap = np.zeros(size, np.float32)
         for term in terms:
             heatmap += self._psi(term, size)
@@ -96,10 +96,11 @@ class FullGrad:
     def _psi(self, term: Floats, size: tuple[int, ...]) -> Floats:
         """Returns (H, W), the sum over the channels of psi, from (h, w, K)."""
         values = np.abs(term)
-        axes = (0, 1, 2) if self.scale == "layer" else (0, 1)
+        axes = tuple(range(term.ndim if self.scale == "layer" else term.ndim - 1))
         values -= values.min(axis=axes, keepdims=True)
         largest = values.max(axis=axes, keepdims=True) + np.float32(self.eps)
         np.divide(values, largest, out=values, where=largest != 0)
         # Enlarging is linear, and so may follow the sum.
         total = values.sum(axis=-1)
-        return np.asarray(cv2.resize(total, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+        enlarged: Floats = resize(total[None], size)[0]
+        return enlarged

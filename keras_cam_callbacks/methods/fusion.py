@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 
 from ..records import Floats
+from ..space import resize
 
 Fusion = Literal["mean", "maximum"]
 
@@ -38,24 +39,25 @@ def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean") -> Floats:
     layer counts alike, whatever its scale.
 
     Args:
-        heatmaps: For each layer (N, h, w) float32, raw; the sizes may differ.
+        heatmaps: For each layer (N, *space) float32, raw; the sizes may differ.
         fuse: "mean", or "maximum" as in the LayerCAM paper (which scales by tanh before).
 
     Returns:
-        (N, h, w) float32 in [0, 1], at the size of the largest map. A map that is nowhere positive counts as zero, one
-        that is not finite makes the sample's fused map NaN.
+        (N, *space) float32 in [0, 1], at the size of the largest map. A map that is nowhere positive counts as zero,
+        one that is not finite makes the sample's fused map NaN.
 
     Reference:
         Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, IEEE TIP 2021.
     """
-    height, width = max((maps.shape[1:] for maps in heatmaps), key=lambda shape: shape[0] * shape[1])
+    size = max((maps.shape[1:] for maps in heatmaps), key=math.prod)
     levels = []
     for maps in heatmaps:
         positive = np.maximum(maps, 0)
-        top = positive.max(axis=(1, 2), keepdims=True)
+        space = tuple(range(1, maps.ndim))
+        top = positive.max(axis=space, keepdims=True)
         with np.errstate(invalid="ignore"):
             scaled = positive / np.where(top > 0, top, 1)
-        scaled[~np.isfinite(maps).all(axis=(1, 2))] = np.nan
-        levels.append([cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR) for level in scaled])
+        scaled[~np.isfinite(maps).all(axis=space)] = np.nan
+        levels.append(resize(scaled, size))
     together = np.asarray(levels, np.float32)
     return np.asarray(together.mean(axis=0) if fuse == "mean" else together.max(axis=0), np.float32)

@@ -1,24 +1,25 @@
 """Perturbation: what happens to a score when parts of the image, or channels of a layer, are taken away.
 
-Every method is a frozen dataclass that holds its options; called, it returns raw heatmaps (N, h, w) float32. They are
-numpy and OpenCV: the model comes in as a function, which takes (image (H, W, C), row of the sample) pairs, or
-(activations (h, w, K), row) pairs, and their number, and yields the explained scores y in their order. It runs as many
-at once as fit, and copies are made when they are needed. Costs are given in passes for each image, besides the one that
-every explanation takes.
+Every method is a frozen dataclass that holds its options; called, it returns raw heatmaps (N, h, w) float32. The shapes
+are those of images; in place of h, w there may be any number of axes. The model comes in as a function, which takes
+(image (H, W, C), row of the sample) pairs, or (activations (h, w, K), row) pairs, and their number, and yields the
+explained scores y in their order. It runs as many at once as fit, and copies are made when they are needed. Costs are
+given in passes for each image, besides the one that every explanation takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..checks import check_whole, is_real
 from ..records import Floats, Ints
+from ..space import resize
 from .cams import cam
 
 Score = Callable[[Iterable[tuple[Floats, int]], int], Iterator[Any]]
@@ -54,12 +55,12 @@ class ScoreCAM:
     def __call__(self, images: Floats, activations: Floats, score: Score) -> Floats:
         """Returns (N, h, w) at the layer's size, signed, from images (N, H, W, C) and activations (N, h, w, K)."""
         chosen = _strongest(activations, self.channels)
-        height, width = images.shape[1:3]
+        size = images.shape[1:-1]
 
         def copies() -> Iterator[tuple[Floats, int]]:
             for row, index in enumerate(chosen):
                 for k in index:
-                    mask = cv2.resize(activations[row, ..., k], (width, height), interpolation=cv2.INTER_LINEAR)
+                    mask = resize(activations[None, row, ..., k], size)[0]
                     mask -= mask.min()
                     highest = mask.max()
                     yield images[row] * (mask / highest if highest > 0 else mask)[..., None], row
@@ -123,8 +124,8 @@ class Occlusion:
     last ones are cut at the border, so that any size of image is covered without a gap.
 
     Attributes:
-        window: Height and width of the window, or one number for both, px.
-        stride: Steps down and across, or one number for both, px; at most the window's.
+        window: The window's size along each axis, such as height and width, or one number for all, px.
+        stride: Steps along each axis, or one number for all, px; at most the window's.
         fill: What stands in the window, in the image's unit.
 
     Raises:
@@ -134,17 +135,20 @@ class Occlusion:
         Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, arXiv 1311.2901.
     """
 
-    window: int | tuple[int, int] = 16
-    stride: int | tuple[int, int] = 8
+    window: int | tuple[int, ...] = 16
+    stride: int | tuple[int, ...] = 8
     fill: float = 0.0
     name: ClassVar[str] = "occlusion"
     needs: ClassVar[tuple[str, ...]] = ("images", "scores", "score")
 
     def __post_init__(self) -> None:
         for name in ("window", "stride"):
-            for side in _pair(getattr(self, name)):
+            value = getattr(self, name)
+            for side in value if isinstance(value, (tuple, list)) else (value,):
                 check_whole(name, side, 1, 8)
-        if any(step > side for step, side in zip(_pair(self.stride), _pair(self.window), strict=True)):
+        axes = next((len(value) for value in (self.window, self.stride) if isinstance(value, (tuple, list))), 1)
+        sides, steps = _sides(self.window, axes), _sides(self.stride, axes)
+        if any(step > side for step, side in zip(steps, sides, strict=True)):
             raise ValueError(
                 "`stride` must be at most `window`, or pixels are left out. "
                 f"Received: stride={self.stride!r}, window={self.window!r}."
@@ -154,14 +158,16 @@ class Occlusion:
 
     def __call__(self, images: Floats, scores: Floats, score: Score) -> Floats:
         """Returns (N, H, W), signed, from images (N, H, W, C) and their scores (N,)."""
-        sides, steps, size = _pair(self.window), _pair(self.stride), images.shape[1:3]
+        size = images.shape[1:-1]
+        sides, steps = _sides(self.window, len(size)), _sides(self.stride, len(size))
         if any(side > whole for side, whole in zip(sides, size, strict=True)):
             raise ValueError(f"`window` must fit into the images, {size}. Received: window={self.window!r}.")
         # The last window of a row is the first that reaches the border.
-        tops, lefts = (
-            range(0, whole - side + step, step) for whole, side, step in zip(size, sides, steps, strict=True)
-        )
-        windows = [np.s_[top : top + sides[0], left : left + sides[1]] for top in tops for left in lefts]
+        starts = (range(0, whole - side + step, step) for whole, side, step in zip(size, sides, steps, strict=True))
+        windows = [
+            tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
+            for corner in product(*starts)
+        ]
 
         def copies() -> Iterator[tuple[Floats, int]]:
             for row, image in enumerate(images):
@@ -171,11 +177,10 @@ class Occlusion:
                     yield copy, row
 
         falls = scores[:, None] - _scores(score, copies(), len(images) * len(windows)).reshape(len(images), -1)
-        total, count = np.zeros(images.shape[:3]), np.zeros(size)
+        total, count = np.zeros(images.shape[:-1]), np.zeros(size)
         for k, window in enumerate(windows):
             count[window] += 1
-            rows, columns = window
-            total[:, rows, columns] += falls[:, k, None, None]
+            total[(slice(None), *window)] += falls[:, k].reshape(-1, *(1 for _ in size))
         return (total / count).astype(np.float32)
 
 
@@ -188,7 +193,7 @@ class RISE:
 
     Attributes:
         masks: n; each costs a forward pass. The paper takes 4000.
-        cells: Cells of the grid down and across.
+        cells: Cells of the grid along each axis.
         probability: p in (0, 1).
         seed: Seed of the masks; the same in every epoch, so that maps differ by the model alone.
 
@@ -219,29 +224,29 @@ class RISE:
         """Returns (N, H, W), signed, from images (N, H, W, C)."""
 
         def copies() -> Iterator[tuple[Floats, int]]:
-            for mask in self.draw(*images.shape[1:3]):
+            for mask in self.draw(*images.shape[1:-1]):
                 for row, image in enumerate(images):
                     yield image * mask[..., None], row
 
         scores = _scores(score, copies(), self.masks * len(images)).reshape(self.masks, -1)
         weights = (scores - scores.mean(axis=0)) / (self.masks * self.probability)
-        total = np.zeros(images.shape[:3])
+        total = np.zeros(images.shape[:-1])
         # Drawn once more, which takes less time than a pass and less memory than all masks.
-        for mask, row in zip(self.draw(*images.shape[1:3]), weights, strict=True):
-            total += row[:, None, None] * mask
+        for mask, row in zip(self.draw(*images.shape[1:-1]), weights, strict=True):
+            total += row.reshape(-1, *(1 for _ in mask.shape)) * mask
         return total.astype(np.float32)
 
-    def draw(self, height: int, width: int) -> Iterator[Floats]:
-        """Yields the masks (height, width) float32 in [0, 1], the same ones each time."""
+    def draw(self, *size: int) -> Iterator[Floats]:
+        """Yields the masks of that size, float32 in [0, 1], the same ones each time."""
         random = np.random.default_rng(self.seed)
-        down, across = -(-height // self.cells), -(-width // self.cells)
+        steps = [-(-side // self.cells) for side in size]
         # A cell more for the shift; and another, because resizing repeats the outer half of the cells at the border.
         count = self.cells + 2
         for _ in range(self.masks):
-            grid = (random.random((count, count)) < self.probability).astype(np.float32)
-            large = cv2.resize(grid, (count * across, count * down), interpolation=cv2.INTER_LINEAR)
-            top, left = down // 2 + random.integers(down), across // 2 + random.integers(across)
-            yield large[top : top + height, left : left + width]
+            grid = (random.random((1, *(count for _ in size))) < self.probability).astype(np.float32)
+            large = resize(grid, [count * step for step in steps])[0]
+            starts = [step // 2 + random.integers(step) for step in steps]
+            yield large[tuple(slice(start, start + side) for start, side in zip(starts, size, strict=True))]
 
 
 def _scores(score: Score, copies: Iterable[tuple[Floats, int]], count: int) -> npt.NDArray[np.float64]:
@@ -253,16 +258,19 @@ def _strongest(activations: Floats, channels: int | None) -> Ints:
     count = activations.shape[-1]
     if channels is None or channels >= count:
         return np.broadcast_to(np.arange(count), (len(activations), count))
-    order = np.argsort(-activations.max(axis=(1, 2)), axis=1, kind="stable")
+    order = np.argsort(-activations.max(axis=tuple(range(1, activations.ndim - 1))), axis=1, kind="stable")
     return np.sort(order[:, :channels], axis=1)
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"`window` and `stride` must be a number or (height, width). Received: {value!r}.")
-        return value[0], value[1]
-    return value, value
+def _sides(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        return (value,) * axes
+    if len(value) != axes:
+        raise ValueError(
+            "`window` and `stride` must be a number, or one for each axis of the images, such as (height, width). "
+            f"Received: {value!r} for {axes} {'axis' if axes == 1 else 'axes'}."
+        )
+    return tuple(value)
 
 
 def _check_channels(channels: int | None) -> None:

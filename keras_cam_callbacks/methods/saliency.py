@@ -6,7 +6,8 @@ function, which takes (image (H, W, C), row of the sample) pairs and their numbe
 in their order. It runs as many at once as fit, so that copies are made when they are needed and memory stays bounded.
 
 Symbols: x an image, y its score, G(x) = dy/dx. A map in one channel has the unit of G, score per unit of the image's
-values, and where the method multiplies by the image, that of the score.
+values, and where the method multiplies by the image, that of the score. The shapes are those of images; in place of
+H, W there may be any number of axes.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-import cv2
 import numpy as np
 
 from ..checks import check_choice, check_whole, is_real
 from ..records import Floats
+from ..space import blur, resize
 from .cams import gradcam
 
 logger = logging.getLogger("keras_cam_callbacks")
@@ -139,7 +140,7 @@ class SmoothGrad:
 
     def __call__(self, images: Floats, gradient: Gradient) -> Floats:
         """Returns (N, H, W, C) float32, signed unless `average` is "absolute", for images (N, H, W, C)."""
-        deviations = self.sigma * np.ptp(images, axis=(1, 2, 3))
+        deviations = self.sigma * np.ptp(images, axis=tuple(range(1, images.ndim)))
 
         def copies() -> Iterator[tuple[Floats, int]]:
             random = np.random.default_rng(self.seed)
@@ -224,9 +225,7 @@ class IntegratedGradients:
 
     def _baselines(self, images: Floats) -> Floats:
         if isinstance(self.baseline, str):
-            sigma = max(images.shape[1:3]) / 10
-            blurred = [cv2.GaussianBlur(image, (0, 0), sigma).reshape(image.shape) for image in images]
-            return np.stack(blurred).astype(np.float32)
+            return blur(images, max(images.shape[1:-1]) / 10, "mirror")
         try:
             one: Floats = np.broadcast_to(np.asarray(self.baseline, np.float32), images.shape[1:])
         except ValueError:
@@ -256,7 +255,8 @@ def completeness_gap(attributions: Floats, scores: Floats, baseline_scores: Floa
         (N,) float32, |sum - difference| / |difference|; NaN where the scores do not differ.
     """
     difference = (scores - baseline_scores).astype(np.float64)
-    gap = np.abs(attributions.sum(axis=(1, 2, 3), dtype=np.float64) - difference)
+    total = attributions.sum(axis=tuple(range(1, attributions.ndim)), dtype=np.float64)
+    gap = np.abs(total - difference)
     result = np.full(len(gap), np.nan, np.float32)
     np.divide(gap, np.abs(difference), out=result, where=difference != 0, casting="same_kind")
     return result
@@ -318,8 +318,7 @@ class GuidedGradCAM:
     def __call__(self, images: Floats, activations: Floats, gradients: Floats, guided_gradient: Gradient) -> Floats:
         """Returns (N, H, W, C) float32, signed, for images (N, H, W, C) and what was captured (N, h, w, K)."""
         coarse = np.maximum(gradcam(activations, gradients), 0)
-        height, width = images.shape[1:3]
-        fine = np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in coarse])
+        fine = resize(coarse, images.shape[1:-1])
         attributions: Floats = _of_each(images, guided_gradient) * fine[..., None]
         return attributions
 

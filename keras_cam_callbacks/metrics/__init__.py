@@ -1,18 +1,20 @@
 """Numbers from heatmaps: of the map alone, against another map, against where the object is, against the model.
 
-Every function takes raw maps (N, h, w) float32 and returns one float64 for each, NaN where there is nothing to measure.
-They are numpy and OpenCV and know no framework.
+Every function takes raw maps (N, h, w) float32, or with another number of axes, and returns one float64 for each, NaN
+where there is nothing to measure. They know no framework.
 """
 
 from .agreement import centre_shift, correlation, drift, moved, spearman, top_iou
 from .faithfulness import average_drop, deletion, increase, insertion, masked_confidence
-from .maps import area, blobs, centre, clipped, degenerate, degenerate_cause, entropy, pooled
-from .means import mean
-from .names import METRICS, measured, resolve_metrics, worst
+from .maps import area, blobs, centre, clipped, degenerate, degenerate_cause, entropy, mean, pooled
 from .regions import energy_in_region, energy_ratio, inside, peak_outside, pointing, region_iou
+from .registry import METRICS, QUESTIONS, REGISTRY, Metric, measured, resolve_metrics, worst
 
 __all__ = [
     "METRICS",
+    "QUESTIONS",
+    "REGISTRY",
+    "Metric",
     "area",
     "average_drop",
     "blobs",

@@ -1,6 +1,7 @@
 """How far two heatmaps of the same sample agree: those of two epochs, of two runs, or of an image and its copy.
 
-Only the positive part of a map counts, as in `maps`.
+Only the positive part of a map counts, as in `maps`. The shapes are those of images; in place of h, w there may be any
+number of axes.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Floats
+from ..space import diagonal, places
 from .maps import Doubles, centre, degenerate, flattened, pooled
 
-__all__ = ["centre_shift", "correlation", "drift", "moved", "spearman", "top_iou"]
+__all__ = ["centre_shift", "correlated", "correlation", "drift", "moved", "spearman", "standardized", "top_iou"]
 
 _BLOCK = 32  # maps
 
-_CELLS = 8  # The earth mover's distance takes the fourth power of this in time.
+_CELLS = 64  # The earth mover's distance takes the square of this in time.
 
 
 def drift(heatmaps: Floats, reference: Floats) -> Doubles:
@@ -35,7 +37,7 @@ def drift(heatmaps: Floats, reference: Floats) -> Doubles:
         (N,) float64 in [0, 2]; NaN where either map is degenerate.
 
     Raises:
-        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels.
     """
     valid = _comparable(heatmaps, reference)
     result = np.full(len(valid), np.nan)
@@ -60,7 +62,7 @@ def correlation(heatmaps: Floats, references: Floats) -> Doubles:
         positive value, constant or infinite (see `degenerate`).
 
     Raises:
-        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels.
     """
     _check_same_shape(heatmaps, references, "references")
     pairs = list(zip(flattened(heatmaps), flattened(references), strict=True))
@@ -89,7 +91,7 @@ def spearman(heatmaps: Floats, reference: Floats) -> Doubles:
         either map is degenerate.
 
     Raises:
-        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels.
     """
     return 1 - drift(_ranks(heatmaps), _ranks(reference))
 
@@ -110,7 +112,7 @@ def top_iou(heatmaps: Floats, reference: Floats, share: float = 0.2) -> Doubles:
         (N,) float64 in [0, 1]; NaN where either map is degenerate.
 
     Raises:
-        ValueError: If `share` is outside (0, 1], or the shapes differ, have not three dimensions or hold no pixels.
+        ValueError: If `share` is outside (0, 1], or the shapes differ, have no axis besides the samples or no pixels.
 
     Reference:
         Jaccard, The Distribution of the Flora in the Alpine Zone, 1912.
@@ -129,8 +131,9 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
 
     It is the least mean way by which the one map, as a distribution of heat of sum 1, is carried over into the other;
     ways are straight, between the centres of cells, and counted in shares of the map's diagonal. Larger maps are
-    averaged to at most 8 x 8 cells first, and what moves within a cell is not seen. A good value falls towards 0 as
-    training settles; 0.1 says that all heat has moved by a tenth of the diagonal, or half of it by a fifth.
+    averaged to at most 8 x 8 cells first (64 of a signal, 4 x 4 x 4 of a volume), and what moves within a cell is not
+    seen. A good value falls towards 0 as training settles; 0.1 says that all heat has moved by a tenth of the diagonal,
+    or half of it by a fifth.
 
     Pearson's correlation, the cosine and the overlap compare pixel with pixel. They can't tell a blob that moved next
     door from one that moved to the other corner: both have no pixel in common with what was, and the numbers have
@@ -144,24 +147,21 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
         (N,) float64 in [0, 1); NaN where either map is degenerate.
 
     Raises:
-        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels.
 
     Reference:
         Rubner, Tomasi and Guibas, The Earth Mover's Distance as a Metric for Image Retrieval, IJCV 2000.
     """
     valid = _comparable(heatmaps, reference)
-    sides = [pooled(maps, _CELLS) for maps in (heatmaps, reference)]
-    h, w = sides[0].shape[1:]
+    space = np.shape(heatmaps)[1:]
+    sides = [pooled(maps, round(_CELLS ** (1 / len(space)))) for maps in (heatmaps, reference)]
     # In px of the map, so that the diagonal is that of the image, whatever its aspect.
-    steps = np.shape(heatmaps)[1] / h, np.shape(heatmaps)[2] / w
-    rows, columns = np.indices((h, w), np.float32)
-    places = np.stack([rows.ravel() * steps[0], columns.ravel() * steps[1]], axis=1).astype(np.float32)
-    ours, theirs = (side[valid].reshape(-1, h * w).astype(np.float64) for side in sides)
+    cells = places(sides[0].shape[1:], space)
+    ours, theirs = (side[valid].reshape(-1, len(cells)).astype(np.float64) for side in sides)
     surplus = ours / ours.sum(axis=1, keepdims=True) - theirs / theirs.sum(axis=1, keepdims=True)
-    found = np.full(len(valid), np.nan)
-    found[valid] = _carried(surplus, places)
-    found /= np.hypot(*np.shape(heatmaps)[1:])
-    return found
+    ways = np.full(len(valid), np.nan)
+    ways[valid] = _carried(surplus, cells)
+    return ways / diagonal(space)
 
 
 def centre_shift(heatmaps: Floats, reference: Floats) -> Doubles:
@@ -179,13 +179,11 @@ def centre_shift(heatmaps: Floats, reference: Floats) -> Doubles:
         (N,) float64 in [0, 1); NaN where either map is degenerate.
 
     Raises:
-        ValueError: If the shapes differ, have not three dimensions or hold no pixels.
+        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels.
     """
     _check_same_shape(heatmaps, reference, "reference")
-    _, h, w = np.shape(heatmaps)
-    way = (centre(heatmaps) - centre(reference)) * (w, h)
-    shift: Doubles = np.hypot(*way.T) / np.hypot(h, w)
-    return shift
+    space = np.shape(heatmaps)[1:]
+    return diagonal((centre(heatmaps) - centre(reference)) * space[::-1]) / diagonal(space)
 
 
 def _check_same_shape(heatmaps: Floats, others: Floats, name: str) -> None:
@@ -199,12 +197,17 @@ def _check_same_shape(heatmaps: Floats, others: Floats, name: str) -> None:
 
 def _pearson(some: Floats, others: Floats) -> Doubles:
     """(N,) Pearson's correlation of the positive parts of maps (N, P), none of which is degenerate."""
-    found = np.empty(len(some))
+    correlations = np.empty(len(some))
     for block in range(0, len(some), _BLOCK):  # In float64, all at once may take a gigabyte.
         rows = slice(block, block + _BLOCK)
-        found[rows] = (_standard(some[rows]) * _standard(others[rows])).sum(axis=1)
-    clipped: Doubles = np.clip(found, -1, 1)  # Rounding can carry it past 1 by an ulp or two.
-    return clipped
+        correlations[rows] = correlated(standardized(some[rows]), standardized(others[rows]))
+    return correlations
+
+
+def correlated(one: Doubles, other: Doubles) -> Doubles:
+    """Returns (N,) Pearson's correlation of maps that `standardized` has made, in [-1, 1]."""
+    correlations: Doubles = np.clip((one * other).sum(axis=1), -1, 1)  # Rounding can carry it past 1 by an ulp or two.
+    return correlations
 
 
 def _ranks(heatmaps: Floats) -> Floats:
@@ -226,8 +229,8 @@ def _ranks(heatmaps: Floats) -> Floats:
     return ranks
 
 
-def _standard(flat: Floats) -> Doubles:
-    """(N, P) the positive parts less their means, at Euclidean length 1; no map may be degenerate."""
+def standardized(flat: Floats) -> Doubles:
+    """Returns (N, P) the positive parts less their means, at Euclidean length 1; no map may be degenerate."""
     # Squares of float32 numbers neither overflow nor vanish in float64.
     positive: Doubles = np.maximum(flat, 0).astype(np.float64)
     positive -= positive.mean(axis=1, keepdims=True)
@@ -250,16 +253,17 @@ def _top(flat: Floats, share: float) -> npt.NDArray[np.bool_]:
     return top
 
 
-def _carried(surplus: Doubles, places: Floats) -> Doubles:
+def _carried(surplus: Doubles, at: Floats) -> Doubles:
     """(N,) the least mean way that carries what is too much (N, P) in some cells to where it is missing."""
     # What both maps have in a cell stays there, for a way around is never shorter: a quarter of the ways are left.
     amounts: Doubles = np.maximum(surplus, 0).sum(axis=1)
     differ = amounts >= 1e-7
-    found = np.zeros(len(surplus))
+    ways = np.zeros(len(surplus))
     shares = np.abs(surplus[differ]) / amounts[differ, None]
-    cells = np.concatenate([shares[..., None], np.broadcast_to(places, (*shares.shape, 2))], axis=2).astype(np.float32)
-    found[differ] = [
+    placed = np.broadcast_to(at, (len(shares), *at.shape))
+    cells = np.concatenate([shares[..., None], placed], axis=2).astype(np.float32)
+    ways[differ] = [
         cv2.EMD(of_map[row > 0], of_map[row < 0], cv2.DIST_L2)[0]
         for of_map, row in zip(cells, surplus[differ], strict=True)
     ]
-    return found * amounts
+    return ways * amounts

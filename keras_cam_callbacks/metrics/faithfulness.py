@@ -2,20 +2,22 @@
 
 The model comes in as a function `confidence`: it takes (image (H, W, C), row of the sample) pairs and their number, and
 yields the probability of each sample's explained class in their order. Copies are made when they are needed, so that it
-runs as many at once as fit. Only the positive part of a map counts, as in `maps`.
+runs as many at once as fit. Only the positive part of a map counts, as in `maps`. The shapes are those of images; in
+place of H, W and h, w there may be any number of axes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..checks import is_whole
 from ..records import Floats
+from ..space import blur
 from .maps import Doubles, at_size, degenerate
 
 __all__ = ["STEPS", "average_drop", "deletion", "increase", "insertion", "masked_confidence"]
@@ -108,7 +110,7 @@ def masked_confidence(
 
     def copies() -> Iterator[tuple[Floats, int]]:
         for row in rows:
-            level, _ = at_size(heatmaps[row], images.shape[1:3])
+            level, _ = at_size(heatmaps[row], images.shape[1:-1])
             blank = _mean_colour(images[row])
             yield blank + (images[row] - blank) * (level / level.max())[..., None], int(row)
 
@@ -177,13 +179,13 @@ def _under_curve(
     rows = _rows(images, heatmaps, original)
     # The image itself is known: it is the end of an insertion and the begin of a deletion.
     counted = range(steps) if backwards else range(1, steps + 1)
-    pixels = images.shape[1] * images.shape[2]
+    pixels = math.prod(images.shape[1:-1])
 
     def copies() -> Iterator[tuple[Floats, int]]:
         for row in rows:
             image = images[row].reshape(pixels, -1)
             empty = np.broadcast_to(blank(images[row]), images[row].shape).reshape(pixels, -1)
-            order = np.argsort(-at_size(heatmaps[row], images.shape[1:3])[0].ravel(), kind="stable")
+            order = np.argsort(-at_size(heatmaps[row], images.shape[1:-1])[0].ravel(), kind="stable")
             start, end = (empty, image) if backwards else (image, empty)
             for k in counted:
                 copy = start.copy()
@@ -202,7 +204,7 @@ def _under_curve(
 
 def _rows(images: Floats, heatmaps: Floats, original: Doubles | Floats) -> npt.NDArray[np.intp]:
     """Returns the rows in which there is something to measure."""
-    if np.ndim(images) != 4 or not len(images) == len(heatmaps) == len(original):
+    if np.ndim(images) != np.ndim(heatmaps) + 1 or not len(images) == len(heatmaps) == len(original):
         raise ValueError(
             "`images` must be (N, H, W, C), with a heatmap and a probability for each. Received: images of shape "
             f"{np.shape(images)}, heatmaps of shape {np.shape(heatmaps)}, {len(original)} probabilities."
@@ -211,12 +213,10 @@ def _rows(images: Floats, heatmaps: Floats, original: Doubles | Floats) -> npt.N
 
 
 def _blurred(image: Floats) -> Floats:
-    sigma = min(image.shape[:2]) / 20
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT), np.float32).reshape(
-        image.shape
-    )
+    blurred: Floats = blur(image[None], min(image.shape[:-1]) / 20)[0]
+    return blurred
 
 
 def _mean_colour(image: Floats) -> Floats:
-    mean: Floats = image.mean(axis=(0, 1), keepdims=True)
+    mean: Floats = image.mean(axis=tuple(range(image.ndim - 1)), keepdims=True)
     return mean

@@ -1,17 +1,33 @@
 """Numbers from one raw heatmap: is there a map at all, how large is what it shows, and where is it.
 
-Only the positive part of a map counts, as in the Grad-CAM paper's ReLU: what speaks for the explained class.
+Only the positive part of a map counts, as in the Grad-CAM paper's ReLU: what speaks for the explained class. The shapes
+are those of images; in place of h, w there may be any number of axes.
 """
 
 from __future__ import annotations
 
-import cv2
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from ..records import Floats
+from ..space import components, resize
 
-__all__ = ["area", "at_size", "blobs", "centre", "clipped", "degenerate", "degenerate_cause", "entropy", "pooled"]
+__all__ = [
+    "area",
+    "at_size",
+    "blobs",
+    "centre",
+    "clipped",
+    "degenerate",
+    "degenerate_cause",
+    "entropy",
+    "mean",
+    "pooled",
+]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -33,7 +49,7 @@ def degenerate(heatmaps: Floats) -> npt.NDArray[np.bool_]:
         (N,) bool, True where a map is degenerate.
 
     Raises:
-        ValueError: If `heatmaps` has not three dimensions or holds no pixels.
+        ValueError: If `heatmaps` has no axis besides the samples or holds no pixels.
     """
     flat = flattened(heatmaps)
     # Maximum and minimum pass NaN and infinity on. float64: a difference can overflow float32.
@@ -56,7 +72,7 @@ def degenerate_cause(heatmap: Floats) -> str:
         One clause without a full stop, "zero everywhere: ...", to be put into a warning.
 
     Raises:
-        ValueError: If the heatmap is not degenerate, has not two dimensions or holds no pixels.
+        ValueError: If the heatmap is not degenerate, has no axis or holds no pixels.
     """
     heatmap = np.asarray(heatmap)
     if not degenerate(heatmap[None])[0]:
@@ -101,7 +117,7 @@ def area(heatmaps: Floats, share: float = 0.5) -> Doubles:
         map is degenerate.
 
     Raises:
-        ValueError: If `share` is outside [0, 1), or `heatmaps` has not three dimensions or holds no pixels.
+        ValueError: If `share` is outside [0, 1), or `heatmaps` has no axis besides the samples or holds no pixels.
     """
     check_share(share)
     flat = flattened(heatmaps)
@@ -127,7 +143,7 @@ def entropy(heatmaps: Floats) -> Doubles:
         (N,) float64 in [0, 1]: 0 for a single pixel, near 1 for an even map; NaN where a map is degenerate.
 
     Raises:
-        ValueError: If `heatmaps` has not three dimensions or holds no pixels.
+        ValueError: If `heatmaps` has no axis besides the samples or holds no pixels.
 
     Reference:
         Shannon, A Mathematical Theory of Communication, 1948.
@@ -156,25 +172,28 @@ def centre(heatmaps: Floats) -> Doubles:
 
     Returns:
         (N, 2) float64 in (0, 1), x and y as shares of the image's width and height from its top left corner; NaN
-        where a map is degenerate.
+        where a map is degenerate. Of maps with other numbers of axes (N, axes), the last axis first.
 
     Raises:
-        ValueError: If `heatmaps` has not three dimensions or holds no pixels.
+        ValueError: If `heatmaps` has no axis besides the samples or holds no pixels.
     """
     flat = flattened(heatmaps)
-    _, h, w = np.shape(heatmaps)
-    found = np.full((len(flat), 2), np.nan)
+    space = np.shape(heatmaps)[1:]
+    centres = np.full((len(flat), len(space)), np.nan)
     valid = ~degenerate(heatmaps)
-    levels = _of_maximum(flat[valid]).reshape(-1, h, w)
-    for axis, (sums, size) in enumerate(((levels.sum(1, np.float64), w), (levels.sum(2, np.float64), h))):
-        found[valid, axis] = sums @ (np.arange(size) + 0.5) / (size * sums.sum(axis=1))
-    return found
+    levels = _of_maximum(flat[valid]).reshape(-1, *space)
+    for place, size in enumerate(reversed(space)):
+        axis = len(space) - place
+        sums = levels.sum(axis=tuple({*range(1, levels.ndim)} - {axis}), dtype=np.float64)
+        centres[valid, place] = sums @ (np.arange(size) + 0.5) / (size * sums.sum(axis=1))
+    return centres
 
 
 def blobs(heatmaps: Floats, share: float = 0.5) -> Doubles:
     """Counts the separate places that a heatmap shows.
 
-    They are the 8-connected components of the pixels above `share` times the map's maximum. A good value is the number
+    They are the connected places of the pixels above `share` times the map's maximum; pixels that touch at a corner are
+    connected. A good value is the number
     of objects, mostly 1; many blobs are texture, or the noise of a gradient.
 
     Args:
@@ -185,14 +204,14 @@ def blobs(heatmaps: Floats, share: float = 0.5) -> Doubles:
         (N,) float64, whole numbers of at least 1; NaN where a map is degenerate.
 
     Raises:
-        ValueError: If `share` is outside [0, 1), or `heatmaps` has not three dimensions or holds no pixels.
+        ValueError: If `share` is outside [0, 1), or `heatmaps` has no axis besides the samples or holds no pixels.
     """
     check_share(share)
     heatmaps = np.asarray(heatmaps)
     found = np.full(len(heatmaps), np.nan)
     for i in np.flatnonzero(~degenerate(heatmaps)):
         above = heatmaps[i] > share * heatmaps[i].max()
-        found[i] = cv2.connectedComponents(above.astype(np.uint8), connectivity=8)[0] - 1  # Less the background.
+        found[i] = components(above)
     return found
 
 
@@ -217,7 +236,7 @@ def clipped(heatmaps: Floats, percentiles: tuple[float, float]) -> Floats:
     return result
 
 
-def at_size(heatmap: Floats, size: tuple[int, int]) -> tuple[Floats, float]:
+def at_size(heatmap: Floats, size: Sequence[int]) -> tuple[Floats, float]:
     """Brings the positive part of a heatmap to the size of an image.
 
     Args:
@@ -229,50 +248,65 @@ def at_size(heatmap: Floats, size: tuple[int, int]) -> tuple[Floats, float]:
         pixels; bilinear along the others. And the largest value before it was enlarged, which no pixel need have.
     """
     level = np.maximum(heatmap, 0).astype(np.float32)
-    height, width = (min(side, of_map) for side, of_map in zip(size, level.shape, strict=True))
-    if (height, width) != level.shape:
-        level = np.asarray(cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA), np.float32)
-    enlarged = cv2.resize(level, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(enlarged, np.float32), float(level.max())
+    least = tuple(min(side, of_map) for side, of_map in zip(size, level.shape, strict=True))
+    if least != level.shape:
+        level = resize(level[None], least, "area")[0]
+    return resize(level[None], size)[0], float(level.max())
 
 
 def pooled(heatmaps: Floats, most: int) -> Floats:
-    """Averages the positive part of large maps over areas, so that they have at most `most` rows and columns.
+    """Averages the positive part of large maps over areas, so that no side is longer than `most`.
 
     Args:
         heatmaps: (N, h, w) float32, raw.
-        most: Greatest height and width of the result.
+        most: Greatest height and width of the result; the limit of every axis.
 
     Returns:
         (N, rows, columns) float32, the positive part, averaged over areas of whole pixels where the size allows it: 14
         become 7 for `most` of 7 to 13; NaN everywhere where a map is degenerate.
 
     Raises:
-        ValueError: If `heatmaps` has not three dimensions or holds no pixels.
+        ValueError: If `heatmaps` has no axis besides the samples or holds no pixels.
     """
     dead = degenerate(heatmaps)
-    n, h, w = np.shape(heatmaps)
-    size = tuple(-(-side // -(-side // most)) for side in (h, w))
-    found = np.full((n, *size), np.nan, np.float32)
+    n, *space = np.shape(heatmaps)
+    size = [-(-side // -(-side // most)) for side in space]
+    averaged = np.full((n, *size), np.nan, np.float32)
     positive = np.maximum(np.asarray(heatmaps)[~dead], 0).astype(np.float32)
-    if size == (h, w):
-        found[~dead] = positive
-        return found
-    for i, each in zip(np.flatnonzero(~dead), positive, strict=True):
+    if size != space and len(positive):
         # Sums of large values overflow.
-        found[i] = cv2.resize(each / each.max(), size[::-1], interpolation=cv2.INTER_AREA)
-    return found
+        positive /= positive.max(axis=tuple(range(1, positive.ndim)), keepdims=True)
+        positive = resize(positive, size, "area")
+    averaged[~dead] = positive.reshape(-1, *size)
+    return averaged
 
 
 def flattened(heatmaps: Floats) -> Floats:
-    """Returns (N, h, w) as (N, h * w), after a check that this is the shape."""
+    """Returns (N, *space) as (N, positions), after a check that there are any."""
     heatmaps = np.asarray(heatmaps)
-    if heatmaps.ndim != 3 or 0 in heatmaps.shape[1:]:
+    if heatmaps.ndim < 2 or 0 in heatmaps.shape[1:]:
         raise ValueError(
-            "Heatmaps must have the shape (N, h, w) with h and w of at least 1. "
+            "Heatmaps must have the shape (N, h, w), or another number of axes after N, each of at least 1. "
             f"Received: shape {heatmaps.shape}. Give one heatmap as heatmap[None]."
         )
-    return heatmaps.reshape(len(heatmaps), heatmaps.shape[1] * heatmaps.shape[2])
+    return heatmaps.reshape(len(heatmaps), math.prod(heatmaps.shape[1:]))
+
+
+def mean(values: Any, axis: int | tuple[int, ...] | None = None) -> Doubles:
+    """Returns the mean of what is known along an axis, or of all: what is not finite does not count.
+
+    Args:
+        values: Numbers; NaN where there was nothing to measure.
+        axis: As numpy has it.
+
+    Returns:
+        float64; NaN where nothing is finite.
+    """
+    values = np.asarray(values)
+    known = np.isfinite(values)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, values, 0).sum(axis=axis, dtype=np.float64)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def check_share(share: float) -> None:

@@ -1,25 +1,24 @@
 """Whether a heatmap is where the object is.
 
 All functions take masks at the size of the image, to which the positive part of a map is brought (see `maps.at_size`);
-`inside` makes them from boxes and masks. Only the positive part counts, as in `maps`.
+`inside` makes them from boxes and masks of images. Only the positive part counts, as in `maps`. The shapes are those of
+images; in place of h, w and H, W there may be any number of axes, but for `inside`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ..records import Floats, Region
+from ..space import diagonal
 from .maps import Doubles, at_size, check_share, degenerate
 
-__all__ = ["energy_in_region", "energy_ratio", "inside", "peak_outside", "pointing", "region_iou"]
+__all__ = ["energy_in_region", "energy_ratio", "inside", "peak_outside", "pointing", "region_iou", "to_chance"]
 
 Masks = npt.NDArray[np.bool_]
-
-NAMES = ("energy_in_region", "energy_ratio", "pointing", "region_iou", "peak_outside")
-"""Under which these numbers are logged."""
 
 
 def inside(regions: Sequence[Region | None], size: tuple[int, int]) -> Masks:
@@ -63,7 +62,7 @@ def energy_in_region(heatmaps: Floats, masks: Masks) -> Doubles:
         (N,) float64 in [0, 1]; NaN where a map is degenerate or a mask is empty.
 
     Raises:
-        ValueError: If the numbers of maps and masks differ, or one has not three dimensions.
+        ValueError: If the numbers of maps and masks differ, or those of their axes do.
 
     Reference:
         Wang et al., Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPR Workshops
@@ -94,7 +93,7 @@ def energy_ratio(heatmaps: Floats, masks: Masks) -> Doubles:
     Raises:
         ValueError: As `energy_in_region`.
     """
-    return _to_chance(energy_in_region(heatmaps, masks), masks)
+    return to_chance(energy_in_region(heatmaps, masks), masks)
 
 
 def pointing(heatmaps: Floats, masks: Masks, tolerance: float = 0.0) -> Doubles:
@@ -124,11 +123,10 @@ def pointing(heatmaps: Floats, masks: Masks, tolerance: float = 0.0) -> Doubles:
     found = np.full(len(valid), np.nan)
     for i in np.flatnonzero(valid):
         cell = np.unravel_index(int(np.argmax(heatmaps[i])), cells)
-        row, column = (int((at + 0.5) * whole / parts) for at, whole, parts in zip(cell, size, cells, strict=True))
-        found[i] = masks[i][row, column]
+        peak = tuple(int((at + 0.5) * whole / parts) for at, whole, parts in zip(cell, size, cells, strict=True))
+        found[i] = masks[i][peak]
         if tolerance > 0 and not found[i]:
-            rows, columns = np.nonzero(masks[i])
-            found[i] = np.hypot(rows - row, columns - column).min() <= tolerance
+            found[i] = diagonal(np.argwhere(masks[i]) - peak).min() <= tolerance
     return found
 
 
@@ -183,31 +181,9 @@ def region_iou(heatmaps: Floats, masks: Masks, share: float = 0.5) -> Doubles:
     return found
 
 
-def in_regions(heatmaps: Floats, masks: Masks, names: Collection[str]) -> dict[str, Doubles]:
-    """Measures heatmaps by those of `NAMES` that are asked for; what two of them need is computed once.
-
-    Args:
-        heatmaps: (N, h, w) float32, raw.
-        masks: (N, H, W) bool, True on the object.
-        names: The names; others are passed over.
-
-    Returns:
-        By name (N,) float64, in the order of `NAMES`; NaN where a map is degenerate or a mask is empty.
-    """
-    found: dict[str, Doubles] = {}
-    if not {"energy_in_region", "energy_ratio"}.isdisjoint(names):
-        found["energy_in_region"] = energy_in_region(heatmaps, masks)
-        found["energy_ratio"] = _to_chance(found["energy_in_region"], masks)
-    if not {"pointing", "peak_outside"}.isdisjoint(names):
-        found["pointing"] = pointing(heatmaps, masks)
-        found["peak_outside"] = 1 - found["pointing"]
-    if "region_iou" in names:
-        found["region_iou"] = region_iou(heatmaps, masks)
-    return {name: found[name] for name in NAMES if name in names}
-
-
-def _to_chance(energy: Doubles, masks: Masks) -> Doubles:
-    share = np.asarray(masks).mean(axis=(1, 2))
+def to_chance(energy: Doubles, masks: Masks) -> Doubles:
+    """Returns (N,) `energy_ratio` from `energy_in_region`."""
+    share = np.asarray(masks).mean(axis=tuple(range(1, np.ndim(masks))))
     ratio: Doubles = np.divide(energy, share, out=np.full(len(share), np.nan), where=share > 0)
     return ratio
 
@@ -223,11 +199,11 @@ def _pixels(low: float, high: float, count: int) -> slice:
 
 def _check(heatmaps: Floats, masks: Masks) -> Masks:
     """(N,) where there is something to measure."""
-    if np.ndim(masks) != 3 or len(masks) != len(heatmaps):
+    if np.ndim(masks) != np.ndim(heatmaps) or len(masks) != len(heatmaps):
         raise ValueError(
-            "`masks` must be (N, H, W), one for each heatmap. "
+            "`masks` must be (N, H, W), or have the axes that the heatmaps have, one for each heatmap. "
             f"Received: masks of shape {np.shape(masks)} for heatmaps of shape {np.shape(heatmaps)}. "
             "inside(regions, (H, W)) makes them from boxes."
         )
-    measurable: Masks = ~degenerate(heatmaps) & np.any(masks, axis=(1, 2))
+    measurable: Masks = ~degenerate(heatmaps) & np.any(masks, axis=tuple(range(1, np.ndim(masks))))
     return measurable

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from ..checks import is_whole
 from .layers import LayerCall, listing
 
 
@@ -117,7 +118,7 @@ def build_cam_model(
         >>> base = keras.applications.VGG16(include_top=False, input_shape=(224, 224, 3))
         >>> model = build_cam_model(base, classes=2)
     """
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+    if not is_whole(classes, 1):
         raise ValueError(f"`classes` must be a positive integer, 1 for a single sigmoid unit. Received: {classes!r}.")
     shape = getattr(base, "output_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:

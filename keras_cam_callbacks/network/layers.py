@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from ..checks import did_you_mean
 from ..records import Space
 
 # A map of these shows what the layer before them shows, coarser, shifted or with holes.
@@ -147,10 +147,9 @@ def find_layer(model: Any, layer_name: Any) -> tuple[str, Any]:
         )
     paths = [path for path, _ in layers]
     names = {layer.name: path for path, layer in layers} | {path: path for path in paths}
-    close = [names[name] for name in difflib.get_close_matches(layer_name, names, n=3, cutoff=0.5)]
     raise ValueError(
         f"`layer_name` must be a layer of model {model.name!r}. Received: {layer_name!r}."
-        + (f" Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}?" if close else "")
+        f"{did_you_mean(layer_name, names, names.__getitem__)}"
     )
 
 

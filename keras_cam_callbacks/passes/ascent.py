@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import keras
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import engine
-from ..checks import check_whole
+from ..checks import check, check_whole, is_real, is_whole
 from ..data.layout import as_images, in_layout, model_layout
 from ..network.layers import input_tensors
 from ..records import Floats, Ints
@@ -52,15 +51,11 @@ class AscentSettings:
         check_whole("seed", self.seed, 0, 0)
         check_whole("jitter", self.jitter, 0, 4)
         pair = self.value_range if isinstance(self.value_range, (tuple, list)) else ()
-        rises = len(pair) == 2 and all(map(_is_finite, pair)) and pair[0] < pair[1]
-        for name, valid, must, works in (
-            ("step_size", _is_finite(self.step_size) and self.step_size > 0, "a positive number", "0.025"),
-            ("blur", _is_finite(self.blur) and self.blur >= 0, "0 or a positive number (px)", "1.0"),
-            ("value_range", rises, "the lowest and the highest value of the model's input", "(0, 1)"),
-        ):
-            if not valid:
-                received = f"{name}={getattr(self, name)!r}"
-                raise ValueError(f"`{name}` must be {must}. Received: {received}. {name}={works} works.")
+        rises = len(pair) == 2 and all(map(is_real, pair)) and pair[0] < pair[1]
+        positive = is_real(self.step_size) and self.step_size > 0
+        check("step_size", self.step_size, positive, "a positive number", "0.025")
+        check("blur", self.blur, is_real(self.blur, 0), "0 or a positive number (px)", "1.0")
+        check("value_range", self.value_range, rises, "the lowest and the highest value of the model's input", "(0, 1)")
         object.__setattr__(self, "value_range", tuple(map(float, self.value_range)))
 
 
@@ -246,7 +241,7 @@ class Ascent:
 
 def _checked_filters(filters: Any, channels: int, path: str) -> Ints:
     """Returns the indices of the filters."""
-    if isinstance(filters, (int, np.integer)) and not isinstance(filters, bool) and filters > 0:
+    if is_whole(filters, 1):
         return np.arange(min(filters, channels))
     several = np.asarray(filters)
     whole = several.ndim == 1 and several.size and several.dtype.kind in "iu"
@@ -266,10 +261,6 @@ def _gaussian(deviation: float) -> Floats | None:
     places = np.arange(-math.ceil(3 * deviation), math.ceil(3 * deviation) + 1)
     bell = np.exp(-(places**2) / (2 * deviation**2))
     return np.asarray(bell / bell.sum(), np.float32)
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def image_shape(model: Any, size: Any = None) -> tuple[int, ...]:

@@ -169,12 +169,14 @@ def test_the_summary_says_who_looks_where_and_since_when(pair):
     lines = compare(pair).summary().splitlines()
     assert lines[:3] == [
         "2 runs, 4 samples, epochs 0 to 3.",
-        "honest, epoch 3: looks at the object from its first epoch on (80% of its attention lies on it, 3.2 times "
-        "what chance would give, its peak is on it in 3 of 3 samples); its peak is near the bottom right corner of the "
-        "image in 4 of 4 samples from its first epoch on; 4 of 4 predictions are right.",
-        "shortcut, epoch 3: does not look at the object from epoch 2 on (5% of its attention lies on it, 0.2 times "
-        "what chance would give, its peak is on it in 0 of 3 samples); its peak is near the top left corner of the "
-        "image in 4 of 4 samples from epoch 2 on; 2 of 4 predictions are right.",
+        "honest, epoch 3: looks at the object from its first epoch on: 80% of its heat lies on it (energy_in_region), "
+        "3.2 times what chance would give (energy_ratio), its peak is on it in 3 of 3 samples (pointing); its peak is "
+        "near the bottom right corner of the image in 4 of 4 samples from its first epoch on; 4 of 4 predictions are "
+        "right (accuracy).",
+        "shortcut, epoch 3: does not look at the object from epoch 2 on: 5% of its heat lies on it (energy_in_region), "
+        "0.2 times what chance would give (energy_ratio), its peak is on it in 0 of 3 samples (pointing); its peak is "
+        "near the top left corner of the image in 4 of 4 samples from epoch 2 on; 2 of 4 predictions are right "
+        "(accuracy).",
     ]
     found = compare(pair)
     before, after = found.agreement[0, 1].mean(), found.agreement[0, 3].mean()
@@ -207,8 +209,8 @@ def test_the_summary_does_not_say_what_was_not_measured(tmp_path):
         "2 runs, 2 samples, epochs 0 to 1.",
         "a, epoch 0: nothing can be said of where it looks.",
         # Half of two samples is one: the first corner.
-        "b, epoch 1: of the object: its peak is on it in 1 of 2 samples; its peak is near the top left corner of the "
-        "image in 1 of 2 samples.",
+        "b, epoch 1: of the object: its peak is on it in 1 of 2 samples (pointing); its peak is near the top left "
+        "corner of the image in 1 of 2 samples.",
         "Whether they look at the same place can't be told: no two runs have maps of the same epoch.",
         "Their records differ in no setting; what data they were trained on is not in them.",
     ]
@@ -263,8 +265,10 @@ def test_the_figure_shows_samples_runs_and_epochs(pair):
         assert text in shown
     assert shown.count("dog\nWRONG (0.50)") == 1  # sample_00 of the shortcut run, epoch 3
     assert "apart from epoch 2 on" in shown
-    assert "attention on the object" in shown
-    assert "agreement (1: same place)" in shown
+    assert "energy_in_region" in shown
+    assert "epoch\nshare of the heat on the object" in shown
+    assert "agreement" in shown
+    assert "epoch\ncorrelation of two runs' heatmaps: 1 is the same\nplace, 0 an unrelated one" in shown
     frames = [patch for axes in figure.axes for patch in axes.patches if isinstance(patch, Rectangle)]
     assert len(frames) == 2 * 8  # black and white
     assert frames[0].get_bbox().bounds == pytest.approx((119.5, 89.5, 120, 90))  # 240 x 180 px
@@ -273,15 +277,30 @@ def test_the_figure_shows_samples_runs_and_epochs(pair):
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
+def test_wrong_predictions_are_white_on_black_and_right_ones_black_on_white(pair):
+    found = compare(pair)
+    right = found.correct()
+    figure = found.figure(samples=list(KEYS), epochs=[0, 1, 2, 3])
+    captions = [axes for axes in figure.axes if axes.texts and axes.texts[0].get_text().endswith("(0.50)")]
+    # By run, epoch and sample, in the order in which they are drawn.
+    verdicts = [right[run, epoch, sample] for run in range(2) for epoch in range(4) for sample in range(4)]
+    for axes, verdict in zip(captions, verdicts, strict=True):
+        (text,) = axes.texts
+        assert ("WRONG" in text.get_text()) == (verdict == 0)
+        assert axes.get_facecolor()[:3] == ((1, 1, 1) if verdict else (0, 0, 0))
+        assert text.get_color() == ("black" if verdict else "white")
+    assert 0 < sum(verdicts) < len(verdicts)
+
+
 def test_the_figure_chooses(pair):
     found = compare(pair)
     shown = texts(found.figure())
     assert [text for text in shown if text.startswith("sample_")] == [KEYS[i] for i in found.most_different(4)]
     assert found.most_different()[0] == 3
     assert [text for text in shown if text.startswith("epoch ")][:4] == ["epoch 0", "epoch 1", "epoch 2", "epoch 3"]
-    for metric, label in (("accuracy", "share of right predictions"), ("pointing", "pointing")):
+    for metric in ("accuracy", "pointing"):
         figure = found.figure(samples=1, metric=metric)
-        assert label in texts(figure)
+        assert metric in texts(figure)
         np.testing.assert_allclose(
             figure.axes[-2].lines[1].get_ydata(), [row[metric] for row in found.table("epoch")[4:]]
         )

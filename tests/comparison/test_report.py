@@ -243,7 +243,7 @@ def test_orders(page, comparison):
 
     set_epoch(page, LAST)
     choose(page, "order", "loss")
-    assert "heat on the object" in page.locator("#order-about").inner_text()
+    assert page.locator("#order-about").inner_text().startswith("By energy_in_region: how far it is below")
     lost = [
         max(max(energy(run, e, s) for e in range(last + 1)) - energy(run, last, s) for run, last in ((0, LAST), (1, 3)))
         for s in range(6)
@@ -257,7 +257,7 @@ def test_orders(page, comparison):
     mean = np.where(wrong.any(0), (sure * wrong).sum(0) / np.maximum(1, wrong.sum(0)), 1 - sure.mean(0))
     assert shown_keys(page) == ranked(wrong.sum(0) + mean / 2)
     choose(
-        page, "order", page.locator("#order option", has_text=re.compile("^heat on the object$")).get_attribute("value")
+        page, "order", page.locator("#order option", has_text=re.compile("^energy_in_region$")).get_attribute("value")
     )
     assert shown_keys(page) == ranked([max(energy(run, 1, s) for run in range(2)) for s in range(6)])
 
@@ -302,7 +302,7 @@ def test_a_sample_opens_in_a_dialog(page):
     assert page.locator("#dialog-title").inner_text() == "photo 2"
     expect(dialog.locator(".main-svg").first).to_be_visible()
     titles = dialog.locator("h3").all_inner_texts()
-    assert titles[:3] == ["Agreement of the runs", "Heat on the object", "Confidence"]
+    assert titles[:3] == ["agreement", "energy_in_region", "confidence"]
     traces = page.evaluate("document.querySelectorAll('#dialog-charts .plot')[1].data.map(each => [each.name, each.y])")
     assert [name for name, _ in traces] == ["honest", "shortcut"]
     np.testing.assert_allclose(traces[0][1], [energy(0, step, 2) for step in range(LAST + 1)], atol=1e-4)
@@ -330,7 +330,7 @@ def test_charts_of_all_numbers(page, comparison):
     expect(page.locator("#charts .plot").last.locator(".main-svg").first).to_be_visible()
     titles = page.locator("#charts h3").all_inner_texts()
     assert titles == [
-        "Agreement of the runs", "Right predictions", "Heat on the object", "Confidence", "Hot area", "No heatmap",
+        "agreement", "accuracy", "energy_in_region", "confidence", "area", "degenerate",
     ]  # fmt: skip
     page.locator("#charts .plot").nth(2).scroll_into_view_if_needed()
     page.wait_for_function("() => document.querySelectorAll('#charts .plot')[2].data")
@@ -441,10 +441,10 @@ def test_one_run(opened, tmp_path):
     assert page.title() == "Where alone looks"
     assert page.locator("tr.sample").first.locator("canvas").count() == 1
     options = page.locator("#order option").all_inner_texts()
-    assert not any("disagreement" in text for text in options)
+    assert not any("agreement" in text for text in options)
     assert not page.locator("#regions").is_visible()
     choose(page, "order", "loss")
-    assert "hot area" in page.locator("#order-about").inner_text()
+    assert page.locator("#order-about").inner_text().startswith("By area: how much it has grown")
     assert page.locator("#outcome option").all_inner_texts() == ["all predictions", "wrong", "right"]
     assert page.locator(".agreement").first.inner_text() == ""
 
@@ -459,10 +459,8 @@ def test_three_runs_agree_each_with_the_others(opened, tmp_path):
         said = row.locator(".detail").all_inner_texts()
         for run in range(3):
             mean = agreement[[run in pair for pair in comparison.pairs], sample].mean()
-            assert said[run] == f"{energy(run, 0, sample):.0%} of heat on object · agreement {mean:.2f}".replace(
-                "%", " %"
-            )
-        expect(row.locator(".agreement")).to_contain_text(f"agreement of the runs {agreement[:, sample].mean():.2f}")
+            assert said[run] == f"energy_in_region {energy(run, 0, sample):.2f} · agreement {mean:.2f}"
+        expect(row.locator(".agreement")).to_contain_text(f"agreement {agreement[:, sample].mean():.2f}")
     page.locator("#charts .plot").first.scroll_into_view_if_needed()
     page.wait_for_function("() => document.querySelectorAll('#charts .plot')[0].data")
     lines = page.evaluate("document.querySelectorAll('#charts .plot')[0].data.map(each => [each.name, each.y])")

@@ -17,9 +17,9 @@ from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_cam_callbacks import compare, read_run
-from keras_cam_callbacks.demo import picture
+from keras_cam_callbacks.demo import draw_comparison
 from keras_cam_callbacks.demo.data import COLOURS, SIDE, STICKER, make_scenes, with_stickers
-from keras_cam_callbacks.demo.training import build_convnet, fixed_batch, make_collections
+from keras_cam_callbacks.demo.training import Result, build_convnet, fixed_batch, make_collections
 
 # White ink on photographs darkened to 0.6: what is brighter than this is ink.
 BRIGHT = 154
@@ -230,26 +230,22 @@ def test_the_picture_is_an_image_of_reasonable_size(finished):
     assert file.stat().st_size < 300_000
 
 
-def test_wrong_predictions_have_a_black_bar_and_right_ones_a_white(finished):
+def test_the_picture_shows_both_runs_on_digits_with_either_sticker(finished):
     _, folder = finished
-    run = read_run(folder / "the demo" / "shortcut")
-    rows = list(range(16))
-    boxes = np.array([[10, 20, 50, 60]] * 16)
-    drawn = picture.draw_runs([run], [("title", "line")], rows, [""] * 16, boxes)
-    step = picture._TILE + picture._GAP
-    left = picture._TILE + 2 * picture._BLOCK_GAP
-    for column, epoch in enumerate(run.epochs):
-        wrong = epoch.arrays()["predicted"] != run.manifest["labels"]
-        for row in rows:
-            bottom = picture._TOP + row * (step + picture._BAR) + picture._TILE + picture._BAR
-            # The right end of the bar, where no letter is.
-            corner = drawn[bottom - 6 : bottom, left + column * step + picture._TILE - 8 :][:, :8]
-            assert (corner == (0 if wrong[row] else 255)).all()
-    assert wrong.any()
 
+    def result(name, accuracy):
+        directory = read_run(folder / "the demo" / name).directory
+        return Result(name, directory, accuracy, accuracy_random=0, energy=0, peak=0, seconds=0)
 
-def test_runs_on_other_samples_are_not_drawn_together(finished):
-    _, folder = finished
-    runs = [read_run(folder / "the demo" / name) for name in ("honest", "transfer")]
-    with pytest.raises(ValueError, match=r"epochs of the same samples.*transfer.*2 epochs"):
-        picture.draw_runs(runs, [("", "")] * 2, [0], [""], np.array([[0, 0, 9, 9]]))
+    figure = draw_comparison(result("honest", 0.5), result("shortcut", 0.875))
+    shown = [text.get_text() for text in figure.texts]
+    # Three epochs leave less room for headings than the demo's own.
+    for heading in ("honest: random stickers, accuracy 0.50", "shortcut: sticker = digit, accuracy 0.88"):
+        assert any(heading.startswith(text.rstrip("…")) for text in shown if len(text) > 25)
+    keys = ["3_own_sticker", "3_other_sticker", "7_own_sticker", "7_other_sticker"]
+    assert [text for text in shown if text.endswith("_sticker")] == keys
+    columns = [text for text in shown if text.startswith("epoch ")]
+    assert columns[: len(columns) // 2] == columns[len(columns) // 2 :] == ["epoch 0", "epoch 1", "epoch 2"]
+    framed = [axes for axes in figure.axes if axes.patches and axes.images]
+    assert len(framed) == len(keys) * len(columns)  # Where the digit is, in each picture.
+    assert any(axes.get_ylabel() == "energy_in_region" for axes in figure.axes)

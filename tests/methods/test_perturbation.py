@@ -17,12 +17,12 @@ def close(found, expected, share=1e-4):
         assert np.abs(one - other).max() <= share * np.abs(other).max()
 
 
-def align_corners(image, size, interpolation):
+def align_corners(maps, size):
     """Bilinear, with the corners of the map in the corners of the image, as the library of the reference has it."""
-    width, height = size
+    (image,), (height, width) = maps, size
     rows, columns = np.linspace(0, image.shape[0] - 1, height), np.linspace(0, image.shape[1] - 1, width)
     down = np.stack([np.interp(rows, np.arange(image.shape[0]), column) for column in image.T], axis=1)
-    return np.stack([np.interp(columns, np.arange(image.shape[1]), row) for row in down]).astype(np.float32)
+    return np.stack([np.interp(columns, np.arange(image.shape[1]), row) for row in down]).astype(np.float32)[None]
 
 
 @pytest.mark.parametrize("layer", ["relu2", "relu3"])
@@ -36,7 +36,7 @@ def test_scorecam_equals_the_reference(net, reference, layer, monkeypatch):
     own = explain(*arguments, method="scorecam", target=reference["targets"]).heatmaps
     for one, other in zip(own, expected, strict=True):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.99
-    monkeypatch.setattr(perturbation.cv2, "resize", align_corners)
+    monkeypatch.setattr(perturbation, "resize", align_corners)
     close(explain(*arguments, method="scorecam", target=reference["targets"]).heatmaps, expected)
 
 
@@ -282,7 +282,7 @@ WRONG = [
     (lambda: ScoreCAM(0), "`channels` must be a whole number of at least 1. Received: channels=0"),
     (lambda: AblationCAM(2.5), "Received: channels=2.5"),
     (lambda: Occlusion(window=0), "`window` must be a whole number of at least 1. Received: window=0"),
-    (lambda: Occlusion(window=(8, 8, 3)), "a number or (height, width). Received: (8, 8, 3)"),
+    (lambda: Occlusion(window=(8, 8, 8))(X, Y, linear), "such as (height, width). Received: (8, 8, 8) for 2 axes."),
     (lambda: Occlusion(window=4, stride=5), "`stride` must be at most `window`"),
     (lambda: Occlusion(fill=np.nan), "`fill` must be a finite number. Received: nan"),
     (lambda: RISE(masks=1), "`masks` must be a whole number of at least 2"),

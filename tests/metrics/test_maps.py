@@ -53,7 +53,7 @@ def test_maps_are_free_of_scale_and_nan_where_degenerate(metric):
     assert found.dtype == np.float64
     assert np.isnan(found.reshape(5, -1)).any(axis=1).tolist() == [True] * 4 + [False]
     with pytest.raises(ValueError, match=r"\(N, h, w\)"):
-        metric(RANDOM[0])
+        metric(RANDOM[0, 0])
 
 
 def test_pooled():

@@ -73,9 +73,9 @@ def test_tensorboard_draws_numbers_together_by_what_they_answer(tmp_path):
         for chart in category.chart
     }
     assert found == {
-        "energy in region": ["my.cam/energy_in_region"],
+        "energy_in_region": ["my.cam/energy_in_region"],
         "drift": ["my.cam/a_drift", "my.cam/b_drift"],
-        "first drift": ["my.cam/first_drift", "my.cam/a_first_drift"],
+        "first_drift": ["my.cam/first_drift", "my.cam/a_first_drift"],
     }
     assert page.category[0].title == "my.cam: does it look at the object?"
     tracker = TensorBoardTracker()

@@ -14,14 +14,6 @@ __all__ = ["TAG", "layout"]
 TAG = "custom_scalars__config__"
 """The one tag under which TensorBoard looks for a layout."""
 
-_QUESTIONS = {
-    "regions": "does it look at the object?",
-    "last": "does it still change, from epoch to epoch?",
-    "first": "how far has it come since the first epoch?",
-    "map": "what is its heatmap like?",
-    "faithfulness": "does it depend on what is hot?",
-}
-
 
 def layout(prefix: str, names: Iterable[str]) -> Any:
     """Returns the page for a run's numbers.
@@ -38,19 +30,19 @@ def layout(prefix: str, names: Iterable[str]) -> Any:
     """
     from tensorboard.plugins.custom_scalar import layout_pb2
 
-    from keras_cam_callbacks.metrics import METRICS
+    from keras_cam_callbacks.metrics import METRICS, QUESTIONS
 
-    found = layout_pb2.Layout()
+    page = layout_pb2.Layout()
     names = list(names)
-    for group, question in _QUESTIONS.items():
+    for group, question in QUESTIONS.items():
         patterns = {metric: _pattern(metric) for metric in METRICS[group]}
         shown = {metric: p for metric, p in patterns.items() if any(re.search(f"^{p}$", name) for name in names)}
         if shown:
-            category = found.category.add(title=f"{prefix}: {question}")
+            category = page.category.add(title=f"{prefix}: {question}")
             for metric, pattern in shown.items():
                 tags = layout_pb2.MultilineChartContent(tag=[f"^{re.escape(prefix)}/{pattern}$"])
-                category.chart.add(title=metric.replace("_", " "), multiline=tags)
-    return found if found.category else None
+                category.chart.add(title=metric, multiline=tags)
+    return page if page.category else None
 
 
 def _pattern(metric: str) -> str:

@@ -1,0 +1,142 @@
+"""What must know the number of axes of a map: resizing, blurring, connected places, and how far apart places are.
+
+A space is the axes between samples and channels: (t,) of a signal, (h, w) of an image, (d, h, w) of a volume. Two axes
+go through OpenCV; any other number goes through scipy, and through matrices of numpy where that has nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .records import Floats
+
+__all__ = ["blur", "components", "diagonal", "places", "resize"]
+
+Maps = TypeVar("Maps", npt.NDArray[np.float32], npt.NDArray[np.float64])
+
+# By scipy's names: "reflect" repeats the outermost position, "mirror" does not.
+_BORDERS = {"reflect": cv2.BORDER_REFLECT, "mirror": cv2.BORDER_REFLECT_101}
+
+
+def resize(maps: Maps, size: Sequence[int], how: Literal["linear", "area"] = "linear") -> Maps:
+    """Brings maps to another size. Positions are cells with their value in the middle, not points on a grid's corners.
+
+    Args:
+        maps: (N, *space) float32 or float64.
+        size: The new space: as many sizes as `maps` has axes after the first.
+        how: "linear" between the two cells next to a place, along each axis; "area", the mean over the area of the new
+            cell, for sizes that are no larger than the old ones.
+
+    Returns:
+        (N, *size), of the same type; a new array, also where the size is the same.
+
+    Raises:
+        ValueError: If the numbers of axes differ, or `how` is "area" and an axis would become longer.
+    """
+    space: tuple[int, ...] = maps.shape[1:]
+    size = tuple(map(int, size))
+    if len(space) != len(size) or (how == "area" and any(new > old for new, old in zip(size, space, strict=True))):
+        raise ValueError(
+            'Maps must have an axis for each of the new sizes, and none that becomes longer by "area". '
+            f"Received: a space of {space}, size={size}, how={how!r}."
+        )
+    if len(space) == 2:
+        flag = cv2.INTER_LINEAR if how == "linear" else cv2.INTER_AREA
+        resized: Maps = np.empty((len(maps), *size), maps.dtype)
+        for one, result in zip(maps, resized, strict=True):
+            cv2.resize(one, size[::-1], dst=result, interpolation=flag)
+        return resized
+    if how == "linear":
+        from scipy import ndimage  # Not needed where maps have two axes, and takes a while.
+
+        zoom = [1.0, *(new / old for new, old in zip(size, space, strict=True))]
+        enlarged: Maps = ndimage.zoom(maps, zoom, order=1, mode="nearest", grid_mode=True)
+        return enlarged
+    averaged = maps.copy()
+    for axis, (old, new) in enumerate(zip(space, size, strict=True), start=1):
+        weights = _shares(old, new).astype(maps.dtype)
+        averaged = np.moveaxis(np.tensordot(averaged, weights, (axis, 1)), -1, axis)
+    return np.ascontiguousarray(averaged)
+
+
+def blur(images: Floats, sigma: float, border: Literal["reflect", "mirror"] = "reflect") -> Floats:
+    """Blurs images by a Gaussian, each channel by itself.
+
+    Args:
+        images: (N, *space, C) float32.
+        sigma: Standard deviation along each axis of the space, in positions.
+        border: What lies beyond the border: the image mirrored, with its outermost position twice ("reflect":
+            b a | a b) or once ("mirror": b | a b).
+
+    Returns:
+        (N, *space, C) float32.
+    """
+    if images.ndim == 4:
+        blurred = np.empty_like(images, np.float32)
+        for image, result in zip(images, blurred, strict=True):
+            # OpenCV takes a single channel's axis away.
+            result[:] = cv2.GaussianBlur(image, (0, 0), sigma, borderType=_BORDERS[border]).reshape(image.shape)
+        return blurred
+    from scipy import ndimage
+
+    along = (0.0, *(sigma for _ in images.shape[1:-1]), 0.0)
+    return np.asarray(ndimage.gaussian_filter(images, along, mode=border), np.float32)
+
+
+def components(mask: npt.NDArray[np.bool_]) -> int:
+    """Counts the connected places of a mask; positions that touch at a corner are connected.
+
+    Args:
+        mask: (*space) bool.
+
+    Returns:
+        How many there are; 0 where the mask is False throughout.
+    """
+    if mask.ndim == 2:
+        return int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1  # Less the background.
+    from scipy import ndimage
+
+    return int(ndimage.label(mask, np.ones((3,) * mask.ndim))[1])
+
+
+def places(cells: Sequence[int], space: Sequence[int]) -> Floats:
+    """Returns where the cells of a grid are that is laid over a space.
+
+    Args:
+        cells: Cells of the grid along each axis.
+        space: Positions along each axis.
+
+    Returns:
+        (P, axes) float32, one row for each of the P cells in the order of a flattened grid: the cell's place in
+        positions of the space, counted from the first cell.
+    """
+    steps = [whole / parts for whole, parts in zip(space, cells, strict=True)]
+    along = np.indices(tuple(cells), np.float32)
+    return np.stack([axis.ravel() * step for axis, step in zip(along, steps, strict=True)], axis=1).astype(np.float32)
+
+
+def diagonal(ways: Any) -> npt.NDArray[np.float64]:
+    """Returns how long ways are, straight from one end to the other; of a space, its diagonal.
+
+    Args:
+        ways: (..., axes), how far each goes along every axis.
+
+    Returns:
+        (...) float64, nonnegative, in the unit of `ways`.
+    """
+    lengths: npt.NDArray[np.float64] = np.hypot.reduce(np.asarray(ways, np.float64), axis=-1, initial=0.0)
+    return lengths
+
+
+def _shares(old: int, new: int) -> npt.NDArray[np.float64]:
+    """(new, old), which share of each new cell lies on each old one; rows sum to 1."""
+    edges = np.arange(new + 1) * old / new
+    low, high = edges[:-1, None], edges[1:, None]
+    cells = np.arange(old)
+    shares: npt.NDArray[np.float64] = np.maximum(np.minimum(high, cells + 1) - np.maximum(low, cells), 0) * new / old
+    return shares
