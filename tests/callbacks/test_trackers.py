@@ -375,7 +375,7 @@ def test_a_log_dir_that_disappears(tmp_path, becomes_a_file):
     disk, tensorboard = (str(each.message) for each in caught)
     assert "DiskTracker" in disk
     assert "metrics.jsonl" in disk
-    # TensorFlow would write on, to a file that nobody can see.
+    # What is written to a file that was removed, nobody can see.
     assert "TensorBoardTracker" in tensorboard
     assert "events file must stay where it is" in tensorboard
     assert epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2), (3, 3)]
