@@ -254,7 +254,7 @@ def test_a_run_that_ends_in_the_second_epoch(tmp_path, name):
 
     def end():
         if name == "mlflow":  # Its thread may still be at work on the first epoch.
-            logger.trackers[1]._sender.wait()
+            logger.trackers[1]._calls.wait()
         ENDS[name](run)
 
     with pytest.warns(RuntimeWarning, match=FAILURES[name]) as caught:
