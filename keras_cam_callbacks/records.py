@@ -5,7 +5,7 @@ numpy and the standard library only: every later stage can be used and tested wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,3 +243,8 @@ class RunConfig:
     augmentations: tuple[str, ...] = ()
     regions: tuple[Region | None, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def class_name(names: Sequence[str] | None, index: int) -> str:
+    """Returns the name of a class; its index as text where it has none."""
+    return names[index] if names and 0 <= index < len(names) else str(index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
+from .checks import did_you_mean, is_real
 from .drawing.overlay import grid
 from .drawing.text import bar_height, clean, text_width, wrap, write
 from .records import Image
@@ -69,7 +69,7 @@ def write_timelapse(
     run = run if isinstance(run, Run) else read_run(run)
     out = Path(out)
     form = _checked_format(out, film_format)
-    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0.1 <= fps <= 30:
+    if not is_real(fps, 0.1, 30):
         raise ValueError(f"`fps` must be a number from 0.1 to 30. Received: {fps!r}. fps=2 works.")
     if not run.epochs:
         raise ValueError(f"A film needs at least one logged epoch. Received: {run.directory}, which has none.")
@@ -114,11 +114,8 @@ def _checked_keys(run: Run, samples: Sequence[str] | None) -> list[str]:
         return list(run.sample_keys)
     for key in samples:
         if key not in run.sample_keys:
-            close = difflib.get_close_matches(str(key), run.sample_keys, n=3, cutoff=0.4)
-            raise ValueError(
-                f"`samples` must be keys of the run's samples. Received: {key!r}. "
-                f"{'Did you mean' if close else 'There are'} {', '.join(map(repr, close or run.sample_keys[:12]))}?"
-            )
+            proposed = did_you_mean(key, run.sample_keys) or f" There are {', '.join(map(repr, run.sample_keys[:12]))}."
+            raise ValueError(f"`samples` must be keys of the run's samples. Received: {key!r}.{proposed}")
     if not samples:
         raise ValueError("`samples` must name at least one sample. Received: none. None takes all.")
     return list(dict.fromkeys(samples))

@@ -10,10 +10,10 @@ To add one: a function in its family's file that returns an `Augmentation`; a ro
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from ..checks import did_you_mean
 from .base import Augmentation, apply, bring_back, compose, resized
 from .geometry import crop_and_resize, flip, rotation
 from .tones import ValueRange, brightness_contrast, cut_out, sun_flare
@@ -107,10 +107,9 @@ def _as_augmentation(name: str, value: Any, built_in: dict[str, Augmentation]) -
         return value
     if isinstance(value, str):
         if value not in built_in:
-            close = difflib.get_close_matches(value.lower(), built_in, n=3, cutoff=0.4)
             raise ValueError(
                 f"A built-in augmentation must be one of {', '.join(built_in)}. Received: {value!r}."
-                + (f" Did you mean {' or '.join(map(repr, close))}?" if close else "")
+                + did_you_mean(value, built_in)
             )
         return built_in[value]
     if callable(value) and not isinstance(value, type):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import cv2
 import numpy as np
 
+from ..checks import check, is_real, is_whole
 from ..records import Floats
 
 
@@ -130,7 +129,7 @@ def resized(heatmaps: Floats, size: tuple[int, int]) -> Floats:
             "Heatmaps must have the shape (N, h, w) with h and w of at least 1. "
             f"Received: shape {heatmaps.shape}. Give one heatmap as heatmap[None]."
         )
-    sides = isinstance(size, (tuple, list)) and len(size) == 2 and all(is_whole(side) and side > 0 for side in size)
+    sides = isinstance(size, (tuple, list)) and len(size) == 2 and all(is_whole(side, 1) for side in size)
     check("size", size, sides, "(height, width) in px", "(224, 224)")
     smaller = size[0] < heatmaps.shape[1] and size[1] < heatmaps.shape[2]
     result = np.full((len(heatmaps), *size), np.nan, np.float32)
@@ -194,27 +193,11 @@ def _name_of(augmentation: Augmentation) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def check(name: str, value: object, valid: bool, must: str, works: str) -> None:
-    """Raises a ValueError that says what an option must be, what came, and what works."""
-    if not valid:
-        raise ValueError(f"`{name}` must be {must}. Received: {name}={value!r}. {name}={works} works.")
-
-
 def check_position(position: Any) -> None:
     """Raises a ValueError unless this is a place in an image."""
     pair = isinstance(position, (tuple, list)) and len(position) == 2
-    valid = pair and all(is_real(share) and 0 <= share <= 1 for share in position)
+    valid = pair and all(is_real(share, 0, 1) for share in position)
     check("position", position, valid, "two numbers in [0, 1], down and across", "(0.5, 0.5)")
-
-
-def is_real(value: Any) -> bool:
-    """Tells whether this is a finite number."""
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
-
-
-def is_whole(value: Any) -> bool:
-    """Tells whether this is a whole number."""
-    return not isinstance(value, bool) and isinstance(value, Integral)
 
 
 def _extent(array: Floats) -> str:

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check, is_real
 from ..records import Floats
-from .base import Augmentation, check, check_position, is_real
+from .base import Augmentation, check_position
 
 Box = tuple[slice, slice]
 
@@ -64,14 +65,14 @@ def crop_and_resize(share: float = 0.75, position: tuple[float, float] = (0.5, 0
     Raises:
         ValueError: If an option is impossible.
     """
-    check("share", share, is_real(share) and 0 < share <= 1, "a number in (0, 1]", "0.75")
+    check("share", share, is_real(share, most=1) and share > 0, "a number in (0, 1]", "0.75")
     check_position(position)
     box = partial(_box, share=float(share), position=(float(position[0]), float(position[1])))
     return Augmentation(partial(_cropped, box=box), partial(_cropped_back, box=box))
 
 
 def _flipped(arrays: Floats, axes: tuple[int, ...]) -> Floats:
-    return np.flip(arrays, axes).copy()
+    return np.array(np.flip(arrays, axes))
 
 
 def _turned(images: Floats, degrees: float) -> Floats:

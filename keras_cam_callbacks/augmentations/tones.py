@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check, check_whole, is_real
 from ..records import Floats
-from .base import Augmentation, check, check_position, is_real, is_whole
+from .base import Augmentation, check_position
 
 ValueRange = tuple[float | Sequence[float], float | Sequence[float]]
 Ends = tuple[Floats, Floats]
@@ -48,8 +49,8 @@ def brightness_contrast(
     Raises:
         ValueError: If an option is impossible.
     """
-    check("brightness", brightness, is_real(brightness) and -1 <= brightness <= 1, "a number in [-1, 1]", "0.15")
-    check("contrast", contrast, is_real(contrast) and contrast >= 0, "a finite number of at least 0", "1.4")
+    check("brightness", brightness, is_real(brightness, -1, 1), "a number in [-1, 1]", "0.15")
+    check("contrast", contrast, is_real(contrast, 0), "a finite number of at least 0", "1.4")
     function = partial(
         _adjusted, brightness=float(brightness), contrast=float(contrast), value_range=_checked_range(value_range)
     )
@@ -81,10 +82,10 @@ def cut_out(
     Reference:
         DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, arXiv 1708.04552.
     """
-    check("boxes", boxes, is_whole(boxes) and boxes >= 1, "a whole number of at least 1", "6")
+    check_whole("boxes", boxes, 1, 6)
     check("size", size, is_real(size) and 0 < size < 1, "a number in (0, 1)", "0.15")
-    check("seed", seed, is_whole(seed) and seed >= 0, "a whole number of at least 0", "7")
-    check("fill", fill, is_real(fill) and 0 <= fill <= 1, "a number in [0, 1]", "0.5")
+    check_whole("seed", seed, 0, 7)
+    check("fill", fill, is_real(fill, 0, 1), "a number in [0, 1]", "0.5")
     removed = partial(_removed, boxes=int(boxes), share=float(size), seed=int(seed))
     function = partial(_filled, removed=removed, fill=float(fill), value_range=_checked_range(value_range))
     return Augmentation(function, partial(_filled_back, removed=removed))

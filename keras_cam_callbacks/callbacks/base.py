@@ -15,14 +15,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from .. import __version__
+from ..checks import check_positive
 from ..data.batches import make_batch
 from ..drawing.overlay import Overlay
 from ..metrics import worst
-from ..records import EpochRecord, RunConfig, ValidationBatch
+from ..records import EpochRecord, Region, RunConfig, ValidationBatch
 from ..trackers import Tracker
-from .run import TrackedRun, versions
-from .settings import training_settings
+from ..versions import versions
+from .run import TrackedRun
+from .training import training_settings
 from .workers import this_worker
 
 logger = logging.getLogger("keras_cam_callbacks")
@@ -48,7 +49,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     def __init__(self, *, tracker: Any, log_dir: str | Path, freq: int, prefix: str, on_error: str) -> None:
         super().__init__()
-        check_freq("freq", freq)
+        check_positive("freq", freq)
         if on_error not in ("warn", "raise"):
             raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
         self.tracker = tracker
@@ -222,12 +223,6 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             )
 
 
-def check_freq(name: str, freq: object) -> None:
-    """Raises ValueError for what is no number of epochs."""
-    if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {freq!r}.")
-
-
 def check_overlay(overlay: object) -> None:
     """Raises TypeError for what is no Overlay."""
     if overlay is not None and not isinstance(overlay, Overlay):
@@ -235,12 +230,25 @@ def check_overlay(overlay: object) -> None:
 
 
 def run_config(
-    logger: Any, batch: ValidationBatch, class_names: Sequence[str] | None, drawing: Any, **settings: Any
+    logger: EpochLogger,
+    batch: ValidationBatch,
+    class_names: Sequence[str] | None,
+    drawing: Any,
+    *,
+    method: str,
+    layer_name: str,
+    target: str,
+    views: tuple[str, ...] = (),
+    augmentations: tuple[str, ...] = (),
+    regions: tuple[Region | None, ...] = (),
 ) -> RunConfig:
     """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
     return RunConfig(
         directory=Path(logger.log_dir),
         prefix=logger.prefix,
+        method=method,
+        layer_name=layer_name,
+        target=target,
         model_name=str(logger.model.name),
         class_names=None if class_names is None else tuple(map(str, class_names)),
         sample_keys=batch.sample_keys,
@@ -249,9 +257,11 @@ def run_config(
         display=batch.display,
         value_range=batch.value_range,
         overlay=dataclasses.asdict(drawing),
-        versions={"keras_cam_callbacks": __version__, **versions()},
+        versions=versions(),
         training=training_settings(logger.model, logger.params),
-        **settings,
+        views=views,
+        augmentations=augmentations,
+        regions=regions,
     )
 
 
@@ -268,12 +278,31 @@ class KeptBatch:
     read: tuple[Any, ...]
 
 
-def kept_batch(kept: KeptBatch | None, data: Any, model: Any, **settings: Any) -> KeptBatch:
-    """Returns the batch that is kept, or reads it anew where one of `make_batch`'s settings has changed."""
-    read = (data, *settings.values())
+def kept_batch(
+    kept: KeptBatch | None,
+    data: Any,
+    model: Any,
+    *,
+    max_samples: int,
+    select: str,
+    display: Any,
+    sample_keys: Sequence[str] | None,
+    regions: Any = None,
+) -> KeptBatch:
+    """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
+    read = (data, max_samples, select, display, sample_keys, regions)
     if kept is not None and all(map(_is_same, read, kept.read)):
         return kept
-    return KeptBatch(make_batch(data, model, **settings), read)
+    batch = make_batch(
+        data,
+        model,
+        max_samples=max_samples,
+        select=select,
+        display=display,
+        sample_keys=sample_keys,
+        regions=regions,
+    )
+    return KeptBatch(batch, read)
 
 
 def _is_same(one: Any, other: Any) -> bool:

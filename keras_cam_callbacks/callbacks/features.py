@@ -104,8 +104,15 @@ class ActivationLogger(EpochLogger):
         self._kept: KeptBatch | None = None
 
     def _make_source(self, model: Any) -> ActivationSource:
-        settings = {name: getattr(self, name) for name in ("max_samples", "select", "display", "sample_keys")}
-        self._kept = kept_batch(self._kept, self.validation_data, model, **settings)
+        self._kept = kept_batch(
+            self._kept,
+            self.validation_data,
+            model,
+            max_samples=self.max_samples,
+            select=self.select,
+            display=self.display,
+            sample_keys=self.sample_keys,
+        )
         return ActivationSource(model, self._kept.batch, self.layers, self.style, self.batch_size)
 
     def _description(self, source: ActivationSource, config: RunConfig) -> str:

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import check_positive
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations, epoch_record, object_masks
@@ -17,7 +18,12 @@ from ..methods import resolve_methods
 from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
 from ..records import EpochRecord, Floats, RunConfig
-from .base import EpochLogger, KeptBatch, check_freq, check_overlay, kept_batch, run_config
+from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # Python has it from 3.11 on.
+
+    from .settings import HeatmapSettings
 
 
 class HeatmapLogger(EpochLogger):
@@ -184,16 +190,29 @@ class HeatmapLogger(EpochLogger):
         return views[""] if list(views) == [""] else Explanations(views)
 
     def _make_source(self, model: Any) -> Explainer:
-        settings = {
-            name: getattr(self, name) for name in ("max_samples", "select", "display", "sample_keys", "regions")
-        }
-        self._kept = kept_batch(self._kept, self.validation_data, model, **settings)
-        names = ("method", "target", "fuse", "augmentations", "class_names", "batch_size")
-        settings = {name: getattr(self, name) for name in names}
+        self._kept = kept_batch(
+            self._kept,
+            self.validation_data,
+            model,
+            max_samples=self.max_samples,
+            select=self.select,
+            display=self.display,
+            sample_keys=self.sample_keys,
+            regions=self.regions,
+        )
         self._names = self._checked_metrics()
-        faithful = self.faithfulness_freq is not None
         source = Explainer(
-            model, self._kept.batch, self.layer_name, measures_faithfulness=faithful, keeps=True, **settings
+            model,
+            self._kept.batch,
+            self.layer_name,
+            method=self.method,
+            target=self.target,
+            fuse=self.fuse,
+            augmentations=self.augmentations,
+            class_names=self.class_names,
+            batch_size=self.batch_size,
+            measures_faithfulness=self.faithfulness_freq is not None,
+            keeps=True,
         )
         _check_names(source.names, self._names)
         return source
@@ -202,9 +221,12 @@ class HeatmapLogger(EpochLogger):
         """Returns the metrics that are logged, after a check that those which were named can be measured."""
         names = resolve_metrics(self.metrics)
         _check_faithfulness(self.faithfulness_freq, self.freq, names)
-        for group, argument, works in (("regions", "regions", "boxes"), ("faithfulness", "faithfulness_freq", "5")):
+        for group, argument, value, works in (
+            ("regions", "regions", self.regions, "boxes"),
+            ("faithfulness", "faithfulness_freq", self.faithfulness_freq, "5"),
+        ):
             asked = [name for name in names if name in METRICS[group]]
-            if self.metrics is not None and asked and getattr(self, argument) is None:
+            if self.metrics is not None and asked and value is None:
                 raise ValueError(
                     f"`metrics` can name {', '.join(asked)} only with `{argument}`. "
                     f"Received: {argument}=None. {argument}={works} works."
@@ -268,8 +290,8 @@ class HeatmapLogger(EpochLogger):
             scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in found.items()}
             if "degenerate" in self._names:
                 scalars[lead + "degenerate"] = float(dead.sum())
-        numbers: dict[str, Any] = {"epoch": epoch, "step": step, "scalars": scalars, "values": values}
-        return scalars, partial(epoch_record, views, self.overlay, **numbers)
+        record = partial(epoch_record, views, self.overlay, epoch=epoch, step=step, scalars=scalars, values=values)
+        return scalars, record
 
     def _warn_degenerate(self, name: str, heatmaps: Floats, flags: Any, epoch: int) -> None:
         if any(flags) and not self._warned_degenerate:
@@ -296,7 +318,7 @@ def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> N
     """Checks `faithfulness_freq` against `freq` and `metrics`."""
     if every is None:
         return
-    check_freq("faithfulness_freq", every)
+    check_positive("faithfulness_freq", every)
     if every % freq:
         raise ValueError(
             "`faithfulness_freq` must be a multiple of `freq`, for it is measured in epochs that are logged. "
@@ -338,7 +360,7 @@ class GradCAMLogger(HeatmapLogger):
 
     __signature__ = _signature_without("method")
 
-    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Any) -> None:
+    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Unpack[HeatmapSettings]) -> None:
         super().__init__(validation_data, layer_name, method="gradcam", **settings)
 
 
@@ -368,5 +390,5 @@ class CAMLogger(HeatmapLogger):
 
     __signature__ = _signature_without("method")
 
-    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Any) -> None:
+    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Unpack[HeatmapSettings]) -> None:
         super().__init__(validation_data, layer_name, method="cam", **settings)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import platform
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import is_real
 from ..records import EpochRecord, Floats, Region, RunConfig
 from ..store import choose_directory, read_run
 from ..trackers import resolve
@@ -203,21 +202,6 @@ def tracker_name(tracker: Tracker) -> str:
     return type(tracker).__name__
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of what a run's heatmaps depend on besides this package, by name."""
-    import cv2
-    import keras
-
-    backend = str(keras.backend.backend())
-    return {
-        "python": platform.python_version(),
-        "keras": str(keras.version()),
-        backend: str(importlib.import_module(backend).__version__),
-        "numpy": np.__version__,
-        "opencv": str(cv2.__version__),
-    }
-
-
 def _same_region(one: Region | None, other: Region | None) -> bool:
     if one is None or other is None:
         return one is other
@@ -233,8 +217,7 @@ def _timeout(tracker: Tracker) -> float | None:
 
 def _check_timeout(tracker: Tracker) -> None:
     timeout = _timeout(tracker)
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and 0 < timeout <= threading.TIMEOUT_MAX):
+    if timeout is not None and not (is_real(timeout, most=threading.TIMEOUT_MAX) and timeout > 0):
         raise ValueError(
             "A tracker's `timeout` must be a positive number of seconds, or None to wait without end. "
             f"Received: {timeout!r} of {tracker_name(tracker)}. timeout=60 works."

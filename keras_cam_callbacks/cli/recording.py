@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..callbacks.run import versions
 from ..drawing.overlay import Overlay, encode, grid
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, epoch_record
 from ..metrics import degenerate, mean
-from ..records import RunConfig
+from ..records import RunConfig, class_name
 from ..store import RunWriter
+from ..versions import versions
 
 
 def write_record(
@@ -46,7 +45,7 @@ def write_record(
         display=batch.display,
         value_range=batch.value_range,
         overlay=dataclasses.asdict(overlay),
-        versions={"keras_cam_callbacks": __version__, **versions()},
+        versions=versions(),
         views=() if "" in views else tuple(views),
     )
     values: dict[str, Any] = {}
@@ -88,4 +87,4 @@ def predictions(views: Mapping[str, Explanation], files: Mapping[str, Path]) -> 
 
 
 def _class(index: int | None, names: tuple[str, ...] | None) -> str | int | None:
-    return names[index] if names and index is not None and 0 <= index < len(names) else index
+    return index if index is None or not names else class_name(names, index)

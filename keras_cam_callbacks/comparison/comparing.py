@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..metrics import mean
-from ..records import Floats, Ints
+from ..records import Floats, Ints, class_name
 from ..store import Run, StoredEpoch
 from . import alignment, tables, words
 from .reading import Reader, agreements, peaks_of, put
@@ -186,10 +186,7 @@ class Comparison:
 
     def class_name(self, index: int | None) -> str | None:
         """Returns the name of a class: its index as text where it has no name, None for None."""
-        if index is None or index < 0:
-            return None
-        names = self.class_names or ()
-        return names[index] if index < len(names) else str(index)
+        return None if index is None or index < 0 else class_name(self.class_names, index)
 
     def most_different(self, count: int | None = None) -> tuple[int, ...]:
         """Finds the samples in which the runs differ most, by `disagreement`.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import is_whole
 from ..drawing.overlay import Overlay, colorize
 from ..metrics import mean
 from ..records import Image, Region
@@ -78,7 +79,7 @@ def draw(
 
 
 def _samples(comparison: Comparison, samples: Any) -> tuple[int, ...]:
-    if isinstance(samples, (int, np.integer)) and not isinstance(samples, bool) and samples > 0:
+    if is_whole(samples, 1):
         return comparison.most_different(int(samples))
     if isinstance(samples, (list, tuple)) and samples and all(key in comparison.sample_keys for key in samples):
         return tuple(map(comparison.sample_keys.index, samples))

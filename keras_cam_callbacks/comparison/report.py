@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import __version__
+from ..checks import check_whole
 from ..store.whole import whole_file
 from .glossary import entry
 from .payload import MAP_SIDE, epoch_means, make_payload, thinned
@@ -89,9 +89,9 @@ def write_report(
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"`path` must be that of an HTML file. Received: {str(path)!r}. 'report.html' works.")
     if max_epochs is not None:
-        _check_whole("max_epochs", max_epochs, 2, None)
-    _check_whole("image_side", image_side, 16, 4096)
-    _check_whole("image_quality", image_quality, 1, 100)
+        check_whole("max_epochs", max_epochs, 2, 80)
+    check_whole("image_side", image_side, 16, 80, most=4096)
+    check_whole("image_quality", image_quality, 1, 80, most=100)
     template, plotly = _template(), _plotly()
     shown = thinned(comparison.held(), max_epochs)
     payload = make_payload(comparison, shown, int(image_side), int(image_quality))
@@ -121,13 +121,6 @@ class _Json(str):
 
     def __html__(self) -> str:
         return self
-
-
-def _check_whole(name: str, value: object, least: int, most: int | None) -> None:
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not (whole and least <= int(value) and (most is None or int(value) <= most)):  # type: ignore[call-overload]
-        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"`{name}` must be a whole number {limits}. Received: {name}={value!r}. {name}=80 works.")
 
 
 def _template() -> jinja2.Template:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_positive
 from ..network.layers import input_tensors
 from ..records import Image, Ints, ValidationBatch
 from .ranges import display_images, is_channels_first, is_displayable
@@ -58,11 +59,9 @@ def make_batch(
         ValueError: If there are no samples, or images, labels, display or keys do not fit.
         TypeError: If `data` is of no kind that is known, or a name in `display` is no text.
     """
-    if isinstance(max_samples, bool) or not isinstance(max_samples, (int, np.integer, type(None))):
-        raise ValueError(f"`max_samples` must be a positive integer. Received: {max_samples!r}.")
+    if max_samples is not None:
+        check_positive("max_samples", max_samples)
     most = sys.maxsize if max_samples is None else int(max_samples)
-    if most < 1:
-        raise ValueError(f"`max_samples` must be a positive integer. Received: {max_samples!r}.")
     if max_samples is None and _is_endless(data):
         raise ValueError("An endless dataset needs `max_samples`. Received: max_samples=None.")
     if select not in ("first", "balanced"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import did_you_mean
 from ..records import Region
 
 __all__ = ["BOX_FORMATS", "Regions", "resolve_regions"]
@@ -47,10 +47,9 @@ class Regions:
 
     def __post_init__(self) -> None:
         if self.box_format not in BOX_FORMATS:
-            close = difflib.get_close_matches(str(self.box_format).lower(), BOX_FORMATS, 1)
             raise ValueError(
                 f"`box_format` must be one of {', '.join(BOX_FORMATS)}. Received: {self.box_format!r}."
-                + (f" Did you mean {close[0]!r}?" if close else "")
+                + did_you_mean(self.box_format, BOX_FORMATS)
             )
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ..drawing.overlay import Overlay, colorize
-from ..records import Image, Ints
+from ..records import Image, Ints, class_name
 from ..store import Run, StoredEpoch, read_image
 
 __all__ = ["draw_runs"]
@@ -71,7 +71,8 @@ def draw_runs(
                 _frame(tile, box * _TILE / len(image))
             predicted = [int(p) for p in arrays["predicted"][list(rows)]]
             right = [p == label for p, label in zip(predicted, labels, strict=True)]
-            captions = [f"{_name(run, p)}: {'right' if r else 'WRONG'}" for p, r in zip(predicted, right, strict=True)]
+            named = [class_name(run.class_names, p) for p in predicted]
+            captions = [f"{name}: {'right' if r else 'WRONG'}" for name, r in zip(named, right, strict=True)]
             _put_column(sheet, int(left) + column * step, f"epoch {epoch.step + 1}", tiles, captions, right)
     _put_legend(sheet, int(lefts[1]), height - _BOTTOM + 12)
     return sheet
@@ -80,10 +81,6 @@ def draw_runs(
 def _shown(epochs: Sequence[StoredEpoch]) -> list[StoredEpoch]:
     last = len(epochs) - 1
     return [epochs[i] for i in sorted({0, min(1, last), last // 2, last})]
-
-
-def _name(run: Run, index: int) -> str:
-    return run.class_names[index] if run.class_names else str(index)
 
 
 def _put_column(

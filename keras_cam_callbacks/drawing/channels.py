@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..methods.saliency import check_whole
+from ..checks import check_whole
 from ..records import Floats, Image
 from .columns import displayed
 from .overlay import ImageFormat, Overlay, colorize

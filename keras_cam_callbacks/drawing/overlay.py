@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
-from numbers import Integral, Real
-from typing import Literal, TypeGuard, get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check, check_choice, is_real, is_whole
 from ..metrics import clipped, degenerate
 from ..records import Floats, Image
 from .columns import GAP, Column, by_column, checked_image, displayed, filled, joined, with_titles
@@ -75,26 +74,24 @@ class Overlay:
     image_format: ImageFormat = "jpg"
 
     def __post_init__(self) -> None:
-        _check_choice("colormap", self.colormap, COLORMAPS)
-        _check_choice("layout", self.layout, get_args(Layout))
-        _check_choice("image_format", self.image_format, get_args(ImageFormat))
-        scaled = self.scale in ("sample", "batch") or (_is_real(self.scale) and 1e-37 < self.scale < 1e38)
+        check_choice("colormap", self.colormap, COLORMAPS)
+        check_choice("layout", self.layout, get_args(Layout))
+        check_choice("image_format", self.image_format, get_args(ImageFormat))
+        scaled = self.scale in ("sample", "batch") or (is_real(self.scale) and 1e-37 < self.scale < 1e38)
         sides = self.size if isinstance(self.size, (tuple, list)) else (self.size,) * 2
-        sized = len(sides) == 2 and all(map(_is_side, sides))
+        sized = len(sides) == 2 and all(is_whole(side, 1) for side in sides)
         clip = (0, 100) if self.clip is None else self.clip
-        rises = isinstance(clip, (tuple, list)) and len(clip) == 2 and all(map(_is_real, clip)) and clip[0] < clip[1]
+        rises = isinstance(clip, (tuple, list)) and len(clip) == 2 and all(map(is_real, clip)) and clip[0] < clip[1]
         captioned = isinstance(self.caption, bool) or (isinstance(self.caption, str) and self.caption == "outputs")
         for name, valid, must, works in (
-            ("alpha", _is_real(self.alpha) and 0 <= self.alpha <= 1, "a number in [0, 1]", "0.5"),
-            ("threshold", _is_real(self.threshold) and 0 <= self.threshold < 1, "a number in [0, 1)", "0.2"),
+            ("alpha", is_real(self.alpha, 0, 1), "a number in [0, 1]", "0.5"),
+            ("threshold", is_real(self.threshold, 0) and self.threshold < 1, "a number in [0, 1)", "0.2"),
             ("scale", scaled, "'sample', 'batch' or a positive float32", "'batch'"),
             ("clip", rises and clip[0] >= 0 and clip[1] <= 100, "None or two rising percentiles", "(10, 90)"),
             ("caption", captioned, "True, False or 'outputs'; the texts go to draw()", "True"),
             ("size", self.size is None or sized, "None, a positive int (px) or (height, width)", "512"),
         ):
-            if not valid:
-                received = f"{name}={getattr(self, name)!r}"
-                raise ValueError(f"`{name}` must be {must}. Received: {received}. {name}={works} works.")
+            check(name, getattr(self, name), valid, must, works)
         # Settings are stored as JSON: what comes back from there, or from numpy, must compare as equal.
         if isinstance(self.size, (tuple, list)):
             object.__setattr__(self, "size", tuple(map(int, self.size)))
@@ -296,7 +293,7 @@ def grid(pictures: Sequence[Image], columns: int | None = None) -> Image:
     """
     if not len(pictures):
         raise ValueError("A grid needs at least one picture. Received: 0 pictures. Draw some samples first.")
-    if columns is not None and not _is_side(columns):
+    if columns is not None and not is_whole(columns, 1):
         raise ValueError(
             f"`columns` must be a positive whole number or None. Received: columns={columns!r}. "
             "None chooses a square grid."
@@ -331,7 +328,7 @@ def encode(picture: Image, image_format: str = "jpg") -> bytes:
     Raises:
         ValueError: If the picture is not uint8 RGB, is too large, or the format is unknown.
     """
-    _check_choice("image_format", image_format, get_args(ImageFormat))
+    check_choice("image_format", image_format, get_args(ImageFormat))
     bgr = cv2.cvtColor(checked_image(picture, "picture"), cv2.COLOR_RGB2BGR)
     if max(picture.shape) > _LONGEST:
         raise ValueError(
@@ -341,23 +338,6 @@ def encode(picture: Image, image_format: str = "jpg") -> bytes:
     flags = [cv2.IMWRITE_JPEG_QUALITY, 90] if image_format == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
     _, data = cv2.imencode(f".{image_format}", bgr, flags)
     return bytes(data)
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        close = get_close_matches(str(value).lower(), choices)
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(choices)}. Received: {name}={value!r}."
-            + (f" Did you mean {' or '.join(map(repr, close))}?" if close else "")
-        )
-
-
-def _is_real(value: object) -> TypeGuard[float]:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_side(value: object) -> bool:
-    return isinstance(value, Integral) and _is_real(value) and int(value) > 0
 
 
 def _tops(heatmaps: Floats, dead: npt.NDArray[np.bool_], scale: str | float) -> Floats:
@@ -373,7 +353,7 @@ def _tops(heatmaps: Floats, dead: npt.NDArray[np.bool_], scale: str | float) -> 
 @cache
 def _palette(colormap: str) -> Image:
     """(256, 1, 3) uint8 RGB: the colours of the tones, in the shape OpenCV wants for a colormap of ours."""
-    _check_choice("colormap", colormap, COLORMAPS)
+    check_choice("colormap", colormap, COLORMAPS)
     number = getattr(cv2, f"COLORMAP_{colormap.upper()}")
     bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], number)
     return np.ascontiguousarray(bgr[..., ::-1])

@@ -13,7 +13,7 @@ from ..data.batches import image_size, largest_input
 from ..drawing.overlay import Overlay, encode, grid
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, inside, measured
-from ..records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View
+from ..records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View, class_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +133,7 @@ class Explanation:
         )
 
     def _name(self, index: int) -> str:
-        names = self.class_names or ()
-        return names[index] if 0 <= index < len(names) else str(index)
+        return class_name(self.class_names, index)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..checks import check_whole
 from ..data.batches import make_batch
 from ..drawing.channels import (
     Bools,
@@ -27,7 +28,6 @@ from ..drawing.channels import (
     tones,
     with_image,
 )
-from ..methods.saliency import check_whole
 from ..passes.ascent import Ascent, AscentSettings, image_shape
 from ..passes.channels import LayerActivations
 from ..records import Floats, Image, Ints, ValidationBatch

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import is_whole
 from ..data.batches import make_batch
 from ..drawing.columns import GAP, displayed
 from ..drawing.overlay import Overlay, colorize
@@ -135,8 +136,7 @@ def plot_methods(
 def _check(overlay: Any, columns: Any) -> None:
     if overlay is not None and not isinstance(overlay, Overlay):
         raise TypeError(f"`overlay` must be an Overlay or None. Received: {overlay!r}. Overlay(alpha=0.4) works.")
-    whole = isinstance(columns, (int, np.integer)) and not isinstance(columns, bool)
-    if columns is not None and not (whole and columns > 0):
+    if columns is not None and not is_whole(columns, 1):
         raise ValueError(
             f"`columns` must be a positive whole number or None. Received: columns={columns!r}. None chooses."
         )

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_whole
 from ..data.batches import make_batch
 from ..drawing.overlay import Overlay, grid
 from ..methods import resolve_method
-from ..methods.saliency import check_whole
 from ..metrics import degenerate, mean, spearman
 from ..network.weights import LayerWeights, fresh_values, kept, weights_from_top
 from ..passes.capture import layer_calls, needs_layer

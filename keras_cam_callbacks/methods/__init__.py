@@ -7,13 +7,13 @@ a reference test; a README row.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..checks import did_you_mean
 from ..records import Capture, Floats
 from . import cams, fullgrad, perturbation, saliency
 
@@ -185,9 +185,7 @@ def resolve_method(method: str | Callable[..., Floats]) -> Method:
             f"Received: {method!r} of type {type(method).__name__}."
         )
     if method not in METHODS:
-        close = difflib.get_close_matches(method, METHODS, n=3, cutoff=0.4)
         raise ValueError(
-            f"`method` must be one of {', '.join(METHODS)}. Received: {method!r}."
-            + (f" Did you mean {' or '.join(map(repr, close))}?" if close else "")
+            f"`method` must be one of {', '.join(METHODS)}. Received: {method!r}.{did_you_mean(method, METHODS)}"
         )
     return METHODS[method]

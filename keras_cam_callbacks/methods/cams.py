@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_whole
 from ..records import Floats
 
 
@@ -212,10 +213,7 @@ class RandomCAM:
     needs: ClassVar[tuple[str, ...]] = ("activations",)
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
-            raise ValueError(
-                f"`seed` must be a whole number of at least 0. Received: seed={self.seed!r}. seed=0 works."
-            )
+        check_whole("seed", self.seed, 0, 0)
 
     def __call__(self, activations: Floats) -> Floats:
         """Returns (N, h, w) float32, raw, from activations (N, h, w, C)."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 
+from ..checks import check, is_real
 from ..records import Floats
 
 logger = logging.getLogger("keras_cam_callbacks")
@@ -63,8 +64,7 @@ class FullGrad:
     def __post_init__(self) -> None:
         if self.scale not in ("layer", "channel"):
             raise ValueError(f"`scale` must be 'layer' or 'channel'. Received: scale={self.scale!r}.")
-        if not 0 <= self.eps < np.inf:
-            raise ValueError(f"`eps` must be a finite number of at least 0. Received: eps={self.eps!r}. 0 works.")
+        check("eps", self.eps, is_real(self.eps, 0), "a finite number of at least 0", "0")
 
     def __call__(self, images: Floats, scores: Floats, full_gradient: FullGradient) -> tuple[Floats, dict[str, Floats]]:
         """Explains images (N, H, W, C) with scores (N,).

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_whole, is_real
 from ..records import Floats, Ints
 from .cams import cam
-from .saliency import check_whole
 
 Score = Callable[[Iterable[tuple[Floats, int]], int], Iterator[Any]]
 
@@ -149,7 +149,7 @@ class Occlusion:
                 "`stride` must be at most `window`, or pixels are left out. "
                 f"Received: stride={self.stride!r}, window={self.window!r}."
             )
-        if not np.isfinite(self.fill):
+        if not is_real(self.fill):
             raise ValueError(f"`fill` must be a finite number. Received: {self.fill!r}.")
 
     def __call__(self, images: Floats, scores: Floats, score: Score) -> Floats:
@@ -174,7 +174,8 @@ class Occlusion:
         total, count = np.zeros(images.shape[:3]), np.zeros(size)
         for k, window in enumerate(windows):
             count[window] += 1
-            total[(slice(None), *window)] += falls[:, k, None, None]
+            rows, columns = window
+            total[:, rows, columns] += falls[:, k, None, None]
         return (total / count).astype(np.float32)
 
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, get_args
 import cv2
 import numpy as np
 
+from ..checks import check_choice, check_whole, is_real
 from ..records import Floats
 from .cams import gradcam
 
@@ -132,9 +133,9 @@ class SmoothGrad:
         _check_channels(self.channels)
         check_whole("samples", self.samples, 1, 25)
         check_whole("seed", self.seed, 0, 0)
-        if not 0 <= self.sigma < np.inf:
+        if not is_real(self.sigma, 0):
             raise ValueError(f"`sigma` must be a share of the image's range, 0 or more. Received: {self.sigma!r}.")
-        _check_one_of("average", self.average, ("signed", "absolute"))
+        check_choice("average", self.average, ("signed", "absolute"))
 
     def __call__(self, images: Floats, gradient: Gradient) -> Floats:
         """Returns (N, H, W, C) float32, signed unless `average` is "absolute", for images (N, H, W, C)."""
@@ -152,7 +153,7 @@ class SmoothGrad:
         total = np.zeros(images.shape, np.float32)
         for k, found in enumerate(gradient(copies(), self.samples * len(images))):
             total[k % len(images)] += found if self.average == "signed" else np.abs(found)
-        return total / np.float32(self.samples)
+        return np.asarray(total / np.float32(self.samples))
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +187,7 @@ class IntegratedGradients:
 
     def __post_init__(self) -> None:
         _check_channels(self.channels)
-        _check_one_of("rule", self.rule, ("gausslegendre", "trapezoid"))
+        check_choice("rule", self.rule, ("gausslegendre", "trapezoid"))
         check_whole("steps", self.steps, 2, 32)
         if self.baseline is None or (isinstance(self.baseline, str) and self.baseline != "blurred"):
             raise ValueError(
@@ -344,7 +345,7 @@ class MaxActivation:
 
     def __post_init__(self) -> None:
         _check_channels(self.channels)
-        _check_one_of("guided", self.guided, (False, True))
+        check_choice("guided", self.guided, (False, True))
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -361,21 +362,4 @@ def _of_each(images: Floats, gradient: Gradient) -> Floats:
 
 
 def _check_channels(channels: object) -> None:
-    _check_one_of("channels", channels, get_args(Channels))
-
-
-def _check_one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}.")
-
-
-def check_whole(name: str, value: object, least: int, works: int) -> None:
-    """Checks that an option is a whole number of at least `least`.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(
-            f"`{name}` must be a whole number of at least {least}. Received: {name}={value!r}. {name}={works} works."
-        )
+    check_choice("channels", channels, get_args(Channels))

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import is_whole
 from ..records import Floats
 from .maps import Doubles, at_size, degenerate
 
@@ -171,7 +172,7 @@ def _under_curve(
     backwards: bool,
 ) -> Doubles:
     """Returns the area under the curve from the image to a blank one, or `backwards` from that to the image."""
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
+    if not is_whole(steps, 1):
         raise ValueError(f"`steps` must be a positive whole number. Received: {steps!r}. {STEPS} works.")
     rows = _rows(images, heatmaps, original)
     # The image itself is known: it is the end of an insertion and the begin of a deletion.

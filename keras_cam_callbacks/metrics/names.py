@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from ..checks import did_you_mean
 from ..records import Floats
 from .agreement import centre_shift, drift, moved, spearman, top_iou
 from .maps import Doubles, area, blobs, centre, degenerate, entropy, pooled
@@ -72,10 +72,8 @@ def resolve_metrics(names: Iterable[str] | None) -> tuple[str, ...]:
     chosen: list[Any] = list(names)
     for name in chosen:
         if name not in every:
-            close = difflib.get_close_matches(str(name), every, 1)
             raise ValueError(
-                f"`metrics` must be some of {', '.join(every)}. Received: {name!r}."
-                + (f" Did you mean {close[0]!r}?" if close else "")
+                f"`metrics` must be some of {', '.join(every)}. Received: {name!r}.{did_you_mean(name, every)}"
             )
     return tuple(name for name in every if name in chosen)
 

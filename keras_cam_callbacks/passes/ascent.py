@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import engine
-from ..methods.saliency import check_whole
+from ..checks import check_whole
 from ..network.layers import input_tensors
 from ..records import Floats, Ints
 from .capture import as_float, fixed_batch, found_layer, image_layout, layer_calls

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from difflib import get_close_matches
 from typing import Any
 
+from ..checks import did_you_mean
 from . import mlflow, trackio
 from .base import Tracker
 from .disk import DiskTracker
@@ -70,10 +70,9 @@ def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> 
     names = ["auto", *TRACKERS]
     if isinstance(tracker, str):
         if tracker not in TRACKERS:
-            close = get_close_matches(tracker.lower(), names, n=1)
             raise ValueError(
                 f"tracker must be one of {names}, a Tracker, or a list of these. Received: {tracker!r}."
-                + (f" Did you mean {close[0]!r}?" if close else "")
+                + did_you_mean(tracker, names)
             )
         if tracker not in named:
             named[tracker] = TRACKERS[tracker]()

@@ -289,7 +289,7 @@ def flat_model():
         (lambda: GradCAMLogger(X, on_error="ignore"), ValueError, "'warn' or 'raise'. Received: 'ignore'"),
         (lambda: GradCAMLogger(X, overlay={"alpha": 1}), TypeError, "must be an Overlay, such as.*{'alpha': 1}"),
         (lambda: GradCAMLogger(X, overlay=Overlay("jett")), ValueError, "`colormap` must be.*'jett'.*'jet'"),
-        (lambda: GradCAMLogger(X, log_dir=__file__), ValueError, "log_dir must be a folder.*test_callbacks.py"),
+        (lambda: GradCAMLogger(X, log_dir=__file__), ValueError, "log_dir must be a folder.*test_heatmaps.py"),
         (lambda: GradCAMLogger(X, tracker="wandb"), ValueError, "no run is active. Call wandb.init"),
         (lambda: GradCAMLogger(X, class_names="ab"), ValueError, "one name for each of the model's 3 cl.*'ab'"),
         (lambda: GradCAMLogger(X, class_names=["a", "b"]), ValueError, "each of the model's 3.*'a', 'b'"),

@@ -1,71 +1,52 @@
-"""What a record says of how its model was trained."""
+"""What a type checker and an editor know of the settings of the loggers of one method."""
 
-from __future__ import annotations
+import inspect
+import re
+from pathlib import Path
 
-import keras
-import numpy as np
-from keras import layers
+import jedi
+import mypy.api
+import pytest
 
-from keras_cam_callbacks import GradCAMLogger, read_run
-from keras_cam_callbacks.callbacks.settings import training_settings
+from keras_cam_callbacks import CAMLogger, GradCAMLogger, HeatmapLogger
+from keras_cam_callbacks.callbacks.settings import HeatmapSettings
 
+ROOT = Path(__file__).parents[2]
 
-def new_model(**compiled):
-    base = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, activation="relu")], name="base")
-    model = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(2)])
-    if compiled:
-        model.compile(**compiled)
-    return model
+CALLS = """
+from keras_cam_callbacks import CAMLogger, GradCAMLogger
 
-
-def my_loss(y_true, y_pred):
-    return keras.ops.mean(keras.ops.abs(y_true - y_pred))
-
-
-class Unsaved(keras.optimizers.SGD):
-    def get_config(self):
-        raise NotImplementedError
+GradCAMLogger(1, "conv", class_names=["a"], freq=2, prefix=None)
+CAMLogger(1, faithfulness_freq=2)
+{call}
+"""
 
 
-def test_of_a_fit(tmp_path):
-    x, y = np.random.default_rng(0).random((4, 8, 8, 3)).astype("float32"), np.array([0, 1, 0, 1])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model = new_model(optimizer=keras.optimizers.SGD(0.01, momentum=0.9), loss=loss)
-    model.layers[0].trainable = False
-    model.compile(optimizer=model.optimizer, loss=loss)
-    logger = GradCAMLogger((x, y), log_dir=tmp_path, tracker="disk", on_error="raise")
-    model.fit(x, y, batch_size=2, epochs=3, callbacks=[logger], verbose=0)
-    told = read_run(tmp_path).manifest["training"]
-    expected = {"optimizer": "SGD", "learning_rate": 0.01, "momentum": 0.9, "nesterov": False, "epochs": 3, "steps": 2}
-    assert expected.items() <= told.items()
-    assert told["loss"] == "sparse_categorical_crossentropy"
-    assert told["trainable_parameters"] == 4 * 2 + 2  # The head alone.
+def test_the_settings_are_those_of_heatmap_logger():
+    parameters = inspect.signature(HeatmapLogger).parameters.values()
+    by_keyword = {p.name: p.annotation for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "method"}
+    assert {name: kind.__forward_arg__ for name, kind in HeatmapSettings.__annotations__.items()} == by_keyword
 
 
-def test_a_schedule_is_told_as_it_would_be_called():
-    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
-    told = training_settings(new_model(optimizer=keras.optimizers.Adam(schedule), loss="mse"), None)
-    rate = "ExponentialDecay(initial_learning_rate=0.1, decay_steps=10, decay_rate=0.5, staircase=False)"
-    assert told["learning_rate"] == rate
-    assert told["optimizer"] == "Adam"
-    assert told["loss"] == "mse"
-    assert "epochs" not in told
+@pytest.mark.parametrize("logger", [GradCAMLogger, CAMLogger])
+def test_names_are_completed_in_a_notebook(logger):
+    source = f"{logger.__name__}(x, faith"
+    completed = jedi.Interpreter(source, [{logger.__name__: logger, "x": 1}]).complete()
+    assert [completion.name for completion in completed] == ["faithfulness_freq="]
 
 
-def test_in_mixed_precision_the_optimizer_is_the_users():
-    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.002))
-    told = training_settings(new_model(optimizer=optimizer, loss="mse"), {"epochs": 2, "steps": None})
-    assert (told["optimizer"], told["learning_rate"], told["epochs"]) == ("Adam", 0.002, 2)
-    assert "steps" not in told
+def test_a_type_checker_refuses_wrong_names_and_types(tmp_path):
+    calls = {
+        "GradCAMLogger(1, faithfulness_frequency=2)": 'keyword argument "faithfulness_frequency" for "GradCAMLogger"',
+        'CAMLogger(1, freq="2")': 'Argument "freq" to "CAMLogger" has incompatible type "str"; expected "int"',
+        'GradCAMLogger(1, method="cam")': 'Unexpected keyword argument "method" for "GradCAMLogger"',
+    }
+    (tmp_path / "calls.py").write_text(CALLS.format(call="\n".join(calls)))
 
+    options = ["--strict", "--python-version=3.10", "--follow-imports=silent", f"--config-file={ROOT / 'setup.cfg'}"]
+    told, failure, _ = mypy.api.run([*options, f"--cache-dir={ROOT / '.mypy_cache'}", str(tmp_path / "calls.py")])
 
-def test_losses_by_name():
-    for loss, text in ((my_loss, "my_loss"), (["mse"], "mse"), (keras.losses.Huber(), "huber_loss")):
-        assert training_settings(new_model(optimizer="sgd", loss=loss), None)["loss"] == text
-
-
-def test_what_says_nothing():
-    assert training_settings(new_model(), None) == {"trainable_parameters": 4 * 27 + 4 + 10}
-    told = training_settings(new_model(optimizer=Unsaved(0.1), loss="mse"), None)
-    assert told["optimizer"] == "Unsaved"
-    assert "learning_rate" not in told
+    assert failure == ""
+    errors = re.findall(r"calls\.py:(\d+): error: (.*)", told)
+    assert [int(line) for line, _ in errors] == [6, 7, 8], told
+    assert all(text in error for text, (_, error) in zip(calls.values(), errors, strict=True)), told

@@ -220,7 +220,7 @@ def test_importing_loads_no_matplotlib():
     naming = [
         path.name for path in package.rglob("*.py") if re.search(r"^(import|from) matplotlib", path.read_text(), re.M)
     ]
-    assert naming == ["figures.py"]
+    assert naming == ["notebook.py"]
 
 
 @pytest.mark.parametrize("with_samples_axis", [False, True])

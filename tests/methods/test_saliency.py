@@ -226,15 +226,15 @@ def test_methods_are_known_by_name_with_their_defaults():
 
 
 WRONG = [
-    (lambda: Saliency("sum"), "`channels` must be one of 'absolute', 'maximum', 'signed'. Received: channels='sum'"),
+    (lambda: Saliency("sum"), "`channels` must be one of absolute, maximum, signed. Received: channels='sum'"),
     (lambda: SmoothGrad(samples=0), "`samples` must be a whole number of at least 1. Received: samples=0"),
     (lambda: SmoothGrad(samples=2.5), "Received: samples=2.5"),
     (lambda: SmoothGrad(sigma=-1), "`sigma` must be a share of the image's range, 0 or more. Received: -1"),
     (lambda: SmoothGrad(seed=-1), "`seed` must be a whole number of at least 0"),
-    (lambda: SmoothGrad(average="mean"), "`average` must be one of 'signed', 'absolute'"),
+    (lambda: SmoothGrad(average="mean"), "`average` must be one of signed, absolute"),
     (lambda: IntegratedGradients("black"), "`baseline` must be 'blurred', a number or an image"),
     (lambda: IntegratedGradients(steps=1), "`steps` must be a whole number of at least 2"),
-    (lambda: IntegratedGradients(rule="simpson"), "`rule` must be one of 'gausslegendre', 'trapezoid'"),
+    (lambda: IntegratedGradients(rule="simpson"), "`rule` must be one of gausslegendre, trapezoid"),
     (lambda: MaxActivation(guided="yes"), "`guided` must be one of False, True"),
 ]
 

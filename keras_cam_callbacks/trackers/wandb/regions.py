@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Image, Region, RunConfig
+from keras_cam_callbacks.records import Image, Region, RunConfig, class_name
 
 if TYPE_CHECKING:
     from wandb.data_types import BoundingBoxes2D, ImageMask
@@ -79,10 +79,8 @@ class Marks:
         return mark
 
     def _class_name(self, row: int) -> str:
-        label, names = self._config.labels[row], self._config.class_names or ()
-        if label is None:
-            return _CLASS_LABELS[_OBJECT]
-        return names[label] if 0 <= label < len(names) else str(label)
+        label = self._config.labels[row]
+        return _CLASS_LABELS[_OBJECT] if label is None else class_name(self._config.class_names, label)
 
 
 def _boxes(

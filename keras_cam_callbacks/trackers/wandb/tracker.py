@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_cam_callbacks.records import EpochRecord, RunConfig
+from keras_cam_callbacks.records import EpochRecord, RunConfig, class_name
 
 from ..base import Tracker, numbers, picture, settings
 from .record import RecordFiles
@@ -206,10 +206,8 @@ class WandbTracker(Tracker):
         return self._table
 
     def _name(self, index: int | None) -> str | None:
-        if index is None:
-            return None
-        names = (self._config and self._config.class_names) or ()
-        return names[index] if 0 <= index < len(names) else str(index)
+        names = self._config.class_names if self._config else None
+        return None if index is None else class_name(names, index)
 
 
 def _image(data: bytes, image_format: str, caption: str, **marks: Any) -> wandb.Image:
