@@ -11,10 +11,11 @@ import numpy as np
 import PIL.Image
 
 from .checks import did_you_mean, is_real
-from .drawing.overlay import grid
+from .drawing.files import picture_size, read_image
+from .drawing.grids import grid
 from .drawing.text import bar_height, clean, text_width, wrap, write
 from .records import Image
-from .store import Run, StoredEpoch, file_stem, picture_size, read_image, read_run
+from .store import Run, StoredEpoch, file_stem, read_run
 from .store.whole import whole_file, whole_folder
 
 FilmFormat = Literal["gif", "webp", "mp4"]

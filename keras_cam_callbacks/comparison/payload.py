@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..drawing.files import read_image
 from ..drawing.overlay import colorize
 from ..metrics import degenerate, mean
 from ..records import Floats, Image, Region
-from ..store import read_image
 from . import tables
 from .glossary import entry, ordered
 

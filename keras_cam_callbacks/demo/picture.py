@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from ..drawing.files import read_image
 from ..drawing.overlay import Overlay, colorize
 from ..records import Image, Ints, class_name
-from ..store import Run, StoredEpoch, read_image
+from ..store import Run, StoredEpoch
 
 __all__ = ["draw_runs"]
 

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.batches import image_size, largest_input
-from ..drawing.overlay import Overlay, encode, grid
+from ..drawing.files import encode
+from ..drawing.grids import grid, grid_placed
+from ..drawing.overlay import Overlay
+from ..drawing.places import Drawn
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, inside, measured
 from ..records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View, class_name
@@ -210,10 +213,16 @@ def pictures(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Image,
     Returns:
         N pictures, uint8 RGB (H, W, 3).
     """
-    drawn = [_row(overlay, *row) for row in rows(views)]
-    if len(drawn) == 1:
-        return drawn[0]
-    return tuple(grid(of_sample, columns=1) for of_sample in zip(*drawn, strict=True))
+    return tuple(drawn.picture for drawn in _placed(views, overlay))
+
+
+def _placed(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Drawn, ...]:
+    """Draws as `pictures`, and tells where the display images are, not those that were augmented."""
+    first, *augmented = (_row(overlay, *row) for row in rows(views))
+    if not augmented:
+        return first
+    bare = [[Drawn(drawn.picture) for drawn in row] for row in augmented]
+    return tuple(grid_placed(of_sample, columns=1) for of_sample in zip(first, *bare, strict=True))
 
 
 def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
@@ -240,20 +249,21 @@ def epoch_record(
         scalars: Numbers about the epoch.
         values: Numbers of each sample.
     """
-    drawn = pictures(views, overlay)
+    drawn = _placed(views, overlay)
     first = next(iter(views.values()))
     return EpochRecord(
         epoch=epoch,
         step=step,
         heatmaps=first.heatmaps,
-        overlays=drawn,
-        encoded=tuple(encode(picture, overlay.image_format) for picture in drawn),
+        overlays=tuple(each.picture for each in drawn),
+        encoded=tuple(encode(each.picture, overlay.image_format) for each in drawn),
         image_format=overlay.image_format,
         scalars=scalars,
         samples=first.samples(),
         outputs=first.outputs,
         views={name: View(view.heatmaps, view.samples()) for name, view in views.items() if name},
         values=values,
+        places=tuple(each.places for each in drawn),
     )
 
 
@@ -320,15 +330,14 @@ def texts(
 
 def _row(
     overlay: Overlay, views: Mapping[str, Explanation], heading: str, correlations: Correlations
-) -> tuple[Image, ...]:
+) -> tuple[Drawn, ...]:
     """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
     first = next(iter(views.values()))
     batch = first.batch
     captions, titles = texts(views, overlay, heading, correlations)
-    if list(views) == [""]:
-        return overlay.draw(batch.display, first.heatmaps, captions, beside=batch.beside, title=batch.display_name)
-    maps = {name: view.heatmaps for name, view in views.items()}
-    return overlay.draw_several(
+    maps = first.heatmaps if list(views) == [""] else {name: view.heatmaps for name, view in views.items()}
+    titles = {} if list(views) == [""] else titles
+    return overlay.draw_placed(
         batch.display, maps, captions, titles=titles, beside=batch.beside, title=batch.display_name
     )
 
