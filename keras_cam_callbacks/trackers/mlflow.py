@@ -11,6 +11,7 @@ import zlib
 from functools import partial
 from typing import Any
 
+from keras_cam_callbacks.checks import renamed
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
 from .base import Tracker, load, numbers, picture, settings
@@ -19,12 +20,6 @@ from .waiting import CallThread
 _METRICS = 1000  # MLflow takes no more in one call.
 _LONGEST = 120  # characters of a name: MLflow makes a file name of it, with 90 more
 _LEGAL = re.compile(r"[A-Za-z0-9_\-. ]+(/[A-Za-z0-9_\-. ]+)*")
-
-
-def has_active_run() -> bool:
-    """Tells whether a run is active in this thread, without an import: who has a run has imported mlflow."""
-    active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
-    return active_run is not None and active_run() is not None
 
 
 class MLflowTracker(Tracker):
@@ -51,7 +46,6 @@ class MLflowTracker(Tracker):
         tracking_uri: Where the run is, or None for where MLflow logs to when a fit starts.
         timeout: Longest time in seconds that a call waits while nothing gets through to MLflow; then a TimeoutError is
             raised, and what was not sent is given up.
-        limit: The old name of `timeout`, which works until 1.0.
 
     Raises:
         ValueError: If `timeout` is no positive, finite number.
@@ -59,16 +53,14 @@ class MLflowTracker(Tracker):
 
     uses_directory = False
 
-    def __init__(
-        self,
-        run_id: str | None = None,
-        *,
-        tracking_uri: str | None = None,
-        timeout: float = 60.0,
-        limit: float | None = None,
-    ):
-        if limit is not None:
-            timeout = _renamed("limit", "timeout", limit)
+    @staticmethod
+    def has_active_run() -> bool:
+        """Tells whether a run is active in this thread."""
+        active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
+        return active_run is not None and active_run() is not None
+
+    @renamed(limit="timeout")
+    def __init__(self, run_id: str | None = None, *, tracking_uri: str | None = None, timeout: float = 60.0):
         if not 0 < timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"`timeout` must be a positive number of seconds. Received: {timeout!r}.")
         self._given = run_id
@@ -127,16 +119,6 @@ class MLflowTracker(Tracker):
     def finish(self) -> None:
         """Waits until everything is sent; raises as `log` does, where it is not."""
         self._calls.finish()
-
-
-def _renamed(old: str, new: str, value: float) -> float:
-    warnings.warn(
-        f"MLflowTracker's `{old}` is called `{new}` now, and goes with version 1.0. Received: {old}={value!r}. "
-        f"{new}={value!r} works.",
-        DeprecationWarning,
-        stacklevel=3,
-    )
-    return value
 
 
 def _begin(client: Any, run_id: str, prefix: str, tags: dict[str, str]) -> None:

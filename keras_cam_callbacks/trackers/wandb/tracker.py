@@ -21,12 +21,6 @@ _IMAGES_PER_KEY = 100
 _COLUMNS = ("epoch", "sample", "true", "predicted", "score", "confidence", "overlay")
 
 
-def has_active_run() -> bool:
-    """Tells whether a run is active, without an import: who has a run has imported wandb."""
-    run = getattr(sys.modules.get("wandb"), "run", None)
-    return run is not None and not run.disabled
-
-
 class WandbTracker(Tracker):
     """Logs to a Weights & Biases run that you started; never starts or finishes one.
 
@@ -56,6 +50,12 @@ class WandbTracker(Tracker):
 
     uses_directory = False
     timeout = 60.0
+
+    @staticmethod
+    def has_active_run() -> bool:
+        """Tells whether a run is active, other than a disabled one."""
+        run = getattr(sys.modules.get("wandb"), "run", None)
+        return run is not None and not run.disabled
 
     def __init__(self, run: wandb.Run | None = None, *, table: bool = False, record: bool = True):
         self._given = run
