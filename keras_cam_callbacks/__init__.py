@@ -7,14 +7,14 @@ does this file.
 
 import ast
 import importlib
-from pathlib import Path
+import pkgutil
 from typing import Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
     name.name: node.module
-    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    for node in ast.parse(pkgutil.get_data(__name__, "__init__.pyi") or b"").body  # also out of a zip
     if isinstance(node, ast.ImportFrom) and node.level
     for name in node.names
 }

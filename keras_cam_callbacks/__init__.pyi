@@ -10,6 +10,9 @@ from .callbacks import HeatmapLogger as HeatmapLogger
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .data.regions import Regions as Regions
+from .drawing.files import encode as encode
+from .drawing.grids import grid as grid
+from .drawing.overlay import COLORMAPS as COLORMAPS
 from .drawing.overlay import Overlay as Overlay
 from .explaining.explainer import explain as explain
 from .explaining.explanation import Explanation as Explanation

@@ -6,7 +6,8 @@ numpy and the standard library only: every later stage can be used and tested wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,41 @@ Ints = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
 Place = tuple[int, int, int, int]
 """A rectangle in a picture, in px: left, top, right, bottom; the last two are behind its last column and row."""
+
+
+_WIDTH = 60  # characters, of one value in a representation
+_SHOWN = 3  # of a container's items
+
+
+def short_repr(record: Any) -> str:
+    """Returns a text for a dataclass with arrays, in place of all their numbers.
+
+    Args:
+        record: An instance of a dataclass, whose `__repr__` this may be.
+
+    Returns:
+        The name of the class and the fields that are not empty: arrays by dtype and shape, all else in at most 60
+        characters each.
+    """
+    texts = {field.name: brief(getattr(record, field.name)) for field in fields(record)}
+    shown = [f"{name}={text}" for name, text in texts.items() if text not in ("None", "()", "[]", "{}", "''")]
+    return f"{type(record).__name__}({', '.join(shown)})"
+
+
+def brief(value: Any) -> str:
+    """Returns a text of at most 60 characters that stands for a value, as `short_repr` has it."""
+    if hasattr(value, "dtype") and len(value.shape):
+        return f"{getattr(value.dtype, 'name', value.dtype)} {tuple(value.shape)}"
+    if not isinstance(value, (Mapping, list, tuple)):
+        text = repr(value)
+        return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
+    if isinstance(value, Mapping):
+        texts, ends = [f"{name!r}: {brief(value[name])}" for name in islice(value, _SHOWN)], "{}"
+    else:
+        texts, ends = [brief(item) for item in value[:_SHOWN]], "()" if isinstance(value, tuple) else "[]"
+    left_out = [f"{len(value) - _SHOWN} more"] * (len(value) > _SHOWN)
+    text = f"{ends[0]}{', '.join([*texts, *left_out])}{ends[1]}"
+    return text if len(text) <= _WIDTH else f"{len(value)} items"
 
 
 @dataclass(frozen=True)
@@ -50,6 +86,8 @@ class Region:
     boxes: npt.NDArray[np.float64]
     mask: npt.NDArray[np.bool_] | None = None
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class ValidationBatch:
@@ -81,6 +119,8 @@ class ValidationBatch:
     beside: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
     regions: tuple[Region | None, ...] = ()
 
+    __repr__ = short_repr
+
     def __len__(self) -> int:
         return len(self.sample_keys)
 
@@ -111,6 +151,8 @@ class Capture:
     confidences: Floats
     images: Floats | None = None
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -126,6 +168,8 @@ class Chunk:
     captures: tuple[tuple[Capture, ...], ...]
     heads: tuple[Capture, ...]
     samples: int
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -167,6 +211,8 @@ class View:
     heatmaps: Floats
     samples: tuple[Sample, ...]
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class EpochRecord:
@@ -201,6 +247,8 @@ class EpochRecord:
     views: Mapping[str, View] = field(default_factory=dict)
     values: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
     places: tuple[tuple[Place, ...], ...] = ()
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +296,8 @@ class RunConfig:
     augmentations: tuple[str, ...] = ()
     regions: tuple[Region | None, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
 
 def class_name(names: Sequence[str] | None, index: int) -> str:

@@ -22,7 +22,7 @@ def test_all_is_sorted_and_complete():
 def test_public_name_loads_and_is_documented(name):
     value = getattr(keras_cam_callbacks, name)
     if not (inspect.isclass(value) or inspect.isfunction(value)):
-        assert name in ("AUGMENTATIONS", "METHODS")
+        assert name in ("AUGMENTATIONS", "COLORMAPS", "METHODS")
         return
     assert value.__module__.startswith("keras_cam_callbacks.")
     assert value.__doc__

@@ -51,7 +51,7 @@ class ActivationLogger(EpochLogger):
         sample_keys: Names of the samples, as in `HeatmapLogger`.
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, or a function.
-        colormap: Colours of the values, see `COLORMAPS` in `keras_cam_callbacks.drawing.overlay`.
+        colormap: Colours of the values, one of `COLORMAPS`.
         size: Longest side of a grid in px, at least 256; the image beside it and the caption below come on top. Cells
             are shrunk to fit, down to 4 px; no channel is left out. 2,048 maps of 7 x 7 are shown at 14 x 14 px.
         image_format: "jpg" or "png".

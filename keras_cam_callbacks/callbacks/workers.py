@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .. import engine
+from ..passes import cluster
 
 __all__ = ["Worker", "this_worker"]
 
@@ -45,9 +45,9 @@ def this_worker(model: Any) -> Worker:
     """
     # A wrong one must not end a training that can do without.
     with suppress(ValueError, TypeError, AttributeError, KeyError):
-        told = engine.load().cluster(model)
-        if told is not None:
-            return _worker(told, is_synchronous=True)
+        workers = cluster(model)
+        if workers is not None:
+            return _worker(workers, is_synchronous=True)
         return _worker(json.loads(os.environ.get("TF_CONFIG") or "{}"))
     return Worker()
 

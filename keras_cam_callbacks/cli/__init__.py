@@ -11,7 +11,7 @@ except ModuleNotFoundError:
     raise SystemExit("keras-cam needs click. Install it: pip install 'keras_cam_callbacks[cli]'") from None
 
 from .. import __version__
-from . import comparing, demo, models, runs
+from . import compare, demo, explain, layers, report, runs, timelapse
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -24,9 +24,9 @@ def main() -> None:
 
 
 for command in (
-    *(models.layers, models.explain),
-    *(runs.runs, runs.timelapse),
-    *(comparing.compare, comparing.report),
+    *(layers.layers, explain.explain),
+    *(runs.runs, timelapse.timelapse),
+    *(compare.compare, report.report),
     demo.demo,
 ):
     main.add_command(command)

@@ -24,6 +24,9 @@ from .console import say
 _LARGEST_GROWTH = 100
 _LARGEST_CONFIG = 2**27
 
+FREE_SIDE = 224
+"""Height and width in px of images for models that take any."""
+
 SCALES = {
     "0-255": "[0, 255]",
     "0-1": "[0, 1]",
@@ -75,9 +78,9 @@ def load_keras() -> Any:
         with _notices_kept_back():
             import keras
 
-            from .. import engine
+            from ..passes import failures
 
-            engine.load()
+            failures()  # Asks for the backend's engine.
     except ImportError as error:
         raise ValueError(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
     return keras
@@ -134,8 +137,12 @@ def running(model: Any) -> Iterator[None]:
 
     Ctrl-C stays Ctrl-C: while TensorFlow traces a function it may take an interrupt for a fault of the function.
     """
-    from .. import engine
+    from ..passes import failures
 
+    failing: tuple[type[Exception], ...] = (
+        *failures(),
+        *(TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    )
     interrupted = False
 
     def interrupt(number: int, frame: Any) -> None:
@@ -151,7 +158,7 @@ def running(model: Any) -> Iterator[None]:
         if interrupted:
             raise KeyboardInterrupt from error
         raise
-    except (*engine.load().FAILURES, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+    except failing as error:
         if interrupted:
             raise KeyboardInterrupt from error
         raise ValueError(

@@ -1,4 +1,4 @@
-"""`keras-cam runs` and `keras-cam timelapse`: what was logged, and how attention moved. They load no framework."""
+"""`keras-cam runs`: what was logged. It loads no framework."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from .console import need, number, one_message, plain, print_json, print_table, progress, say
+from .console import need, number, one_message, plain, print_json, print_table, say
 
 _SHOWN = 4  # how many numbers of the last epoch the table has room for
 _FIRST = ("confidence", "energy_in_region", "drift", "area")  # those that tell most, where a run has them
@@ -114,41 +114,3 @@ def _when(seconds: float) -> str | None:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
     except (OverflowError, ValueError, OSError):  # Of a damaged record.
         return None
-
-
-@click.command(context_settings={"show_default": True}, short_help="Make films of a run, epoch by epoch.")
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("timelapse"),
-    help="Folder for a film of each sample, or a file for one with all of them: all.gif.",
-)
-@click.option("--samples", multiple=True, help="Key of a sample; give it once for each.  [default: all]")
-@click.option("--format", "film_format", type=click.Choice(["gif", "webp", "mp4"]), help="[default: as --out, or gif]")
-@click.option("--fps", type=click.FloatRange(0.1, 30), default=2.0, help="Epochs in a second.")
-@click.option("--force", is_flag=True, help="Replace the file --out where it is there already.")
-def timelapse(run: Path, out: Path, samples: tuple[str, ...], film_format: Any, fps: float, force: bool) -> None:
-    """Makes films of a run: where the model looked, epoch by epoch.
-
-    RUN is a run's folder, or a folder with one run. Every frame has its epoch and its prediction burnt in. GIF shows
-    everywhere; WebP is smaller and has all colours; MP4 (VP9) plays in browsers.
-    """
-    need("rich")
-    with one_message(), progress("Drawing") as show:
-        from ..timelapse import write_timelapse
-
-        try:
-            files = write_timelapse(
-                run,
-                out,
-                samples=samples or None,
-                film_format=film_format,
-                fps=fps,
-                overwrite=force,
-                progress=show,
-            )
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
-    for file in files:
-        click.echo(plain(file))

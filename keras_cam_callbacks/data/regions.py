@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checks import did_you_mean
-from ..records import Region
+from ..records import Region, short_repr
 
 __all__ = ["BOX_FORMATS", "Regions", "resolve_regions"]
 
@@ -44,6 +44,8 @@ class Regions:
 
     items: Any
     box_format: str = "xyxy"
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.box_format not in BOX_FORMATS:

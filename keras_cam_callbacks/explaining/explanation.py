@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.batches import image_size, largest_input
+from ..drawing.embedded import image_tag
 from ..drawing.files import encode
 from ..drawing.grids import grid, grid_placed
 from ..drawing.overlay import Overlay
 from ..drawing.places import Drawn
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, inside, measured
-from ..records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View, class_name
+from ..records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View, brief, class_name, short_repr
+
+_SHOWN = 16  # heatmaps in a notebook
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,20 @@ class Explanation:
     attributions: Floats | None = None
     augmented: Mapping[str, Augmented] = field(default_factory=dict)
     values: Mapping[str, Floats] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        names = (f"{name}={brief(getattr(self, name))}" for name in ("method", "layer_name", "target"))
+        return f"Explanation({', '.join(names)}; {len(self.heatmaps)} heatmaps of {self._extent()})"
+
+    def _repr_html_(self) -> str:
+        return _html({"": self}, repr(self))
+
+    def _extent(self) -> str:
+        """Returns the size and the range of the heatmaps in words."""
+        height, width = self.heatmaps.shape[1:]
+        finite = self.heatmaps[np.isfinite(self.heatmaps)]
+        values = f"{finite.min():.3g} to {finite.max():.3g}" if finite.size else "no finite values"
+        return f"{height} x {width}, {values}"
 
     def samples(self) -> tuple[Sample, ...]:
         """Returns what is known of each sample, with its caption."""
@@ -158,6 +175,8 @@ class Augmented:
     correlation: npt.NDArray[np.float64]
     unchanged: npt.NDArray[np.bool_] | None
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class Explanations(Mapping[str, Explanation]):
@@ -183,6 +202,14 @@ class Explanations(Mapping[str, Explanation]):
     def __len__(self) -> int:
         return len(self.views)
 
+    def __repr__(self) -> str:
+        texts = [f"{brief(name)}: {view._extent()}" for name, view in self.items()]
+        texts[3:] = [f"{len(texts) - 3} more"] * (len(texts) > 3)
+        return f"Explanations({len(next(iter(self.values())).batch)} heatmaps each of {'; '.join(texts)})"
+
+    def _repr_html_(self) -> str:
+        return _html(self.views, repr(self))
+
     def samples(self) -> tuple[Sample, ...]:
         """Returns what is known of each sample in the first view."""
         return next(iter(self.values())).samples()
@@ -203,22 +230,23 @@ class Explanations(Mapping[str, Explanation]):
         return grid(self.overlays(overlay), columns)
 
 
-def pictures(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Image, ...]:
+def pictures(views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None) -> tuple[Image, ...]:
     """Draws one picture for each sample: all views side by side, and one row below for each augmentation.
 
     Args:
         views: Explanations of one batch by name; a single one may have the name "".
         overlay: How to draw.
+        most: How many samples are drawn at most, the first ones; None for all.
 
     Returns:
         N pictures, uint8 RGB (H, W, 3).
     """
-    return tuple(drawn.picture for drawn in _placed(views, overlay))
+    return tuple(drawn.picture for drawn in _placed(views, overlay, most))
 
 
-def _placed(views: Mapping[str, Explanation], overlay: Overlay) -> tuple[Drawn, ...]:
+def _placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None) -> tuple[Drawn, ...]:
     """Draws as `pictures`, and tells where the display images are, not those that were augmented."""
-    first, *augmented = (_row(overlay, *row) for row in rows(views))
+    first, *augmented = (_row(overlay, *row, most) for row in rows(views))
     if not augmented:
         return first
     bare = [[Drawn(drawn.picture) for drawn in row] for row in augmented]
@@ -329,17 +357,29 @@ def texts(
 
 
 def _row(
-    overlay: Overlay, views: Mapping[str, Explanation], heading: str, correlations: Correlations
+    overlay: Overlay, views: Mapping[str, Explanation], heading: str, correlations: Correlations, most: int | None
 ) -> tuple[Drawn, ...]:
     """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
-    first = next(iter(views.values()))
-    batch = first.batch
+    batch = next(iter(views.values())).batch
     captions, titles = texts(views, overlay, heading, correlations)
-    maps = first.heatmaps if list(views) == [""] else {name: view.heatmaps for name, view in views.items()}
-    titles = {} if list(views) == [""] else titles
-    return overlay.draw_placed(
-        batch.display, maps, captions, titles=titles, beside=batch.beside, title=batch.display_name
-    )
+    images, captions, title = batch.display[:most], captions[:most], batch.display_name
+    beside = {name: column[:most] for name, column in batch.beside.items()}
+    maps = {name: view.heatmaps[:most] for name, view in views.items()}
+    if list(views) == [""]:
+        return overlay.draw_placed(images, maps[""], captions, beside=beside, title=title)
+    titles = {name: of_samples[:most] for name, of_samples in titles.items()}
+    return overlay.draw_placed(images, maps, captions, titles=titles, beside=beside, title=title)
+
+
+def _html(views: Mapping[str, Explanation], text: str) -> str:
+    """Returns what a notebook shows: some 16 heatmaps of the first samples, in less than 1 MB."""
+    first = next(iter(views.values()))
+    total, several = len(first.batch), list(views) != [""]
+    most = max(1, _SHOWN // (len(views) * (1 + len(first.augmented))))
+    size = 320 if max(max(image.shape) for image in first.batch.display[:most]) > 320 else None
+    picture = grid(pictures(views, Overlay(size=size), most), 1 if several else None)
+    left_out = f"<p>The first {most} of {total} samples. <code>.grid()</code> draws all.</p>" * (most < total)
+    return image_tag(picture, text) + left_out
 
 
 def _correlated(correlation: npt.NDArray[np.float64] | None, i: int) -> str:

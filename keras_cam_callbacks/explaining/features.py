@@ -30,7 +30,7 @@ from ..drawing.channels import (
 )
 from ..passes.ascent import Ascent, AscentSettings, image_shape
 from ..passes.channels import LayerActivations
-from ..records import Floats, Image, Ints, ValidationBatch
+from ..records import Floats, Image, Ints, ValidationBatch, class_name, short_repr
 from .explainer import make_variables
 
 _LONGEST = 2048  # px: side of the grid of patterns
@@ -60,6 +60,8 @@ class ActivationGrids:
     sheet: Sheet
     style: GridStyle
 
+    __repr__ = short_repr
+
     @property
     def dead_share(self) -> float:
         """Share of the channels that are dead, in [0, 1]."""
@@ -85,10 +87,7 @@ class ActivationGrids:
         text = f"{self.layer_name}, {len(self.dead)} channels of {height} x {width}, {int(self.dead.sum())} dead"
         if self.batch.labels is None:
             return (text,) * len(self.batch)
-        names = class_names or ()
-        return tuple(
-            f"{text}, true {names[label] if 0 <= label < len(names) else label}" for label in self.batch.labels
-        )
+        return tuple(f"{text}, true {class_name(class_names, label)}" for label in self.batch.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +113,8 @@ class FilterPatterns:
     activations: Floats
     seed_activations: Floats
     dead: Bools
+
+    __repr__ = short_repr
 
     def picture(self, size: int = _LONGEST) -> Image:
         """Draws all patterns in one grid, each over its filter's index; dead filters are dark grey with a cross.
@@ -234,7 +235,7 @@ def activation_grids(
             more than 12, the last one of each spatial size.
         max_samples: How many samples to take, the first ones; None for all.
         display: What people see where it differs from the model's input, as in `explain`.
-        colormap: Colours of the channels' values, see `COLORMAPS` in `keras_cam_callbacks.drawing.overlay`.
+        colormap: Colours of the channels' values, one of `COLORMAPS`.
         size: Longest side of a grid in px.
         batch_size: Largest number of samples that run at once.
 

@@ -17,7 +17,7 @@ from ..methods import resolve_method
 from ..metrics import degenerate, mean, spearman
 from ..network.weights import LayerWeights, fresh_values, kept, weights_from_top
 from ..passes.capture import layer_calls, needs_layer
-from ..records import Floats, Image
+from ..records import Floats, Image, short_repr
 from .explainer import Explainer
 from .explanation import Explanation
 
@@ -49,6 +49,8 @@ class SanityCheck:
     layers: tuple[str, ...]
     randomized: tuple[int, ...]
     seed: int
+
+    __repr__ = short_repr
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Floats, Image, Region
+from keras_cam_callbacks.records import Floats, Image, Region, short_repr
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -52,6 +52,8 @@ class StoredEpoch:
     overlay_files: tuple[Path, ...]
     views: tuple[str, ...] = ()
     value_names: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Reads the epoch's arrays.
@@ -136,6 +138,8 @@ class Run:
     directory: Path
     manifest: Mapping[str, Any]
     epochs: tuple[StoredEpoch, ...]
+
+    __repr__ = short_repr
 
     @property
     def sample_keys(self) -> tuple[str, ...]:

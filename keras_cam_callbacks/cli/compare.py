@@ -1,4 +1,4 @@
-"""`keras-cam compare` and `keras-cam report`: stored runs side by side. They load no framework."""
+"""`keras-cam compare`: stored runs side by side. It loads no framework."""
 
 from __future__ import annotations
 
@@ -8,51 +8,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import need, number, one_message, plain, print_json, print_table, say
+from .options import FORCE, JSON, MAX_EPOCHS, VIEW
+from .pages import PACKAGES, check_page, write_page
 
 if TYPE_CHECKING:
     from ..comparison import Comparison
 
 _SAMPLES = 5  # how many of the most different samples are shown
 
-_REPORT = ("jinja2", "plotly")
-_MAX_EPOCHS = click.option(
-    "--max-epochs", type=click.IntRange(min=2), default=200, help="Most epochs in the report, evenly spaced."
-)
-_FORCE = click.option("--force", is_flag=True, help="Replace files that are there already.")
-_VIEW = click.option(
-    "--view", default="", show_default=False, help="Which heatmaps, where runs have several.  [default: the first]"
-)
-
-
-@click.command(context_settings={"show_default": True}, short_help="Write one run as an HTML page.")
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"), help="The file.")
-@_MAX_EPOCHS
-@_VIEW
-@_FORCE
-def report(run: Path, out: Path, max_epochs: int, view: str, force: bool) -> None:
-    """Writes one run as an HTML page that needs no server and no network.
-
-    RUN is a run's folder, or a folder with one run.
-    """
-    need(*_REPORT, extra="report")
-    with one_message():
-        from ..comparison import compare as compare_runs
-
-        _check_page(out, force)
-        _write_report(compare_runs([run], view=view), out, max_epochs)
-    click.echo(plain(out))
-
 
 @click.command(context_settings={"show_default": True}, short_help="Compare runs: where they look, and since when.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--name", "names", multiple=True, help="What a run is called; give it once for each run, in order.")
-@_VIEW
+@VIEW
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a report too: report.html.")
-@_MAX_EPOCHS
+@MAX_EPOCHS
 @click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers of all samples too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_FORCE
+@JSON
+@FORCE
 def compare(
     runs: tuple[str, ...],
     names: tuple[str, ...],
@@ -72,13 +45,13 @@ def compare(
     """
     need("rich")
     if out is not None:
-        need(*_REPORT, extra="report")
+        need(*PACKAGES, extra="report")
     with one_message():
         from ..comparison import compare as compare_runs
         from ..store.whole import check_free
 
         if out is not None:
-            _check_page(out, force)
+            check_page(out, force)
         if csv is not None:
             check_free(csv, folder=False, overwrite=force)
             if out is not None and csv.resolve() == out.resolve():
@@ -87,7 +60,7 @@ def compare(
         if csv is not None:
             comparison.to_csv(csv)
         if out is not None:
-            _write_report(comparison, out, max_epochs)
+            write_page(comparison, out, max_epochs)
         found = describe_comparison(comparison)
     if as_json:
         print_json(found)
@@ -95,24 +68,6 @@ def compare(
         _print(comparison, found)
     for path in filter(None, (csv, out)):
         say(f"Written: {path}")
-
-
-def _check_page(out: Path, force: bool) -> None:
-    """Checks before any work that a report can be written there."""
-    from ..store.whole import check_free
-
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out must be an HTML file. Received: {out}. {out.with_suffix('.html')} works.")
-    check_free(out, folder=False, overwrite=force)
-
-
-def _write_report(comparison: Comparison, out: Path, max_epochs: int) -> None:
-    from ..comparison.report import write_report
-
-    written = write_report(comparison, out, max_epochs=max_epochs)
-    say(f"The report has {written.size / 1e6:.1f} MB and shows {len(written.epochs)} epochs.")
-    for note in written.notes:
-        say(note)
 
 
 def describe_comparison(comparison: Comparison) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`keras-cam layers` and `keras-cam explain`: what can be explained in a saved model, and where it looks."""
+"""`keras-cam explain`: where a saved model looks on images."""
 
 from __future__ import annotations
 
@@ -9,107 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import need, number, one_message, plain, print_json, print_table, say
-from .loading import SCALES, load_keras, load_model, running
+from .loading import FREE_SIDE, SCALES, load_keras, load_model, running
+from .options import MODEL, UNSAFE
 
 if TYPE_CHECKING:
     from ..records import Image, ValidationBatch
-
-_FREE_SIDE = 224  # px: for models that take images of any size
-
-_MODEL = click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="MODEL.keras")
-_UNSAFE = click.option(
-    "--unsafe", is_flag=True, help="Let Python code in the model file run. Only for files you trust."
-)
-
-
-@click.command(short_help="List the layers of a saved model that can be explained.")
-@_MODEL
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_UNSAFE
-def layers(model: Path, as_json: bool, unsafe: bool) -> None:
-    """Lists the layers that can be explained, and which one is by default.
-
-    These are the layers of MODEL.keras, at any depth, whose output is a feature map larger than 1 x 1. Each path can be
-    given as --layer, or as `layer_name` in Python.
-    """
-    need("rich")
-    with one_message():
-        loaded = load_model(model, unsafe=unsafe)
-        with running(loaded):
-            found = describe_layers(loaded)
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ["layer", "kind", "output", "parameters", "default"],
-        [
-            (
-                each["path"],
-                each["kind"],
-                " x ".join("any" if side is None else str(side) for side in each["output_shape"]),
-                f"{each['parameters']:,}",
-                "yes" if each["path"] == found["chosen"] else "",
-            )
-            for each in found["candidates"]
-        ],
-        title=f"{found['model']}, images of {found['input']}",
-        right=["parameters"],
-    )
-    click.echo(plain(found["why"]))
-
-
-def describe_layers(model: Any) -> dict[str, Any]:
-    """Returns which layers of a loaded model can be explained, as plain data.
-
-    Returns:
-        model, input, parameters; candidates in call order, each with path, kind, output_shape and parameters; chosen,
-        a path or None; and why.
-
-    Raises:
-        ValueError: If the model takes no images.
-    """
-    import numpy as np
-
-    from ..network.layers import candidates
-    from ..network.targets import resolve_target
-    from ..passes.capture import Capturer, layer_calls
-    from .loading import model_input
-
-    given = model_input(model)
-    height, width, channels = (
-        side or free for side, free in zip(given.shape, (_FREE_SIDE, _FREE_SIDE, 3), strict=True)
-    )
-    shape = (channels, height, width) if given.channels_first else (height, width, channels)
-    images = np.zeros((1, *shape), given.dtype)
-    calls = candidates(layer_calls(model, images))
-    try:
-        (tap,) = Capturer(model, images, targets=[resolve_target("predicted", 1, None)]).taps
-        chosen: str | None = tap.path
-        why = f"By default {tap.path} is explained: the last feature map, in call order, that the score depends on."
-    except ValueError as error:
-        chosen, why = None, f"By default no layer can be explained. {error}"
-    return {
-        "model": model.name,
-        "input": str(given),
-        "parameters": model.count_params(),
-        "candidates": [
-            {
-                "path": call.path,
-                "kind": type(call.layer).__name__,
-                "output_shape": _shape(call.output_shape, given.shape),
-                "parameters": call.layer.count_params() if hasattr(call.layer, "count_params") else 0,
-            }
-            for call in calls
-        ],
-        "chosen": chosen,
-        "why": why,
-    }
-
-
-def _shape(shape: Any, given: tuple[int | None, ...]) -> list[int | None]:
-    """Returns the shape of one sample's output; its height and width mean nothing where the image's are free."""
-    sides = list(shape[1:])
-    return [None, None, *sides[2:]] if None in given[:2] else sides
 
 
 def _size(ctx: Any, param: Any, value: str | None) -> tuple[int, int] | None:
@@ -137,7 +41,7 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
 
 
 @click.command(context_settings={"show_default": True}, short_help="Show where a saved model looks on images.")
-@_MODEL
+@MODEL
 @click.argument("images", nargs=-1, required=True)
 @click.option(
     "--method",
@@ -175,7 +79,7 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images that can't be read, and say which.")
 @click.option("--json", "as_json", is_flag=True, help="Print the predictions as JSON.")
-@_UNSAFE
+@UNSAFE
 def explain(
     model: Path,
     images: tuple[str, ...],
@@ -289,7 +193,7 @@ def read_class_names(text: str) -> list[str]:
 
 
 def _chosen_size(given: Any, size: tuple[int, int] | None) -> tuple[int, int]:
-    height, width = size or (_FREE_SIDE, _FREE_SIDE)
+    height, width = size or (FREE_SIDE, FREE_SIDE)
     need_height, need_width = given.shape[0] or height, given.shape[1] or width
     if size and size != (need_height, need_width):
         raise ValueError(
