@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cam_callbacks.drawing.overlay import encode
+from keras_cam_callbacks.drawing.files import encode
 from keras_cam_callbacks.records import EpochRecord, RunConfig, Sample
 from keras_cam_callbacks.store import RunWriter
 

@@ -45,7 +45,7 @@ from subjects import MODELS, SAMPLES, bare_pass, photographs, settle
 
 from keras_cam_callbacks import METHODS, GradCAMLogger, MemoryTracker, Overlay, explain
 from keras_cam_callbacks.data.batches import make_batch
-from keras_cam_callbacks.drawing.overlay import encode
+from keras_cam_callbacks.drawing.files import encode
 from keras_cam_callbacks.explaining.explainer import Explainer
 from keras_cam_callbacks.trackers import TRACKERS
 

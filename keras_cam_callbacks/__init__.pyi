@@ -10,10 +10,10 @@ from .callbacks import HeatmapLogger as HeatmapLogger
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .data.regions import Regions as Regions
+from .drawing.files import encode as encode
+from .drawing.grids import grid as grid
 from .drawing.overlay import COLORMAPS as COLORMAPS
 from .drawing.overlay import Overlay as Overlay
-from .drawing.overlay import encode as encode
-from .drawing.overlay import grid as grid
 from .explaining.explain import explain as explain
 from .explaining.explainer import Explainer as Explainer
 from .explaining.explanation import Explanation as Explanation

@@ -18,6 +18,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
+Place = tuple[int, int, int, int]
+"""A rectangle in a picture, in px: left, top, right, bottom; the last two are behind its last column and row."""
 
 
 _WIDTH = 60  # characters, of one value in a representation
@@ -275,6 +277,8 @@ class EpochRecord:
         outputs: (N, K) float32, what the model put out, or None where it has several outputs.
         views: All views by name, where there are several.
         values: (N,) numbers of each sample by name, of which the scalars of these names are the means.
+        places: For each picture where the display image is in it: alone, as a heatmap or under one, from left to right.
+            Empty for pictures that show something else.
     """
 
     epoch: int
@@ -288,6 +292,7 @@ class EpochRecord:
     outputs: Floats | None = None
     views: Mapping[str, View] = field(default_factory=dict)
     values: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
+    places: tuple[tuple[Place, ...], ...] = ()
 
     __repr__ = short_repr
 

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
-import PIL.Image
 
 from .checks import did_you_mean, is_real
-from .drawing.overlay import grid
+from .drawing.files import picture_size, read_image
+from .drawing.films import FilmFormat, fitted, write_film
+from .drawing.grids import grid
 from .drawing.text import bar_height, clean, text_width, wrap, write
 from .records import Image
-from .store import Run, StoredEpoch, file_stem, picture_size, read_image, read_run
+from .store import Run, StoredEpoch, file_stem, read_run
 from .store.whole import whole_file, whole_folder
-
-FilmFormat = Literal["gif", "webp", "mp4"]
 
 __all__ = ["FilmFormat", "write_timelapse"]
 
-_LONGEST = 4096  # px: browsers play no larger films, and WebP has few more
 _FONT = 14, 28  # px, smallest and largest
-_PALETTE_PIXELS = 1 << 20  # how many pixels of all frames choose a GIF's colours
-_DITHER = 14  # of 256 levels: about as far as the colours of a palette are apart
-_HOLD = 3  # how many frames' time the last one stays
-_CODEC = "vp09"  # VP9: what OpenCV's wheels can write and browsers can play; they have no H.264
 _WHITE, _TRACK, _DONE = (255, 255, 255), (225, 225, 225), (31, 119, 180)
 
 
@@ -88,12 +82,12 @@ def write_timelapse(
 
     if single:
         with whole_file(out, overwrite=overwrite) as file:
-            _write_film(_Frames(run, keys, count), file, form, fps)
+            write_film(_Frames(run, keys, count), file, form, fps)
         return (out,)
     names = [f"{file_stem(str(run.manifest['files'][key]))}.{form}" for key in keys]
     with whole_folder(out) as folder:
         for name, group in zip(names, groups, strict=True):
-            _write_film(_Frames(run, group, count), folder / name, form, fps)
+            write_film(_Frames(run, group, count), folder / name, form, fps)
     return tuple(out / name for name in names)
 
 
@@ -159,13 +153,7 @@ class _Frames:
             text = "" if self._captioned else epoch.captions[row]
             cells.append(np.vstack([self._bar(epoch, place, (height, width), key, text), picture]))
         frame = cells[0] if len(cells) == 1 else grid(cells)
-        longest = max(frame.shape[:2])
-        if longest > _LONGEST:
-            scale = _LONGEST / longest
-            frame = np.asarray(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-        # Films have even sides.
-        below, right = frame.shape[0] % 2, frame.shape[1] % 2
-        return np.asarray(cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_WHITE))
+        return fitted(frame)
 
     def _bar(self, epoch: StoredEpoch, place: int, size: tuple[int, int], key: str, caption: str) -> Image:
         """Draws what stands above an overlay: the epoch, the sample's name, how far the run has come, a caption."""
@@ -189,57 +177,3 @@ class _Frames:
         below = np.full((bar_height(2, font), width, 3), 255, np.uint8)
         write(below, lines, [font // 2] * len(lines), 0, font)
         return np.vstack([bar, below])
-
-
-def _write_film(frames: _Frames, file: Path, form: FilmFormat, fps: float) -> None:
-    if form == "mp4":
-        _write_mp4(frames, file, fps)
-        return
-    durations = [round(1000 / fps)] * len(frames)
-    durations[-1] *= _HOLD
-    if form == "gif":
-        palette = _palette(frames)
-        pictures: Iterator[PIL.Image.Image] = (
-            PIL.Image.fromarray(_dithered(frame)).quantize(palette=palette, dither=PIL.Image.Dither.NONE)
-            for frame in frames
-        )
-        settings = {"optimize": False, "disposal": 1}
-    else:
-        pictures = (PIL.Image.fromarray(frame) for frame in frames)
-        settings = {"quality": 90, "method": 4}
-    first = next(pictures)
-    first.save(file, format=form.upper(), save_all=True, append_images=pictures, duration=durations, loop=0, **settings)
-
-
-def _dithered(frame: Image) -> Image:
-    """Adds a pattern that stays where it is, so that smooth heat shows no false edges where colours are few."""
-    pattern = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16 - 0.5
-    tiled = np.tile(pattern, (frame.shape[0] // 4 + 1, frame.shape[1] // 4 + 1))[: frame.shape[0], : frame.shape[1]]
-    changed = np.clip(np.rint(frame + _DITHER * tiled[..., None]), 0, 255).astype(np.uint8)
-    return np.where((frame >= 250).all(axis=2, keepdims=True), frame, changed)
-
-
-def _palette(frames: _Frames) -> PIL.Image.Image:
-    """Returns a palette image of up to 256 colours for all frames, from every n-th pixel of each."""
-    step = max(1, -(-len(frames) * frames.size[0] * frames.size[1] // _PALETTE_PIXELS))
-    pixels = np.concatenate([frame.reshape(-1, 3)[::step] for frame in frames])
-    chosen = PIL.Image.fromarray(pixels[None]).quantize(256, PIL.Image.Quantize.MEDIANCUT, kmeans=1)
-    colours = np.array(chosen.getpalette(), np.uint8).reshape(-1, 3)
-    colours[(colours >= 250).all(axis=1)] = 255  # Around the pictures it is white, not nearly so.
-    chosen.putpalette(colours.tobytes())
-    return chosen
-
-
-def _write_mp4(frames: _Frames, file: Path, fps: float) -> None:
-    height, width = frames.size
-    writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*_CODEC), fps, (width, height))
-    try:
-        if not writer.isOpened():
-            raise RuntimeError(
-                f"MP4 needs an OpenCV that can write VP9. Received: version {cv2.__version__}, which can't. "
-                "GIF and WebP work."
-            )
-        for frame in frames:
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    finally:
-        writer.release()

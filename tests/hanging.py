@@ -1,4 +1,4 @@
-"""Trackers that hang, for tests; no framework is loaded."""
+"""Trackers that hang, for tests."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ LONG = 60
 
 
 class Hanging(Tracker):
-    """Hangs in one call until it is let go; knows its calls, and the threads that they came in."""
+    """Hangs in one call until it is let go; knows whether it does, its calls, and the threads that they came in."""
 
     uses_directory = False
     timeout = 1
 
     def __init__(self, *at):
         self.at = at
-        self.free = threading.Event()
+        self.hangs, self.free = threading.Event(), threading.Event()
         self.calls, self.threads = [], []
 
     def _called(self, *call):
         self.calls.append(call)
         self.threads.append(threading.current_thread())
         if call == self.at:
-            assert self.free.wait(LONG)
+            self.hangs.set()
+            assert self.free.wait(2 * LONG)
 
     def start(self, config):
         self._called("start")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cam_callbacks.drawing.overlay import encode
+from keras_cam_callbacks.drawing.files import encode
 from keras_cam_callbacks.records import EpochRecord, RunConfig, Sample
 
 
@@ -76,6 +76,7 @@ def make_record(
         "heatmaps": np.broadcast_to(rows[:, None, None] - step, (len(keys), *map_size)).astype(np.float32),
         "overlays": overlays,
         "encoded": tuple(encode(overlay, image_format) for overlay in overlays),
+        "places": tuple(((0, 0, overlay.shape[1], overlay.shape[0]),) for overlay in overlays),
         "image_format": image_format,
         "scalars": {"drift": step / 4, "area": 0.5},
         "samples": samples,

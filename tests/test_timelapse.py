@@ -13,7 +13,7 @@ from report_runs import QUIET, find_browser
 from sample_records import make_config, make_record, sample_keys
 
 from keras_cam_callbacks import read_run
-from keras_cam_callbacks.drawing.overlay import encode
+from keras_cam_callbacks.drawing.files import encode
 from keras_cam_callbacks.store import RunWriter
 from keras_cam_callbacks.timelapse import write_timelapse
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..data.batches import fingerprint
 from ..drawing.channels import GridStyle
-from ..drawing.overlay import ImageFormat, encode
+from ..drawing.files import ImageFormat, encode
 from ..drawing.text import with_captions
 from ..explaining.features import ActivationGrids, ActivationSource, FilterPatterns, PatternSource
 from ..passes.ascent import AscentSettings

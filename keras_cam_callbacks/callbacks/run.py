@@ -187,9 +187,9 @@ class TrackedRun:
             return
         name = tracker_name(tracker)
         if (thread := self._threads.get(id(tracker))) is None:
-            thread = self._threads[id(tracker)] = CallThread(name)
-        hung = thread.is_busy()
-        if not thread.call(action, timeout):
+            thread = self._threads[id(tracker)] = CallThread(name, timeout)
+        hung, thread.timeout = thread.is_busy(), timeout
+        if not thread.call(action):
             raise TimeoutError(
                 f"{name}.{method} must return within {timeout:g} s. Received: "
                 + ("no call, as one before still hangs." if hung else "no answer.")

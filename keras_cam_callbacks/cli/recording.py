@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..drawing.overlay import Overlay, encode, grid
+from ..drawing.files import encode
+from ..drawing.grids import grid
+from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, epoch_record
 from ..metrics import degenerate, mean

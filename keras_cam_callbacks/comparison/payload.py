@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..drawing.files import read_image
 from ..drawing.overlay import colorize
 from ..metrics import degenerate, mean
 from ..records import Floats, Image, Region
 from ..space import resize
-from ..store import read_image
 from .compared import Compared, epoch_numbers, ordered, row_of
 
 __all__ = ["MAP_SIDE", "PALETTES", "epoch_means", "make_payload", "thinned"]

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checks import is_whole
+from ..drawing.files import read_image
 from ..drawing.overlay import Overlay, colorize
 from ..metrics import mean
 from ..records import Image, Region
-from ..store import read_image
 from .charts import CHART, CHART_FOOT, CHART_HEAD, draw_charts
 from .compared import Compared, epoch_numbers
 from .sheets import EDGE, SMALL, Sheet, bare, cut, cut_apart

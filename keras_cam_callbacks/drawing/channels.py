@@ -17,7 +17,8 @@ import numpy.typing as npt
 from ..checks import check_whole
 from ..records import Floats, Image
 from .columns import displayed
-from .overlay import ImageFormat, Overlay, colorize
+from .files import ImageFormat
+from .overlay import Overlay, colorize
 from .text import bar_height, text_width, write
 
 Bools = npt.NDArray[np.bool_]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Sized
+from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 
 from ..records import Image
-from .text import NARROWEST, bar_height, font_size, text_width, title_lines, write
+from .places import Drawn
+from .text import bar_height, text_width, title_lines, write
 
 __all__ = [
     "GAP",
@@ -19,7 +21,6 @@ __all__ = [
     "checked_image",
     "displayed",
     "filled",
-    "image_places",
     "joined",
     "with_titles",
 ]
@@ -37,17 +38,17 @@ class Column(NamedTuple):
     """A picture and what stands under it.
 
     Attributes:
-        picture: uint8 RGB (H, W, 3).
+        drawn: The picture.
         title: One line of text.
         note: What the title must say besides, such as "no heatmap"; "" for nothing.
     """
 
-    picture: Image
+    drawn: Drawn
     title: str
     note: str = ""
 
 
-def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: int, gap: int = GAP) -> list[Image]:
+def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: int, gap: int = GAP) -> list[Drawn]:
     """Puts the columns of each sample side by side, with white gaps and centred titles below.
 
     Args:
@@ -57,27 +58,31 @@ def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: in
         gap: Width of the gaps in px.
 
     Returns:
-        N pictures, uint8 RGB.
+        N pictures.
 
     Raises:
         TypeError: If a title is no text.
     """
-    pictures, titles = [], []
+    drawn, titles = [], []
     for row, font in zip(rows, fonts, strict=True):
         for column in row:
             if not isinstance(column.title, str):
                 raise TypeError(f"A title must be a text. Received: {column.title!r}. str({column.title!r}) works.")
-        wide = [_centred(picture, max(_LETTERS * font, picture.shape[1])) for picture, _, _ in row]
-        pictures.append(wide)
-        titles.append([title_lines(t, w.shape[1], font, note) for (_, t, note), w in zip(row, wide, strict=True)])
+        wide = [_centred(column.drawn, max(_LETTERS * font, column.drawn.picture.shape[1])) for column in row]
+        drawn.append(wide)
+        titles.append(
+            [title_lines(t, w.picture.shape[1], font, note) for (_, t, note), w in zip(row, wide, strict=True)]
+        )
     room = max([room, *(len(lines) for row_titles in titles for lines in row_titles)])
-    return [_titled(*each, room, gap) for each in zip(pictures, titles, fonts, strict=True)]
+    return [_titled(*each, room, gap) for each in zip(drawn, titles, fonts, strict=True)]
 
 
-def joined(pictures: Sequence[Image], gap: int = GAP) -> Image:
+def joined(drawn: Sequence[Drawn], gap: int = GAP) -> Drawn:
     """Puts pictures of one height side by side, with white gaps of `gap` px."""
-    white = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
-    return np.hstack([part for picture in pictures for part in (white, picture)][1:])
+    white = np.full((drawn[0].picture.shape[0], gap, 3), 255, np.uint8)
+    picture = np.hstack([part for each in drawn for part in (white, each.picture)][1:])
+    places = [place for left, each in zip(_lefts(drawn, gap), drawn, strict=True) for place in each.moved(left)]
+    return Drawn(picture, tuple(places))
 
 
 def filled(pictures: Sequence[Image], shown: Sequence[Image], name: str) -> list[Image]:
@@ -102,7 +107,7 @@ def filled(pictures: Sequence[Image], shown: Sequence[Image], name: str) -> list
     for picture, aspect, image in zip(pictures, aspects, shown, strict=True):
         height = image.shape[0]
         width, full = (max(1, round(height * a)) for a in (aspect, max(aspects)))
-        out.append(_centred(displayed(picture, (height, width)), full))
+        out.append(_centred(Drawn(displayed(picture, (height, width))), full).picture)
     return out
 
 
@@ -145,41 +150,6 @@ def displayed(image: Image, size: int | tuple[int, int] | None) -> Image:
     return np.asarray(cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
 
 
-def image_places(
-    image: Image, picture: Image, *, size: int | tuple[int, int] | None, layout: str, views: int = 0
-) -> list[tuple[int, int, int, int]]:
-    """Tells where in a picture of an `Overlay` the image is, alone, as a heatmap or under one.
-
-    Args:
-        image: uint8 RGB (H, W, 3), the image.
-        picture: uint8 RGB (H', W', 3), what was drawn of it, with a caption or without.
-        size: As in `Overlay`.
-        layout: As in `Overlay`.
-        views: How many heatmaps were drawn side by side by `Overlay.draw_several`, 0 for one by `Overlay.draw`.
-
-    Returns:
-        Left, top, width and height in px, once for each column. Empty where the picture has other columns or margins
-        than these settings make: further columns beside the image, or titles that are wider than it.
-    """
-    height, width = image.shape[:2]
-    height, width = _displayed_size(height, width, size)
-    panel = layout == "panel"
-    offsets = [0] if views or panel else []
-    gap = 3 * GAP if views and panel else GAP
-    for _ in range(max(views, 1)):
-        start = offsets[-1] + width + gap if offsets else 0
-        offsets += [start, start + width + GAP] if panel else [start]
-    full = offsets[-1] + width
-    margin = picture.shape[1] - full
-    # Captions have margins beside a picture that is too narrow for them.
-    margins = {0, max(0, NARROWEST - full)}
-    # Titles widen columns that are too narrow for them.
-    is_widened = views > 0 and width < _LETTERS * font_size(min(height, width))
-    if picture.shape[0] < height or margin not in margins or is_widened:
-        return []
-    return [(margin // 2 + offset, 0, width, height) for offset in offsets]
-
-
 def _displayed_size(height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
     if size is not None and not isinstance(size, int):
         return size
@@ -187,22 +157,27 @@ def _displayed_size(height: int, width: int, size: int | tuple[int, int] | None)
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def _centred(picture: Image, width: int) -> Image:
+def _lefts(drawn: Sequence[Drawn], gap: int) -> list[int]:
+    """Where each of pictures side by side begins, in px."""
+    steps = (each.picture.shape[1] + gap for each in drawn)
+    return list(accumulate(steps, initial=0))[:-1]
+
+
+def _centred(drawn: Drawn, width: int) -> Drawn:
     """The picture with white margins left and right up to `width` px."""
-    margin = width - picture.shape[1]
+    margin = width - drawn.picture.shape[1]
     if not margin:
-        return picture
+        return drawn
     left, right = margin // 2, margin - margin // 2
-    return np.asarray(cv2.copyMakeBorder(picture, 0, 0, left, right, cv2.BORDER_CONSTANT, value=(255,) * 3))
+    picture = cv2.copyMakeBorder(drawn.picture, 0, 0, left, right, cv2.BORDER_CONSTANT, value=(255,) * 3)
+    return Drawn(np.asarray(picture), drawn.moved(left))
 
 
-def _titled(pictures: Sequence[Image], titles: Sequence[Sequence[str]], font: int, rows: int, gap: int) -> Image:
+def _titled(drawn: Sequence[Drawn], titles: Sequence[Sequence[str]], font: int, rows: int, gap: int) -> Drawn:
     """Pictures of one height side by side over a bar with room for `rows` lines of their titles."""
-    row = joined(pictures, gap)
-    bar = np.full((bar_height(rows, font), row.shape[1], 3), 255, np.uint8)
-    left = 0
-    for picture, lines in zip(pictures, titles, strict=True):
-        width = picture.shape[1]
+    row = joined(drawn, gap)
+    bar = np.full((bar_height(rows, font), row.picture.shape[1], 3), 255, np.uint8)
+    for left, each, lines in zip(_lefts(drawn, gap), drawn, titles, strict=True):
+        width = each.picture.shape[1]
         write(bar, lines, [left + (width - text_width(line, font)) // 2 for line in lines], 0, font)
-        left += width + gap
-    return np.vstack([row, bar])
+    return Drawn(np.vstack([row.picture, bar]), row.places)

@@ -8,7 +8,7 @@ import html
 import cv2
 
 from ..records import Image
-from .overlay import encode
+from .files import encode
 
 __all__ = ["image_tag"]
 

@@ -1,8 +1,7 @@
-"""Pictures from raw heatmaps: scale, resize, colour, blend, caption, grid, encode. uint8 RGB throughout."""
+"""Pictures from raw heatmaps: scale, resize, colour, blend, caption. uint8 RGB throughout."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,18 +15,17 @@ from ..checks import check, check_choice, is_real, is_whole
 from ..metrics import clipped, degenerate
 from ..records import Floats, Image
 from .columns import GAP, Column, by_column, checked_image, displayed, filled, joined, with_titles
-from .text import font_size, with_captions
+from .files import ImageFormat
+from .places import Drawn, whole
+from .text import font_size, over_captions
 
-__all__ = ["COLORMAPS", "Overlay", "colorize", "encode", "grid"]
+__all__ = ["COLORMAPS", "Overlay", "colorize"]
 
 Layout = Literal["overlay", "panel", "mask"]
-ImageFormat = Literal["jpg", "png"]
 
 COLORMAPS = tuple(sorted(name[9:].lower() for name in dir(cv2) if name.startswith("COLORMAP_")))
 """Names of the colormaps: OpenCV's, in lower case."""
 
-_LONGEST = 65500  # px: OpenCV encodes no larger JPEG
-_GRID_GAP = 8  # px around the samples of a grid
 _EMPTY = 225
 
 
@@ -138,6 +136,17 @@ class Overlay:
                 them differ.
             TypeError: If `beside` is no mapping by text.
         """
+        return tuple(drawn.picture for drawn in self._one(images, heatmaps, captions, beside, title))
+
+    def _one(
+        self,
+        images: Sequence[Image],
+        heatmaps: Floats,
+        captions: Sequence[str] | None,
+        beside: Mapping[str, Sequence[Image]] | None,
+        title: str,
+    ) -> tuple[Drawn, ...]:
+        """Does as `draw`."""
         heatmaps = np.asarray(heatmaps, np.float32)
         dead = degenerate(heatmaps)
         if len(images) != len(heatmaps) or (captions is not None and len(captions) != len(images)):
@@ -152,7 +161,7 @@ class Overlay:
         if self.layout != "panel":
             pictures = [picture for (picture,) in drawn]
         elif not beside:
-            pictures = [joined([image, *pair]) for image, pair in zip(shown, drawn, strict=True)]
+            pictures = [joined([whole(image), *pair]) for image, pair in zip(shown, drawn, strict=True)]
         else:
             for row, (heat, blend) in zip(columns, drawn, strict=True):
                 row += [Column(heat, "heatmap"), Column(blend, "overlay")]
@@ -192,6 +201,18 @@ class Overlay:
                 of images, heatmaps, captions, titles and images beside them differ.
             TypeError: If `heatmaps`, `titles` or `beside` is no mapping by text, or a title is no text.
         """
+        return tuple(drawn.picture for drawn in self._several(images, heatmaps, captions, titles, beside, title))
+
+    def _several(
+        self,
+        images: Sequence[Image],
+        heatmaps: Mapping[str, Floats],
+        captions: Sequence[str] | None,
+        titles: Mapping[str, Sequence[str]] | None,
+        beside: Mapping[str, Sequence[Image]] | None,
+        title: str,
+    ) -> tuple[Drawn, ...]:
+        """Does as `draw_several`."""
         maps = {
             name: np.asarray(each, np.float32) for name, each in by_column("heatmaps", heatmaps, len(images)).items()
         }
@@ -217,6 +238,29 @@ class Overlay:
         pictures = with_titles(columns, fonts, 2, 3 * GAP if self.layout == "panel" else GAP)
         return self._captioned(pictures, captions, fonts)
 
+    def draw_placed(
+        self,
+        images: Sequence[Image],
+        heatmaps: Floats | Mapping[str, Floats],
+        captions: Sequence[str] | None = None,
+        *,
+        titles: Mapping[str, Sequence[str]] | None = None,
+        beside: Mapping[str, Sequence[Image]] | None = None,
+        title: str = "image",
+    ) -> tuple[Drawn, ...]:
+        """Draws as `draw` does, or for heatmaps by name as `draw_several`, and tells where the images are.
+
+        Returns:
+            N pictures, each with the places of its image; of images `beside` it none.
+
+        Raises:
+            ValueError: As the two do.
+            TypeError: As the two do.
+        """
+        if isinstance(heatmaps, Mapping):
+            return self._several(images, heatmaps, captions, titles, beside, title)
+        return self._one(images, heatmaps, captions, beside, title)
+
     def _columns(
         self, images: Sequence[Image], beside: Mapping[str, Sequence[Image]] | None, title: str
     ) -> tuple[list[Image], list[list[Column]]]:
@@ -226,9 +270,9 @@ class Overlay:
         columns: list[list[Column]] = [[] for _ in shown]
         for name, pictures in further.items() if self.layout == "panel" else ():
             for row, picture in zip(columns, filled(pictures, shown, name), strict=True):
-                row.append(Column(picture, name))
+                row.append(Column(Drawn(picture), name))
         for row, image in zip(columns, shown, strict=True):
-            row.append(Column(image, title))
+            row.append(Column(whole(image), title))
         return shown, columns
 
     def _levels(self, heatmaps: Floats, dead: npt.NDArray[np.bool_]) -> Iterator[Floats | None]:
@@ -238,7 +282,7 @@ class Overlay:
             # Clipped before the division: a quotient can overflow.
             yield None if blank else np.clip(heatmap, 0, top) / top
 
-    def _drawn(self, image: Image, level: Floats | None) -> list[Image]:
+    def _drawn(self, image: Image, level: Floats | None) -> list[Drawn]:
         """What is drawn from one map: one picture, or the last two of a panel. `level` is as from `_levels`."""
         height, width = image.shape[:2]
         if level is None:
@@ -250,16 +294,16 @@ class Overlay:
             clear = cv2.compare(level, self.threshold, cv2.CMP_LT)
             if self.layout == "mask":
                 tones[clear > 0] = 0
-                return [np.asarray(cv2.multiply(image, cv2.merge([tones] * 3), scale=1 / 255))]
+                return [whole(np.asarray(cv2.multiply(image, cv2.merge([tones] * 3), scale=1 / 255)))]
             heat = colorize(tones, self.colormap)
             drawn = cv2.addWeighted(image, 1 - self.alpha, heat, self.alpha, 0)
             drawn = cv2.copyTo(image, clear, drawn)
-        return [heat, drawn] if self.layout == "panel" else [drawn]
+        return [whole(heat), whole(drawn)] if self.layout == "panel" else [whole(drawn)]
 
     def _captioned(
-        self, pictures: Sequence[Image], captions: Sequence[str] | None, fonts: Sequence[int]
-    ) -> tuple[Image, ...]:
-        return with_captions(pictures, captions, fonts) if captions is not None and self.caption else tuple(pictures)
+        self, drawn: Sequence[Drawn], captions: Sequence[str] | None, fonts: Sequence[int]
+    ) -> tuple[Drawn, ...]:
+        return over_captions(drawn, captions, fonts) if captions is not None and self.caption else tuple(drawn)
 
 
 def colorize(tones: npt.NDArray[np.uint8], colormap: str = "turbo") -> Image:
@@ -276,68 +320,6 @@ def colorize(tones: npt.NDArray[np.uint8], colormap: str = "turbo") -> Image:
         ValueError: If there is no such colormap.
     """
     return np.asarray(cv2.applyColorMap(tones, _palette(colormap)))
-
-
-def grid(pictures: Sequence[Image], columns: int | None = None) -> Image:
-    """Puts pictures into one, row by row, with white gaps of 8 px; each is centred in its cell.
-
-    Args:
-        pictures: At least one picture, uint8 RGB (H, W, 3); they may differ in size.
-        columns: Pictures in a row; None makes the grid about as many rows high as it is columns wide.
-
-    Returns:
-        uint8 RGB (H', W', 3).
-
-    Raises:
-        ValueError: If there is no picture, one is not uint8 RGB, or `columns` is not a positive whole number.
-    """
-    if not len(pictures):
-        raise ValueError("A grid needs at least one picture. Received: 0 pictures. Draw some samples first.")
-    if columns is not None and not is_whole(columns, 1):
-        raise ValueError(
-            f"`columns` must be a positive whole number or None. Received: columns={columns!r}. "
-            "None chooses a square grid."
-        )
-    pictures = [checked_image(picture, f"pictures[{i}]") for i, picture in enumerate(pictures)]
-    across = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
-    down = math.ceil(len(pictures) / across)
-    heights = [max(picture.shape[0] for picture in pictures[i * across :][:across]) for i in range(down)]
-    widths = [max(picture.shape[1] for picture in pictures[i::across]) for i in range(across)]
-    tops = np.cumsum([_GRID_GAP, *(height + _GRID_GAP for height in heights)])
-    lefts = np.cumsum([_GRID_GAP, *(width + _GRID_GAP for width in widths)])
-    sheet = np.full((tops[-1], lefts[-1], 3), 255, np.uint8)
-    for i, picture in enumerate(pictures):
-        row, column = divmod(i, across)
-        height, width = picture.shape[:2]
-        top = tops[row] + (heights[row] - height) // 2
-        left = lefts[column] + (widths[column] - width) // 2
-        sheet[top : top + height, left : left + width] = picture
-    return sheet
-
-
-def encode(picture: Image, image_format: str = "jpg") -> bytes:
-    """Encodes a picture.
-
-    Args:
-        picture: uint8 RGB (H, W, 3), at most 65500 px a side, OpenCV's limit for JPEG.
-        image_format: "jpg" (quality 90) or "png".
-
-    Returns:
-        The bytes of an image file.
-
-    Raises:
-        ValueError: If the picture is not uint8 RGB, is too large, or the format is unknown.
-    """
-    check_choice("image_format", image_format, get_args(ImageFormat))
-    bgr = cv2.cvtColor(checked_image(picture, "picture"), cv2.COLOR_RGB2BGR)
-    if max(picture.shape) > _LONGEST:
-        raise ValueError(
-            f"`picture` must have at most {_LONGEST} px a side. Received: shape {picture.shape}. "
-            "Draw fewer samples in one grid, or set Overlay(size=...)."
-        )
-    flags = [cv2.IMWRITE_JPEG_QUALITY, 90] if image_format == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    _, data = cv2.imencode(f".{image_format}", bgr, flags)
-    return bytes(data)
 
 
 def _tops(heatmaps: Floats, dead: npt.NDArray[np.bool_], scale: str | float) -> Floats:

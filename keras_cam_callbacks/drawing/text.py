@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Image
+from .places import Drawn
 
 __all__ = [
     "NARROWEST",
     "bar_height",
     "clean",
+    "over_captions",
     "text_width",
     "title_lines",
     "with_captions",
@@ -47,14 +49,19 @@ def with_captions(pictures: Sequence[Image], captions: Sequence[str], fonts: Seq
     Returns:
         N pictures, uint8 RGB, new arrays.
     """
+    return tuple(drawn.picture for drawn in over_captions([Drawn(picture) for picture in pictures], captions, fonts))
+
+
+def over_captions(drawn: Sequence[Drawn], captions: Sequence[str], fonts: Sequence[int]) -> tuple[Drawn, ...]:
+    """Does as `with_captions`, for pictures that know where their images are."""
     texts = [
-        _caption_lines(caption, max(NARROWEST, picture.shape[1]) - font, font)
-        for caption, picture, font in zip(captions, pictures, fonts, strict=True)
+        _caption_lines(caption, max(NARROWEST, each.picture.shape[1]) - font, font)
+        for caption, each, font in zip(captions, drawn, fonts, strict=True)
     ]
     # A line more than the text has of its own: so a word more in the next epoch changes no size.
     own = max((sum(1 for part in caption.split("\n") if part.strip()) for caption in captions), default=0)
     rows = max([_LINES[0], min(own + 1, _LINES[2]), *map(len, texts)])
-    return tuple(map(_with_bar, pictures, texts, fonts, [rows] * len(texts)))
+    return tuple(map(_with_bar, drawn, texts, fonts, [rows] * len(texts)))
 
 
 def title_lines(title: str, width: int, font: int, note: str = "") -> list[str]:
@@ -203,11 +210,12 @@ def _fitting(text: str, width: int, font: int, ending: str = "") -> int:
     return bisect_right(lengths, width, key=lambda n: text_width(text[:n] + ending, font))
 
 
-def _with_bar(picture: Image, lines: Sequence[str], font: int, rows: int) -> Image:
+def _with_bar(drawn: Drawn, lines: Sequence[str], font: int, rows: int) -> Drawn:
     """The picture over a white bar with room for `rows` lines of text."""
+    picture = drawn.picture
     margin = max(0, NARROWEST - picture.shape[1])
     sides = margin // 2, margin - margin // 2
     border = cv2.BORDER_CONSTANT
     out: Image = cv2.copyMakeBorder(picture, 0, bar_height(rows, font), *sides, borderType=border, value=_WHITE)
     write(out, lines, [font // 2] * len(lines), picture.shape[0], font)
-    return out
+    return Drawn(out, drawn.moved(sides[0]))

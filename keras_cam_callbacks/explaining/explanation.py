@@ -12,7 +12,10 @@ import numpy.typing as npt
 from ..data.batches import largest_input
 from ..data.layout import image_size
 from ..drawing.embedded import image_tag
-from ..drawing.overlay import Overlay, encode, grid
+from ..drawing.files import encode
+from ..drawing.grids import grid, grid_placed
+from ..drawing.overlay import Overlay
+from ..drawing.places import Drawn
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, inside, measured
 from ..records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View, brief, class_name, short_repr
@@ -239,10 +242,16 @@ def pictures(views: Mapping[str, Explanation], overlay: Overlay, most: int | Non
     Returns:
         N pictures, uint8 RGB (H, W, 3).
     """
-    drawn = [_row(overlay, *row, most) for row in rows(views)]
-    if len(drawn) == 1:
-        return drawn[0]
-    return tuple(grid(of_sample, columns=1) for of_sample in zip(*drawn, strict=True))
+    return tuple(drawn.picture for drawn in _placed(views, overlay, most))
+
+
+def _placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None) -> tuple[Drawn, ...]:
+    """Draws as `pictures`, and tells where the display images are, not those that were augmented."""
+    first, *augmented = (_row(overlay, *row, most) for row in rows(views))
+    if not augmented:
+        return first
+    bare = [[Drawn(drawn.picture) for drawn in row] for row in augmented]
+    return tuple(grid_placed(of_sample, columns=1) for of_sample in zip(first, *bare, strict=True))
 
 
 def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
@@ -269,20 +278,21 @@ def epoch_record(
         scalars: Numbers about the epoch.
         values: Numbers of each sample.
     """
-    drawn = pictures(views, overlay)
+    drawn = _placed(views, overlay)
     first = next(iter(views.values()))
     return EpochRecord(
         epoch=epoch,
         step=step,
         heatmaps=first.heatmaps,
-        overlays=drawn,
-        encoded=tuple(encode(picture, overlay.image_format) for picture in drawn),
+        overlays=tuple(each.picture for each in drawn),
+        encoded=tuple(encode(each.picture, overlay.image_format) for each in drawn),
         image_format=overlay.image_format,
         scalars=scalars,
         samples=first.samples(),
         outputs=first.outputs,
         views={name: View(view.heatmaps, view.samples()) for name, view in views.items() if name},
         values=values,
+        places=tuple(each.places for each in drawn),
     )
 
 
@@ -350,7 +360,7 @@ def texts(
 
 def _row(
     overlay: Overlay, views: Mapping[str, Explanation], heading: str, correlations: Correlations, most: int | None
-) -> tuple[Image, ...]:
+) -> tuple[Drawn, ...]:
     """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
     batch = next(iter(views.values())).batch
     captions, titles = texts(views, overlay, heading, correlations)
@@ -358,9 +368,9 @@ def _row(
     beside = {name: column[:most] for name, column in batch.beside.items()}
     maps = {name: view.heatmaps[:most] for name, view in views.items()}
     if list(views) == [""]:
-        return overlay.draw(images, maps[""], captions, beside=beside, title=title)
+        return overlay.draw_placed(images, maps[""], captions, beside=beside, title=title)
     titles = {name: of_samples[:most] for name, of_samples in titles.items()}
-    return overlay.draw_several(images, maps, captions, titles=titles, beside=beside, title=title)
+    return overlay.draw_placed(images, maps, captions, titles=titles, beside=beside, title=title)
 
 
 def _html(views: Mapping[str, Explanation], text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checks import is_whole
 from ..data.batches import make_batch
-from ..drawing.columns import GAP, displayed
+from ..drawing.columns import displayed
 from ..drawing.overlay import Overlay, colorize
 from ..methods import METHODS
 from ..metrics import degenerate
@@ -258,12 +258,11 @@ def _blocks(
             block += [_Panel(pictures[i], name) for name, pictures in batch.beside.items()]
         block.append(_Panel(image, batch.display_name, captions[i] if overlay.caption else ""))
     for name, view in views.items():
-        pictures = overlay.draw(batch.display, view.heatmaps)
-        for i, (block, picture, dead) in enumerate(zip(blocks, pictures, degenerate(view.heatmaps), strict=True)):
+        drawn = zip(overlay.draw_placed(batch.display, view.heatmaps), degenerate(view.heatmaps), strict=True)
+        for i, (block, ((picture, places), dead)) in enumerate(zip(blocks, drawn, strict=True)):
             title = (titles[name][i] if name else view.method) + ": no heatmap" * bool(dead)
             if overlay.layout == "panel":
-                step = shown[i].shape[1] + GAP
-                heat, blend = (picture[:, step * k : step * (k + 1) - GAP] for k in (1, 2))
+                _, heat, blend = (picture[top:bottom, left:right] for left, top, right, bottom in places)
                 block += [_Panel(heat, f"{title}, heatmap"), _Panel(blend, f"{title}, overlay")]
             else:
                 block.append(_Panel(picture, title))

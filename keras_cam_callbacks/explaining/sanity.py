@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ..checks import check_whole
 from ..data.batches import make_batch
-from ..drawing.overlay import Overlay, grid
+from ..drawing.grids import grid
+from ..drawing.overlay import Overlay
 from ..methods import resolve_method
 from ..metrics import degenerate, mean, spearman
 from ..network.weights import LayerWeights, fresh_values, kept, weights_from_top

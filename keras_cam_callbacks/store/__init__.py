@@ -10,10 +10,11 @@ A run is one folder::
     metrics.jsonl                 one line an epoch
 
 An epoch's files are written under another name, moved into place, and then committed by their line in
-metrics.jsonl. Killed at any moment, a run so holds whole epochs only. numpy and the standard library.
+metrics.jsonl. Killed at any moment, a run so holds whole epochs only. numpy and the standard library; `drawing.files`
+reads and writes the pictures, and is loaded for that alone.
 """
 
-from .reader import Run, StoredEpoch, find_runs, picture_size, read_image, read_run
+from .reader import Run, StoredEpoch, find_runs, read_run
 from .writer import RunWriter, choose_directory, file_stem
 
 __all__ = [
@@ -23,7 +24,5 @@ __all__ = [
     "choose_directory",
     "file_stem",
     "find_runs",
-    "picture_size",
-    "read_image",
     "read_run",
 ]

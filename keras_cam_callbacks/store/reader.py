@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -120,6 +119,8 @@ class StoredEpoch:
 
     def overlays(self) -> tuple[Image, ...]:
         """Reads the N overlays, uint8 RGB (H, W, 3); raises as `read_image` does."""
+        from keras_cam_callbacks.drawing.files import read_image
+
         return tuple(read_image(path) for path in self.overlay_files)
 
 
@@ -171,50 +172,13 @@ class Run:
         return tuple(map(self._region, self.manifest.get("regions") or [None] * len(self.sample_keys)))
 
     def _region(self, stored: Mapping[str, Any] | None) -> Region | None:
+        from keras_cam_callbacks.drawing.files import read_image
+
         if stored is None:
             return None
         file = stored["mask"]
         mask = None if file is None else read_image(_inside(os.path.realpath(self.directory), file))[..., 0] > 127
         return Region(np.array(stored["boxes"], np.float64).reshape(-1, 4), mask)
-
-
-def read_image(path: Path) -> Image:
-    """Reads a picture of a stored run, uint8 RGB (H, W, 3).
-
-    Raises:
-        ValueError: If the file is no picture, or one of so many pixels that it could exhaust the memory.
-        OSError: If the file is gone.
-    """
-    import cv2
-
-    picture_size(path)
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
-    if picture is None:
-        raise ValueError(f"A picture must be a PNG or JPEG file. Received: {path}, which can't be decoded.")
-    rgb: Image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    return rgb
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """Reads height and width of a picture of a stored run from its header; raises as `read_image` does."""
-    import PIL.Image
-
-    if path.exists() and not path.is_file():
-        raise ValueError(f"A picture must be a PNG or JPEG file. Received: {path}, which is no file.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path, formats=("PNG", "JPEG")) as picture:
-                width, height = picture.size
-    except (
-        *(PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning),
-        *(SyntaxError, ValueError, struct.error),
-    ) as error:
-        raise ValueError(
-            f"A picture must be a PNG or JPEG file. Received: {path}, which can't be decoded ({error})."
-        ) from error
-    return height, width
 
 
 def find_runs(log_dir: str | Path) -> list[Path]:

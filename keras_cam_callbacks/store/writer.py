@@ -192,7 +192,7 @@ class RunWriter:
         """Puts a folder of PNG files into place, one for each sample key, unless it is there already."""
         if not pictures or (self._directory / name).exists():
             return
-        from keras_cam_callbacks.drawing.overlay import encode
+        from keras_cam_callbacks.drawing.files import encode
 
         files = {f"{self._files[key]}.png": encode(picture, "png") for key, picture in pictures.items()}
         _put_folder(self._directory / name, files)

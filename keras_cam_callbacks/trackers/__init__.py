@@ -1,4 +1,4 @@
-"""Where records go. `TRACKERS` names the trackers; each is one file, and loads its library when it starts."""
+"""Where records go. `TRACKERS` has a row for each tracker; one with a library is a file or folder and loads it late."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from ..checks import did_you_mean
-from . import mlflow, trackio
 from .base import Tracker
-from .disk import DiskTracker
-from .function import FunctionTracker
-from .memory import MemoryTracker
 from .mlflow import MLflowTracker
+from .plain import DiskTracker, FunctionTracker, MemoryTracker
 from .tensorboard import TensorBoardTracker
 from .trackio import TrackioTracker
 from .wandb import WandbTracker
-from .wandb import tracker as wandb
 
 __all__ = [
     "TRACKERS",
@@ -39,8 +35,6 @@ TRACKERS: dict[str, type[Tracker]] = {
     "wandb": WandbTracker,
 }
 
-_ACTIVE = {"mlflow": mlflow.has_active_run, "trackio": trackio.has_active_run, "wandb": wandb.has_active_run}
-
 
 def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> list[Tracker]:
     """Returns the trackers that the argument `tracker` of a callback stands for.
@@ -62,7 +56,7 @@ def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> 
     if tracker is None:
         return []
     if isinstance(tracker, str) and tracker == "auto":
-        active = [name for name, has_active_run in _ACTIVE.items() if has_active_run()]
+        active = [name for name, kind in TRACKERS.items() if kind.has_active_run()]
         tracker = ["disk", *(active or ["tensorboard"])]
     if isinstance(tracker, list | tuple):
         several = [found for item in tracker for found in resolve(item, named)]

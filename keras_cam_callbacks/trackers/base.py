@@ -30,6 +30,14 @@ class Tracker(ABC):
     uses_directory: bool = True
     timeout: float | None = None
 
+    @staticmethod
+    def has_active_run() -> bool:
+        """Tells whether its library has an active run that it would log to, for which "auto" stands then, too.
+
+        That imports nothing: who has an active run has imported the library.
+        """
+        return False
+
     @abstractmethod
     def start(self, config: RunConfig) -> None:
         """Gets ready for a fit, before its first batch.

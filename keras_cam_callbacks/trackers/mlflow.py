@@ -11,20 +11,15 @@ import zlib
 from functools import partial
 from typing import Any
 
+from keras_cam_callbacks.checks import renamed
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
 from .base import Tracker, load, numbers, picture, settings
-from .sender import Sender
+from .waiting import CallThread
 
 _METRICS = 1000  # MLflow takes no more in one call.
 _LONGEST = 120  # characters of a name: MLflow makes a file name of it, with 90 more
 _LEGAL = re.compile(r"[A-Za-z0-9_\-. ]+(/[A-Za-z0-9_\-. ]+)*")
-
-
-def has_active_run() -> bool:
-    """Tells whether a run is active in this thread, without an import: who has a run has imported mlflow."""
-    active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
-    return active_run is not None and active_run() is not None
 
 
 class MLflowTracker(Tracker):
@@ -49,21 +44,28 @@ class MLflowTracker(Tracker):
     Args:
         run_id: The run, or None for the run that is active in the thread in which a fit starts.
         tracking_uri: Where the run is, or None for where MLflow logs to when a fit starts.
-        limit: Longest time in seconds that a call waits while nothing gets through to MLflow; then a TimeoutError is
+        timeout: Longest time in seconds that a call waits while nothing gets through to MLflow; then a TimeoutError is
             raised, and what was not sent is given up.
 
     Raises:
-        ValueError: If `limit` is no positive, finite number.
+        ValueError: If `timeout` is no positive, finite number.
     """
 
     uses_directory = False
 
-    def __init__(self, run_id: str | None = None, *, tracking_uri: str | None = None, limit: float = 60.0):
-        if not 0 < limit <= threading.TIMEOUT_MAX:
-            raise ValueError(f"`limit` must be a positive number of seconds. Received: {limit!r}.")
+    @staticmethod
+    def has_active_run() -> bool:
+        """Tells whether a run is active in this thread."""
+        active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
+        return active_run is not None and active_run() is not None
+
+    @renamed(limit="timeout")
+    def __init__(self, run_id: str | None = None, *, tracking_uri: str | None = None, timeout: float = 60.0):
+        if not 0 < timeout <= threading.TIMEOUT_MAX:
+            raise ValueError(f"`timeout` must be a positive number of seconds. Received: {timeout!r}.")
         self._given = run_id
         self._tracking_uri = tracking_uri
-        self._sender = Sender("MLflow", limit)
+        self._calls = CallThread("MLflow", timeout)
         self._client: Any = None
         self._run_id = ""
         self._prefix = ""
@@ -78,11 +80,11 @@ class MLflowTracker(Tracker):
             ImportError: If mlflow is not installed.
             ValueError: If no run was given and none is active.
             RuntimeError: If MLflow does not know the run, or it was deleted.
-            TimeoutError: If MLflow does not answer within the limit.
+            TimeoutError: If MLflow does not answer in time.
         """
         mlflow = load("mlflow")
         try:
-            self._sender.finish()  # Of a fit that was interrupted.
+            self._calls.finish()  # Of a fit that was interrupted.
         except (RuntimeError, TimeoutError) as error:
             warnings.warn(f"MLflowTracker has not sent all of the fit before. {error}", RuntimeWarning, stacklevel=2)
         active = mlflow.active_run()
@@ -96,8 +98,8 @@ class MLflowTracker(Tracker):
         self._run_id = self._given or active.info.run_id
         self._prefix = config.prefix
         action = partial(_begin, self._client, self._run_id, self._prefix, settings(config))
-        self._sender.put(f"MLflow's run {self._run_id!r}", action)
-        self._sender.wait()
+        self._calls.put(f"MLflow's run {self._run_id!r}", action)
+        self._calls.wait()
 
     def log(self, record: EpochRecord) -> None:
         """Has one epoch sent.
@@ -107,16 +109,16 @@ class MLflowTracker(Tracker):
 
         Raises:
             RuntimeError: If there was no `start`, or if an epoch before this one could not be sent.
-            TimeoutError: If four epochs are waiting, and nothing gets through within the limit.
+            TimeoutError: If four epochs are waiting, and nothing gets through in time.
         """
         if self._client is None:
             raise RuntimeError("MLflowTracker.start must be called before log. Received: no run.")
         action = partial(_send, self._client, self._run_id, self._prefix, record, round(time.time() * 1000))
-        self._sender.put(f"Epoch {record.epoch} (step {record.step})", action)
+        self._calls.put(f"Epoch {record.epoch} (step {record.step})", action)
 
     def finish(self) -> None:
         """Waits until everything is sent; raises as `log` does, where it is not."""
-        self._sender.finish()
+        self._calls.finish()
 
 
 def _begin(client: Any, run_id: str, prefix: str, tags: dict[str, str]) -> None:

@@ -25,11 +25,6 @@ def _is_finished(run: Any) -> bool:
     return flag is not None and bool(flag.is_set())
 
 
-def has_active_run() -> bool:
-    """Tells whether a run is active."""
-    return _active_run() is not None
-
-
 class TrackioTracker(Tracker):
     """Logs to the Trackio run that is active when a fit starts; never starts or finishes one.
 
@@ -43,6 +38,11 @@ class TrackioTracker(Tracker):
 
     uses_directory = False
     timeout = 60.0
+
+    @staticmethod
+    def has_active_run() -> bool:
+        """Tells whether a run is active."""
+        return _active_run() is not None
 
     def __init__(self) -> None:
         self._run: Any = None

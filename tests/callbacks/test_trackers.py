@@ -254,7 +254,7 @@ def test_a_run_that_ends_in_the_second_epoch(tmp_path, name):
 
     def end():
         if name == "mlflow":  # Its thread may still be at work on the first epoch.
-            logger.trackers[1]._sender.wait()
+            logger.trackers[1]._calls.wait()
         ENDS[name](run)
 
     with pytest.warns(RuntimeWarning, match=FAILURES[name]) as caught:
@@ -375,7 +375,7 @@ def test_a_log_dir_that_disappears(tmp_path, becomes_a_file):
     disk, tensorboard = (str(each.message) for each in caught)
     assert "DiskTracker" in disk
     assert "metrics.jsonl" in disk
-    # TensorFlow would write on, to a file that nobody can see.
+    # What is written to a file that was removed, nobody can see.
     assert "TensorBoardTracker" in tensorboard
     assert "events file must stay where it is" in tensorboard
     assert epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2), (3, 3)]

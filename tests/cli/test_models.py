@@ -24,8 +24,8 @@ from pngs import declared_png
 from keras_cam_callbacks import explain, read_run
 from keras_cam_callbacks.cli.loading import SCALES, likely_scale, model_input, scaled
 from keras_cam_callbacks.data.ranges import display_images
+from keras_cam_callbacks.drawing.files import read_image
 from keras_cam_callbacks.network.layers import find_layer
-from keras_cam_callbacks.store import read_image
 
 
 def save(model, file):

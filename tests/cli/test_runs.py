@@ -22,7 +22,8 @@ from sample_records import make_config, make_record
 
 from keras_cam_callbacks import compare, read_run
 from keras_cam_callbacks.cli.console import markup, plain
-from keras_cam_callbacks.store import RunWriter, read_image
+from keras_cam_callbacks.drawing.files import read_image
+from keras_cam_callbacks.store import RunWriter
 
 HOSTILE = "[red]cat[/red]\x1b[31m\x07\u202egpj.exe\nnext"
 

@@ -247,7 +247,7 @@ def test_the_figure_shows_samples_runs_and_epochs(pair):
     pictures = tiles(figure)
     assert len(pictures) == 2 + 2 * 2 * 2 + 1  # images, overlays, the key of the colours
     overlay = Overlay(colormap="inferno", alpha=0.6, threshold=0.15, caption=False, size=240)
-    from keras_cam_callbacks.store import read_image
+    from keras_cam_callbacks.drawing.files import read_image
 
     image = read_image(found.runs[0].image_files[3])
     np.testing.assert_array_equal(pictures[-3], overlay.draw([image], found.heatmaps(1, 3)[3:])[0])

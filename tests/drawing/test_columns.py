@@ -7,6 +7,7 @@ from skimage import data
 
 from keras_cam_callbacks.drawing import columns
 from keras_cam_callbacks.drawing import text as captions
+from keras_cam_callbacks.drawing.grids import grid, grid_placed
 from keras_cam_callbacks.drawing.overlay import Overlay, colorize
 
 GREY = np.full((160, 160, 3), 100, np.uint8)
@@ -312,48 +313,48 @@ def test_faults_of_several(settings, kind, message):
 # Where the image is
 
 
-def places(image, picture, settings, views=0):
-    return columns.image_places(image, picture, size=settings.size, layout=settings.layout, views=views)
-
-
 @pytest.mark.parametrize("views", [0, 2])
 @pytest.mark.parametrize("layout", ["overlay", "mask", "panel"])
 @pytest.mark.parametrize("size", [None, 96, (130, 200)])
 @pytest.mark.parametrize("caption", [True, False])
-@pytest.mark.parametrize("shape", [(120, 160), (300, 170), (20, 30)])
-def test_the_image_is_where_it_is_said_to_be(views, layout, size, caption, shape):
-    """A bare image is found at each place; where a column is coloured, its edges are."""
+@pytest.mark.parametrize("beside", [None, {"photo": [plain(250, 50, 30)]}])
+@pytest.mark.parametrize("shape", [(120, 160), (300, 170), (20, 30), (320, 60)])
+def test_the_image_is_where_it_is_said_to_be(views, layout, size, caption, beside, shape):
+    """A bare image is found at each place, or a grey heatmap; the pictures are those of `draw`."""
     settings = Overlay(layout=layout, size=size, caption=caption, alpha=1)
     image = np.random.default_rng(0).integers(0, 120, (*shape, 3)).astype(np.uint8)
     shown = columns.displayed(image, size)
     constant = np.ones((1, 2, 2), np.float32)  # degenerate: an overlay is the bare image, a heatmap is grey
-    if views:
-        (picture,) = settings.draw_several([image], {"a": constant, "b": constant}, ["a caption"])
-    else:
-        (picture,) = settings.draw([image], constant, ["a caption"])
-    found = places(image, picture, settings, views)
-    if views and shown.shape[1] < 6 * 13:
-        assert found == []
-        return
+    maps = {"a": constant, "b": constant} if views else constant
+    ((picture, places),) = settings.draw_placed([image], maps, ["a caption"], beside=beside)
+    draw = settings.draw_several if views else settings.draw
+    np.testing.assert_array_equal(picture, draw([image], maps, ["a caption"], beside=beside)[0])
     columns_of_each = 2 if layout == "panel" else 1
-    assert len(found) == (1 if views or layout == "panel" else 0) + columns_of_each * max(views, 1)
+    assert len(places) == (1 if views or layout == "panel" else 0) + columns_of_each * max(views, 1)
     heatmaps = {1, 3} if layout == "panel" else set()
-    for i, (left, top, width, height) in enumerate(found):
-        part = picture[top : top + height, left : left + width]
+    for i, (left, top, right, bottom) in enumerate(places):
+        part = picture[top:bottom, left:right]
         np.testing.assert_array_equal(part, np.full_like(shown, 225) if i in heatmaps else shown)
+    assert list(places) == sorted(set(places))
 
 
 def test_a_caption_centres_a_narrow_image():
-    image = plain(40, 320, 100)
-    (picture,) = Overlay().draw([image], STEP[None], ["a caption"])
-    assert places(image, picture, Overlay()) == [(30, 0, 100, 320)]
+    ((_, places),) = Overlay().draw_placed([plain(40, 320, 100)], STEP[None], ["a caption"])
+    assert places == ((30, 0, 130, 320),)
 
 
-def test_the_place_is_unknown_beside_further_columns_and_wide_titles():
-    settings = Overlay(layout="panel")
-    (picture,) = settings.draw([GREY], STEP[None], beside={"original": [GREY]})
-    assert places(GREY, picture, settings) == []
-    image = plain(40, 320, 60)
-    (picture,) = Overlay().draw_several([image], {"gradcam": STEP[None]})
-    assert places(image, picture, Overlay(), 1) == []
-    assert places(GREY, plain(0, 90, 160), Overlay()) == []
+def test_wide_titles_and_further_columns_move_the_places():
+    ((_, places),) = Overlay(layout="panel").draw_placed([GREY], STEP[None], beside={"original": [plain(0, 80, 40)]})
+    # 80 px wide at the image's height, but a title needs 6 letters of 13 px.
+    assert places == ((84, 0, 244, 160), (248, 0, 408, 160), (412, 0, 572, 160))
+    ((_, places),) = Overlay().draw_placed([plain(40, 320, 60)], {"gradcam": STEP[None]})
+    assert places == ((9, 0, 69, 320), (91, 0, 151, 320))
+
+
+def test_a_grid_moves_the_places():
+    drawn = Overlay().draw_placed([GREY, plain(40, 320, 200)], np.stack([STEP] * 2))
+    picture, places = grid_placed(drawn, columns=1)
+    np.testing.assert_array_equal(picture, grid([each.picture for each in drawn], columns=1))
+    for each, (left, top, right, bottom) in zip(drawn, places, strict=True):
+        np.testing.assert_array_equal(picture[top:bottom, left:right], each.picture)
+    assert places == ((28, 8, 188, 168), (8, 176, 208, 496))

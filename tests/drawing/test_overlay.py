@@ -11,7 +11,9 @@ import PIL.Image
 import pytest
 from skimage import data
 
-from keras_cam_callbacks.drawing.overlay import COLORMAPS, Overlay, colorize, encode, grid
+from keras_cam_callbacks.drawing.files import encode
+from keras_cam_callbacks.drawing.grids import grid
+from keras_cam_callbacks.drawing.overlay import COLORMAPS, Overlay, colorize
 
 GREY = np.full((160, 160, 3), 100, np.uint8)
 # Cold on the left, hot on the right, at display size: no resize blurs what is worked out by hand.

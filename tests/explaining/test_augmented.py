@@ -84,6 +84,11 @@ def test_in_fit_with_the_record_on_disk(tmp_path):
     single = explain(model, X).overlays(Overlay(layout="panel"))[0].shape[0]
     assert height > 3 * single
     assert memory.records[0].overlays[0].shape[0] > 2.9 * explain(model, X).overlays()[0].shape[0]
+    # Where the objects of the images are is known in the first row alone.
+    ((left, top, right, bottom),) = memory.records[0].places[0]
+    below = explain(model, X).overlays()[0].shape[0]
+    assert 0 < left < right < memory.records[0].overlays[0].shape[1]
+    assert 0 < top < bottom <= below + top
 
 
 def test_what_people_see_where_it_differs_from_what_the_model_sees(model):

@@ -17,7 +17,8 @@ from sample_records import make_config, make_record
 from tracker_logs import epochs_in_events
 
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker
-from keras_cam_callbacks.store import RunWriter, read_image, read_run
+from keras_cam_callbacks.drawing.files import read_image
+from keras_cam_callbacks.store import RunWriter, read_run
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{TESTS}:{ROOT}"}
 

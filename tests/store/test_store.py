@@ -17,7 +17,8 @@ from paths import ROOT, TESTS
 from PIL import Image
 from sample_records import make_config, make_record, picture
 
-from keras_cam_callbacks.store import RunWriter, choose_directory, file_stem, find_runs, read_image, read_run
+from keras_cam_callbacks.drawing.files import read_image
+from keras_cam_callbacks.store import RunWriter, choose_directory, file_stem, find_runs, read_run
 
 
 def write_run(config, steps, **changes):

@@ -18,7 +18,7 @@ from tracker_logs import get, mlflow_run, opened, read_mlflow, served
 
 from keras_cam_callbacks.trackers import MLflowTracker
 from keras_cam_callbacks.trackers.mlflow import legal
-from keras_cam_callbacks.trackers.sender import Sender
+from keras_cam_callbacks.trackers.waiting import CallThread
 
 ODD = ("a b", "cat/ü 🐱", "cat/ö 🐱", "../../up", "..", "/", "", "a//b", "x" * 300, "x" * 301, "<b>\n", "per.cent%+~#")
 
@@ -32,7 +32,7 @@ def logged(records, config, **settings):
 
 
 def threads(name="MLflow"):
-    return [thread for thread in threading.enumerate() if thread.name == f"sender to {name}"]
+    return [thread for thread in threading.enumerate() if thread.name == name]
 
 
 # ---- What is stored ----------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_what_fails_in_the_thread_is_raised_once(tmp_path, at_finish):
     tracker, config = MLflowTracker(), make_config(tmp_path / "run")
     tracker.start(config)
     tracker.log(make_record(0))
-    tracker._sender.wait()
+    tracker._calls.wait()
     mlflow.delete_run(run.info.run_id)
     tracker.log(make_record(1))
     message = r"Epoch 1 \(step 1\) failed: MlflowException: .*must be in the 'active' state"
@@ -141,7 +141,7 @@ def test_what_fails_in_the_thread_is_raised_once(tmp_path, at_finish):
         with pytest.raises(RuntimeError, match=message):
             tracker.finish()
     else:
-        while tracker._sender._state.error is None:
+        while tracker._calls.is_busy():
             time.sleep(0.01)
         with pytest.raises(RuntimeError, match=message):
             tracker.log(make_record(2))
@@ -177,9 +177,9 @@ def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        tracker = MLflowTracker("0" * 32, tracking_uri=f"http://127.0.0.1:{silent.getsockname()[1]}", limit=0.2)
+        tracker = MLflowTracker("0" * 32, tracking_uri=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)
         with pytest.raises(
-            TimeoutError, match=r"within 0\.2 s\. Received: 1 left, at work on MLflow's run '0+', for 0 s"
+            TimeoutError, match=r"within 0\.2 s\. Received: 1 left, at work on MLflow's run '0+', for \d+ s"
         ):
             tracker.start(make_config(tmp_path))
         tracker.finish()
@@ -189,47 +189,55 @@ def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
 
 
 def test_what_is_slow_and_goes_on_is_waited_for():
-    """Longer in all than the limit, and never so long without anything done."""
-    sender, done = Sender("slow", limit=1.0), []
+    """Longer in all than the timeout, and never so long without anything done."""
+    calls, done = CallThread("slow", timeout=2.0), []
     for number in range(5):
-        sender.put(f"action {number}", lambda number=number: (time.sleep(0.4), done.append(number)))
-    sender.finish()
+        calls.put(f"action {number}", lambda number=number: (time.sleep(0.5), done.append(number)))
+    calls.finish()
     assert done == list(range(5))
 
 
-@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
-def test_a_limit_must_be_positive(limit):
-    with pytest.raises(ValueError, match=r"`limit` must be a positive number of seconds\. Received: "):
-        MLflowTracker(limit=limit)
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_must_be_positive(timeout):
+    with pytest.raises(ValueError, match=r"`timeout` must be a positive number of seconds\. Received: "):
+        MLflowTracker(timeout=timeout)
 
 
-def test_a_sender_keeps_the_order_and_ends_its_thread():
-    sender, done = Sender("slow", limit=60), []
+def test_the_old_name_of_the_timeout_works():
+    with pytest.warns(DeprecationWarning, match="`limit` is now called `timeout`") as caught:
+        assert MLflowTracker(limit=3)._calls.timeout == 3
+    assert caught[0].filename == __file__
+    assert MLflowTracker(timeout=4)._calls.timeout == 4
+    assert MLflowTracker.timeout is None
+
+
+def test_calls_that_were_put_keep_the_order_and_ends_its_thread():
+    calls, done = CallThread("slow", timeout=60), []
     for part in range(2):
         for i in range(20):
-            sender.put(str(i), partial(done.append, (part, i, threading.current_thread())))
-        sender.wait()
+            calls.put(str(i), partial(done.append, (part, i, threading.current_thread())))
+        calls.wait()
         assert [entry[:2] for entry in done] == [(p, i) for p in range(part + 1) for i in range(20)]
         (thread,) = threads("slow")
-        sender.finish()
-        sender.finish()
+        calls.finish()
+        calls.finish()
         thread.join(timeout=60)
         assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_a_sender_gives_up_what_hangs(full):
-    sender, release, done = Sender("slow", limit=0.1, room=2), threading.Event(), []
-    sender.put("the first", release.wait)
+def test_what_hangs_is_given_up(full):
+    calls, release, done = CallThread("slow", timeout=0.1, room=2), threading.Event(), []
+    calls.put("the first", release.wait)
     for i in range(2):
-        sender.put("another", partial(done.append, i))
+        calls.put("another", partial(done.append, i))
     (thread,) = threads("slow")
-    with pytest.raises(TimeoutError, match=r"slow must take.*3 left, at work on the first, for 0 s.*given up"):
-        sender.put("one too many", partial(done.append, 2)) if full else sender.finish()
-    sender.finish()
+    with pytest.raises(TimeoutError, match=r"slow must take.*3 left, at work on the first, for \d+ s.*given up"):
+        calls.put("one too many", partial(done.append, 2)) if full else calls.finish()
+    calls.finish()
     # What comes later does not wait for it.
-    sender.put("the next", partial(done.append, 3))
-    sender.finish()
+    calls.put("the next", partial(done.append, 3))
+    calls.finish()
     release.set()
     thread.join(timeout=60)
     assert done == [3]

@@ -1,16 +1,64 @@
+import io
 import json
 import re
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from interpreter import fresh
+from paths import ROOT, TESTS
 from sample_records import make_config, make_record, sample_keys
 from tracker_fits import fit
 from tracker_logs import get, opened, read_events, served
 
 from keras_cam_callbacks.trackers import TensorBoardTracker
+from keras_cam_callbacks.trackers.tensorboard.frames import framed
+
+LOGS = f"""
+import sys
+sys.path[:0] = [{str(TESTS)!r}, {str(ROOT)!r}]
+from pathlib import Path
+from sample_records import make_config, make_record
+from keras_cam_callbacks.trackers import TensorBoardTracker
+trackers = [TensorBoardTracker() for _ in range(5)]
+for tracker in trackers:
+    tracker.start(make_config(Path(sys.argv[1])))
+for step in range(3):
+    for tracker in trackers:
+        tracker.log(make_record(step))
+"""
+
+
+def test_tensorboard_needs_no_framework(tmp_path):
+    done = fresh(f"import sys; sys.argv = ['', {str(tmp_path)!r}]\n{LOGS}\nprint(sorted(sys.modules))")
+    assert not {"tensorflow", "keras", "jax", "torch"} & set(re.findall(r"'(\w+)'", done))
+    assert sorted(read_events(tmp_path)[1]) == ["gradcam/area", "gradcam/drift", "gradcam/epoch"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 5, 255, 256, 257, 1023, 14_000, 2**20 + 300])
+def test_records_are_those_of_tensorboards_own_writer(size):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    data, file = np.random.default_rng(size).bytes(size), io.BytesIO()
+    RecordWriter(file).write(data)
+    assert framed(data) == file.getvalue()
+
+
+def test_writers_that_start_at_once_have_a_file_each(tmp_path):
+    """In one process, and in several that begin in the same second."""
+    with ThreadPoolExecutor(3) as pool:
+        command = [sys.executable, "-c", LOGS, tmp_path]
+        list(pool.map(lambda _: subprocess.run(command, check=True), range(3)))
+    files = sorted(tmp_path.glob("events.out.tfevents*"))
+    assert len(files) == 15
+    for number, file in enumerate(files):
+        (alone := tmp_path / "alone" / str(number)).mkdir(parents=True)
+        file.rename(alone / file.name)
+        assert [step for step, _ in read_events(alone)[1]["gradcam/epoch"]] == [0, 1, 2]
 
 
 # From Keras' own TensorBoard callback, with numpy 2.

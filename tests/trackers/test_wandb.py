@@ -90,8 +90,9 @@ def test_masks_are_on_their_images(tmp_path):
 def test_boxes_lie_on_each_column_of_a_picture_with_a_caption(tmp_path, layout):
     overlay = Overlay(layout=layout)
     images = [picture(row, (30, 50)) for row in range(2)]
-    drawn = overlay.draw(images, np.ones((2, 3, 3), np.float32), ["one", "two"])
-    record = make_record(0, 2, overlays=drawn)
+    drawn = overlay.draw_placed(images, np.ones((2, 3, 3), np.float32), ["one", "two"])
+    drawn, places = zip(*drawn, strict=True)
+    record = make_record(0, 2, overlays=drawn, places=places)
     config = region_config(tmp_path, (None, Region(BOXES[:1])), overlay, 2, display=tuple(images))
     log = logged(WandbTracker(), config, [record])
     height, width = drawn[1].shape[:2]
@@ -103,17 +104,23 @@ def test_boxes_lie_on_each_column_of_a_picture_with_a_caption(tmp_path, layout):
     np.testing.assert_allclose(found, [[left + 50, 60, left + 150, 120] for left in offsets])
 
 
-def test_boxes_are_left_out_where_their_place_is_not_known(tmp_path):
-    beside = {"original": [picture(row) for row in range(3)]}
-    overlay = Overlay(layout="panel")
-    images = [picture(row) for row in range(3)]
-    drawn = overlay.draw(images, np.ones((3, 3, 3), np.float32), beside=beside)
-    config = region_config(tmp_path, (Region(BOXES),) * 3, overlay, display=tuple(images))
-    log = logged(WandbTracker(), config, [make_record(0, overlays=drawn)])
-    assert "all_boxes" not in log.rows[0]["gradcam/overlays"]
-    # Loggers of other pictures have settings of their own.
-    config = make_config(tmp_path / "run", regions=(Region(BOXES),) * 3, overlay={"columns": 4})
-    log = logged(WandbTracker(), config, [make_record(0)])
+def test_boxes_lie_on_the_image_beside_others(tmp_path):
+    """Not on those beside it, of which nobody knows where the object is in them."""
+    images = [picture(row, (30, 50)) for row in range(2)]
+    overlay = Overlay(layout="panel", caption=False)
+    drawn = overlay.draw_placed(images, np.ones((2, 3, 3), np.float32), beside={"original": images})
+    drawn, places = zip(*drawn, strict=True)
+    config = region_config(tmp_path, (None, Region(BOXES[:1])), overlay, 2, display=tuple(images))
+    log = logged(WandbTracker(), config, [make_record(0, 2, overlays=drawn, places=places)])
+    height, width = drawn[1].shape[:2]
+    _, boxes = boxes_of(log, log.rows[0])
+    found = [(np.array(corners) * [width, height, width, height]).tolist() for corners, *_ in boxes]
+    np.testing.assert_allclose(found, [[left + 50, 60, left + 150, 120] for left in (204, 408, 612)])
+
+
+def test_pictures_of_something_else_have_no_boxes(tmp_path):
+    config = region_config(tmp_path, (Region(BOXES),) * 3)
+    log = logged(WandbTracker(), config, [make_record(0, places=())])
     assert "all_boxes" not in log.rows[0]["gradcam/overlays"]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Image, Region, RunConfig, class_name
+from keras_cam_callbacks.records import EpochRecord, Image, Place, Region, RunConfig, class_name
 
 if TYPE_CHECKING:
     from wandb.data_types import BoundingBoxes2D, ImageMask
@@ -27,25 +28,26 @@ class Marks:
 
     def __init__(self, config: RunConfig):
         self._config = config
-        self._made: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
+        self._made: dict[tuple[int, tuple[int, ...], tuple[Place, ...]], dict[str, Any]] = {}
 
-    def of(self, row: int, picture: Image) -> dict[str, Any]:
+    def of(self, row: int, record: EpochRecord) -> dict[str, Any]:
         """Returns what to give to `wandb.Image` besides the picture.
 
         Args:
             row: Which sample.
-            picture: uint8 RGB (H, W, 3), its overlay.
+            record: The epoch.
 
         Returns:
-            "boxes" and "masks" for each column of the picture, as far as there are any; empty where the sample has no
-            region, or where it is not known where in the picture the image is.
+            "boxes" and "masks" for each place of the image in its picture, as far as there are any; empty where the
+            sample has no region, or its picture shows something else.
         """
         region = self._config.regions[row] if self._config.regions else None
-        if region is None:
+        places = record.places[row] if record.places else ()
+        if region is None or not places:
             return {}
-        key = row, picture.shape
+        key = row, record.overlays[row].shape, places
         if key not in self._made:
-            self._made[key] = self._make(row, region, picture)
+            self._made[key] = self._make(row, region, record.overlays[row], places)
         return self._made[key]
 
     def saved(self) -> None:
@@ -56,21 +58,7 @@ class Marks:
                     # W&B would save the file again, publish it, and send the run's config, for each picture.
                     layer.bind_to_run = _do_nothing
 
-    def _make(self, row: int, region: Region, picture: Image) -> dict[str, Any]:
-        from keras_cam_callbacks.drawing.columns import image_places
-
-        drawing = self._config.overlay
-        if not {"layout", "size"} <= drawing.keys():
-            return {}
-        places = image_places(
-            self._config.display[row],
-            picture,
-            size=drawing["size"],
-            layout=drawing["layout"],
-            views=len(self._config.views),
-        )
-        if not places:
-            return {}
+    def _make(self, row: int, region: Region, picture: Image, places: Sequence[Place]) -> dict[str, Any]:
         mark: dict[str, Any] = {}
         if len(region.boxes):
             mark["boxes"] = {_LAYER: _boxes(region.boxes, self._class_name(row), picture, places)}
@@ -83,37 +71,36 @@ class Marks:
         return _CLASS_LABELS[_OBJECT] if label is None else class_name(self._config.class_names, label)
 
 
-def _boxes(
-    boxes: npt.NDArray[np.float64], caption: str, picture: Image, places: list[tuple[int, int, int, int]]
-) -> BoundingBoxes2D:
+def _boxes(boxes: npt.NDArray[np.float64], caption: str, picture: Image, places: Sequence[Place]) -> BoundingBoxes2D:
     from wandb.data_types import BoundingBoxes2D
 
     full_height, full_width = picture.shape[:2]
     data = [
         {
             "position": {
-                "minX": (left + x0 * width) / full_width,
-                "minY": (top + y0 * height) / full_height,
-                "maxX": (left + x1 * width) / full_width,
-                "maxY": (top + y1 * height) / full_height,
+                "minX": (left + x0 * (right - left)) / full_width,
+                "minY": (top + y0 * (bottom - top)) / full_height,
+                "maxX": (left + x1 * (right - left)) / full_width,
+                "maxY": (top + y1 * (bottom - top)) / full_height,
             },
             "class_id": _OBJECT,
             "box_caption": caption,
         }
-        for left, top, width, height in places
+        for left, top, right, bottom in places
         for x0, y0, x1, y1 in boxes.tolist()
     ]
     return BoundingBoxes2D({"box_data": data, "class_labels": _CLASS_LABELS}, _LAYER)
 
 
-def _mask(mask: npt.NDArray[np.bool_], picture: Image, places: list[tuple[int, int, int, int]]) -> ImageMask:
+def _mask(mask: npt.NDArray[np.bool_], picture: Image, places: Sequence[Place]) -> ImageMask:
     import cv2
     from wandb.data_types import ImageMask
 
     canvas = np.zeros(picture.shape[:2], np.uint8)
-    for left, top, width, height in places:
-        resized = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        canvas[top : top + height, left : left + width] = resized * _OBJECT
+    for left, top, right, bottom in places:
+        size = right - left, bottom - top
+        resized = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        canvas[top:bottom, left:right] = resized * _OBJECT
     return ImageMask({"mask_data": canvas, "class_labels": _CLASS_LABELS}, _LAYER)
 
 

@@ -21,12 +21,6 @@ _IMAGES_PER_KEY = 100
 _COLUMNS = ("epoch", "sample", "true", "predicted", "score", "confidence", "overlay")
 
 
-def has_active_run() -> bool:
-    """Tells whether a run is active, without an import: who has a run has imported wandb."""
-    run = getattr(sys.modules.get("wandb"), "run", None)
-    return run is not None and not run.disabled
-
-
 class WandbTracker(Tracker):
     """Logs to a Weights & Biases run that you started; never starts or finishes one.
 
@@ -41,9 +35,8 @@ class WandbTracker(Tracker):
     and `max`, others `min`.
 
     Where the loggers were told the objects' regions, the images have them as boxes and masks in a layer "region",
-    which W&B shows or hides; on every column of a picture that has several. They are left out where an overlay's
-    settings don't tell where in the picture the image is: in a panel with further columns beside the image, and under
-    titles that are wider than an image.
+    which W&B shows or hides; on every column of a picture that shows the image. Other images beside it, and rows of
+    augmented ones, have none.
 
     Args:
         run: The run, or None for the run that is active when a fit starts.
@@ -57,6 +50,12 @@ class WandbTracker(Tracker):
 
     uses_directory = False
     timeout = 60.0
+
+    @staticmethod
+    def has_active_run() -> bool:
+        """Tells whether a run is active, other than a disabled one."""
+        run = getattr(sys.modules.get("wandb"), "run", None)
+        return run is not None and not run.disabled
 
     def __init__(self, run: wandb.Run | None = None, *, table: bool = False, record: bool = True):
         self._given = run
@@ -132,10 +131,8 @@ class WandbTracker(Tracker):
         scalars = numbers(record) | {"step": record.step}
         row: dict[str, Any] = {f"{prefix}/{name}": value for name, value in scalars.items()}
         images = [
-            _image(data, record.image_format, sample.caption, **self._marks.of(i, overlay))
-            for i, (data, overlay, sample) in enumerate(
-                zip(record.encoded, record.overlays, record.samples, strict=True)
-            )
+            _image(data, record.image_format, sample.caption, **self._marks.of(i, record))
+            for i, (data, sample) in enumerate(zip(record.encoded, record.samples, strict=True))
         ]
         if len({overlay.shape for overlay in record.overlays}) > 1:
             keys = (f"{prefix}/overlays/{sample.key}" for sample in record.samples)

@@ -1,12 +1,70 @@
-"""Any other tracker: a function that is called with each epoch."""
+"""Trackers that need no library: the record on disk, records in memory, and a function of the user's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
+from keras_cam_callbacks.store import RunWriter
 
 from .base import Tracker
+
+__all__ = ["DiskTracker", "FunctionTracker", "MemoryTracker"]
+
+
+class DiskTracker(Tracker):
+    """Writes the run record into the run's folder, `RunConfig.directory`; `store.read_run` reads it back."""
+
+    def __init__(self) -> None:
+        self._writer: RunWriter | None = None
+
+    def start(self, config: RunConfig) -> None:
+        """Makes the folder, or continues the record in it; raises as `store.RunWriter` does."""
+        self._writer = RunWriter(config)
+
+    def log(self, record: EpochRecord) -> None:
+        """Writes one epoch; raises as `store.RunWriter.write` does."""
+        if self._writer is None:
+            raise RuntimeError("DiskTracker.start must be called before log. Received: a record and no run.")
+        self._writer.write(record)
+
+    def finish(self) -> None:
+        """Nothing is left to write: `log` keeps nothing back."""
+        self._writer = None
+
+
+class MemoryTracker(Tracker):
+    """Keeps the records of all fits in memory.
+
+    Where a callback was given the name "memory", the callback's `trackers` holds the tracker.
+
+    Attributes:
+        config: What the last fit was started with, None before the first.
+        records: The records in the order in which they came.
+
+    Example:
+        >>> tracker = MemoryTracker()
+        >>> GradCAMLogger(images, tracker=tracker)  # doctest: +SKIP
+        >>> [record.scalars["drift"] for record in tracker.records]
+        []
+    """
+
+    uses_directory = False
+
+    def __init__(self) -> None:
+        self.config: RunConfig | None = None
+        self.records: list[EpochRecord] = []
+
+    def start(self, config: RunConfig) -> None:
+        """Keeps the config."""
+        self.config = config
+
+    def log(self, record: EpochRecord) -> None:
+        """Keeps the record."""
+        self.records.append(record)
+
+    def finish(self) -> None:
+        """Keeps what there is."""
 
 
 class FunctionTracker(Tracker):
