@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +15,10 @@ import numpy.typing as npt
 from ..checks import check_positive
 from ..network.layers import input_tensors
 from ..records import Image, Ints, Look, ValidationBatch
-from .layout import image_size
+from .layout import image_size, largest_input
 from .ranges import display_images, is_displayable
+from .sources import class_labels, count_samples, is_endless, random_state_kept, read, sample_shape
 from .regions import aligned_rows, resolve_regions, whom
-
-# How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
-_LOOK_AHEAD = 64
 
 
 def make_batch(
@@ -63,14 +58,14 @@ def make_batch(
     if max_samples is not None:
         check_positive("max_samples", max_samples)
     most = sys.maxsize if max_samples is None else int(max_samples)
-    if max_samples is None and _is_endless(data):
+    if max_samples is None and is_endless(data):
         raise ValueError("An endless dataset needs `max_samples`. Received: max_samples=None.")
     if select not in ("first", "balanced"):
         raise ValueError(f"`select` must be 'first' or 'balanced'. Received: {select!r}.")
     _check_display_names(display)
-    with _random_state_kept():
-        x, y, origins, total = _read(data, model, most, balanced=select == "balanced")
-    count = _count_samples(x, y)
+    with random_state_kept():
+        x, y, origins, total = read(data, model, most, balanced=select == "balanced")
+    count = count_samples(x, y)
     labels = class_labels(y)
     rows = np.arange(min(count, most))
     if select == "balanced":
@@ -84,8 +79,7 @@ def make_batch(
     # What a user gives for each sample counts the samples of the data, of which a stream has kept but some.
     sources, known = (rows, count) if origins is None else (origins[rows], total)
     inputs = keras.tree.map_structure(lambda a: _as_model_input(a[rows]), x)
-    sample_shape = _sample_shape(model)
-    if isinstance(inputs, np.ndarray) and sample_shape == (*inputs.shape[1:], 1):
+    if isinstance(inputs, np.ndarray) and sample_shape(model) == (*inputs.shape[1:], 1):
         inputs = inputs[..., None]  # As `fit` does.
     _check_inputs(inputs, model)
     images = largest_input(inputs)
@@ -112,187 +106,14 @@ def make_batch(
     return batch
 
 
-def class_labels(y: Any) -> Ints | None:
-    """Returns class indices (N,) int64 from integers, whole floats, one-hot or soft rows; None for anything else."""
-    if y is None or isinstance(y, (dict, list, tuple)):
-        return None
-    y = np.asarray(y)
-    if y.dtype.kind not in "biuf" or y.ndim not in (1, 2):
-        return None
-    if y.ndim == 2 and y.shape[1] > 1:
-        # Rows that sum to one name one class, smoothed labels too; several classes in a row have no index.
-        return np.argmax(y, axis=1).astype(np.int64) if np.allclose(y.sum(axis=1), 1, atol=1e-3) else None
-    y = y.reshape(-1)
-    if y.size and set(np.unique(y)) <= {-1, 1} and y.min() < 0:  # the labels of hinge losses
-        y = (y + 1) / 2
-    return y.astype(np.int64) if np.array_equal(y, np.round(y)) else None
-
-
 def fingerprint(image: npt.NDArray[Any]) -> str:
     """Returns 16 hexadecimal digits that tell an image's shape and pixels apart from others'."""
     return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
 
-def largest_input(inputs: Any) -> npt.NDArray[Any]:
-    """Returns the images among a model's inputs: the array with the most axes, and of those the largest."""
-    arrays: list[npt.NDArray[Any]] = [a for a in keras.tree.flatten(inputs) if a.dtype.kind in "biuf"]
-    return max(arrays, key=lambda a: (a.ndim, a.size))
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Lets a user's generator draw random numbers without changing those that training will draw."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global state is what is kept
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-
-
-def _read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, npt.NDArray[np.intp] | None, int | None]:
-    """Returns x and y as numpy arrays: all of what is at hand; of a stream no more than is needed.
-
-    Of a stream also which of its samples these are, and how many it has, None where it was not read to its end.
-    """
-    at_hand = _at_hand(data, model)
-    if at_hand is not None:
-        return *at_hand, None, None
-    read: list[tuple[Any, Any]] = []
-    origins: list[npt.NDArray[np.intp]] = []
-    kept: dict[int, int] = {}
-    count = 0
-    for x, y in _stream(data, _sample_shape(model)):
-        rows = np.arange(len(keras.tree.flatten(x)[0]))
-        origin = count + rows
-        count += len(rows)
-        labels = class_labels(y) if balanced else None
-        if labels is not None:
-            # More of a class than are wanted in all are not needed, and would fill the memory.
-            wanted = []
-            for row, label in enumerate(labels.tolist()):
-                kept[label] = kept.get(label, 0) + 1
-                if kept[label] <= most:
-                    wanted.append(row)
-            x, y = keras.tree.map_structure(partial(_rows, rows=wanted), (x, y))
-            origin = origin[wanted]
-        read.append((x, y))
-        origins.append(origin)
-        if count >= most * (_LOOK_AHEAD if balanced else 1):
-            total = None
-            break
-    else:
-        total = count
-    if not read:
-        raise ValueError("The validation data must hold at least one sample. Received: none.")
-    x = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(x for x, _ in read))
-    labelled = all(y is not None for _, y in read)
-    y = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(y for _, y in read)) if labelled else None
-    return x, y, np.concatenate(origins), total
-
-
-def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
-    """Returns x and y of what is no stream, or None."""
-    if _is_array(data) or isinstance(data, dict):
-        return _to_numpy(data), None
-    if isinstance(data, list) and data and all(_is_array(part) for part in data):
-        if len(data) == len(input_tensors(model)) > 1:
-            return _to_numpy(data), None
-        if all(np.ndim(part) == 3 for part in data):
-            return np.stack([np.asarray(part) for part in data]), None
-        if len(data) in (2, 3) and len({len(part) for part in data}) == 1:
-            data = tuple(data)  # `fit` takes [x, y] for (x, y).
-    if not isinstance(data, tuple):
-        return None
-    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-    return _to_numpy(x), None if y is None else _to_numpy(y)
-
-
-def _rows(array: npt.NDArray[Any], rows: list[int]) -> npt.NDArray[Any]:
-    return array[rows]
-
-
-def _is_endless(data: Any) -> bool:
-    """Tells whether data is known to have no end."""
-    if isinstance(data, keras.utils.PyDataset):
-        return data.num_batches is None
-    return hasattr(data, "cardinality") and int(data.cardinality()) == -1
-
-
-def _stream(data: Any, sample_shape: tuple[int | None, ...]) -> Iterator[tuple[Any, Any]]:
-    """Yields (x, y) batches as numpy arrays from anything that can be read in order."""
-    if isinstance(data, keras.utils.PyDataset):
-        indices = itertools.count() if data.num_batches is None else range(data.num_batches)
-        elements: Any = (data[i] for i in indices)
-    elif hasattr(data, "__iter__") and not isinstance(data, (str, bytes)):
-        elements = data
-    else:
-        raise TypeError(
-            "`validation_data` must be (x, y), x, a tf.data.Dataset, a keras.utils.PyDataset or an iterable of "
-            f"batches. Received: {data!r} of type {type(data).__name__}."
-        )
-    for element in elements:
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(tuple(element) if isinstance(element, list) else element)
-        x, y = _to_numpy(x), None if y is None else _to_numpy(y)
-        if _is_sample(largest_input(x).shape, sample_shape):
-            x = keras.tree.map_structure(lambda a: a[None], x)
-            y = None if y is None else keras.tree.map_structure(lambda a: a[None], y)
-        yield x, y
-
-
-def _sample_shape(model: Any) -> tuple[int | None, ...]:
-    """Returns the shape of one sample of the model's largest input, with None for what is free."""
-    shapes = [tuple(tensor.shape[1:]) for tensor in input_tensors(model)]
-    return max(shapes, key=len, default=(None, None, None))
-
-
-def _is_sample(shape: tuple[int, ...], sample_shape: tuple[int | None, ...]) -> bool:
-    """Tells a sample from a batch. Grey images may lack their channel axis: a batch then has as many as a sample."""
-    if sample_shape[-1] == 1 and shape[-1] != 1:
-        sample_shape = sample_shape[:-1]
-    return len(shape) == len(sample_shape)
-
-
-def _is_array(data: Any) -> bool:
-    return hasattr(data, "shape") and hasattr(data, "__array__") and not isinstance(data, type)
-
-
-def _to_numpy(structure: Any) -> Any:
-    """Turns arrays and tensors in any structure into numpy arrays."""
-
-    def convert(leaf: Any) -> npt.NDArray[Any]:
-        array = np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf)
-        # A model of images and text gets strings, too.
-        if array.dtype == object and not all(isinstance(item, (str, bytes)) for item in array.flat):
-            raise TypeError(
-                "Validation data must be arrays of numbers, all samples of the same shape. "
-                f"Received: {type(leaf).__name__} that is no such array."
-            )
-        return array
-
-    return keras.tree.map_structure(convert, structure)
-
-
 def _as_model_input(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Casts float64 as Keras does in `fit`; other types go to the model as they are."""
     return np.ascontiguousarray(array.astype(keras.config.floatx()) if array.dtype == np.float64 else array)
-
-
-def _count_samples(x: Any, y: Any) -> int:
-    """Returns N, after a check that x and y agree on it."""
-    arrays = keras.tree.flatten(x)
-    if any(a.ndim == 0 for a in arrays) or min(len(a) for a in arrays) == 0:
-        raise ValueError(
-            f"The validation data must hold at least one sample. Received: arrays of shape {[a.shape for a in arrays]}."
-        )
-    lengths = {len(a) for a in arrays}
-    labels = {len(a) for a in keras.tree.flatten(y) if a.ndim} if y is not None else lengths
-    if len(lengths) != 1 or labels != lengths:
-        raise ValueError(
-            "Images and labels of the validation data must be of the same number. "
-            f"Received: x of length {sorted(lengths)} and y of length {sorted(labels)}."
-        )
-    return int(lengths.pop())
 
 
 def _balanced(labels: Ints, most: int) -> npt.NDArray[np.intp]:

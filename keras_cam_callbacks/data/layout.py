@@ -1,4 +1,4 @@
-"""Channels first or last: told apart here, and brought to channels last and back.
+"""Where the images are among the inputs, and their channels, first or last: told apart here, brought there and back.
 
 Images are (N, H, W, C) everywhere but at the model's own door, and activations (N, *space, C) everywhere but at the
 layer's.
@@ -16,6 +16,12 @@ import numpy.typing as npt
 from ..records import Floats
 
 _FEW = (1, 3, 4)  # what a number of channels looks like, and a height does not
+
+
+def largest_input(inputs: Any) -> npt.NDArray[Any]:
+    """Returns the images among a model's inputs: the array with the most axes, and of those the largest."""
+    arrays: list[npt.NDArray[Any]] = [a for a in keras.tree.flatten(inputs) if a.dtype.kind in "biuf"]
+    return max(arrays, key=lambda a: (a.ndim, a.size))
 
 
 def is_channels_first(image: npt.NDArray[Any]) -> bool:

@@ -11,8 +11,7 @@ import keras
 import numpy as np
 
 from ..augmentations import Augmentation, apply, bring_back, resized, resolve_augmentations
-from ..data.batches import largest_input
-from ..data.layout import as_images, as_input, image_size
+from ..data.layout import as_images, as_input, image_size, largest_input
 from ..data.ranges import display_images, is_displayable, limits, value_range
 from ..metrics import correlation
 from ..records import Floats, Image, Look, ValidationBatch

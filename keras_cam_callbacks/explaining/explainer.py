@@ -142,12 +142,12 @@ class Explainer:
             like.inputs if rows is None else rows.inputs,
             layer_names,
             targets=self._targets,
-            needs=[each.needs for each in methods.values()] + [NEEDS] * measures_faithfulness,
+            needs=[one.needs for one in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
             keeps=keeps,
         )
-        for each in self._targets:
-            check_target(each, self.capturer.classes)
+        for one in self._targets:
+            check_target(one, self.capturer.classes)
         if rows is not None:
             self._check_classes(rows.class_index)
         self._views = self._make_views(methods, targets)

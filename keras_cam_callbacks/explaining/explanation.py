@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.batches import largest_input
-from ..data.layout import image_size
+from ..data.layout import image_size, largest_input
 from ..drawing.embedded import image_tag
 from ..drawing.files import encode
 from ..drawing.grids import grid, grid_placed

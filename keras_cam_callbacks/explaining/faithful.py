@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..data.batches import largest_input
+from ..data.layout import largest_input
 from ..metrics import average_drop, deletion, increase, insertion, masked_confidence
 from ..metrics.faithfulness import STEPS
 from ..passes.capture import Capturer

@@ -11,8 +11,7 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..data.batches import largest_input
-from ..data.layout import as_images, model_layout
+from ..data.layout import as_images, largest_input, model_layout
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.head import Head, class_weights, find_head
 from ..network.layers import Candidates, LayerCall, Tap, candidates, choose_layer, listing
@@ -170,7 +169,7 @@ class Capturer:
 
     def _check_alike(self, inputs: Any) -> None:
         received, like = (
-            [(tuple(a.shape[1:]), str(a.dtype)) for a in keras.tree.flatten(each)] for each in (inputs, self.like)
+            [(tuple(a.shape[1:]), str(a.dtype)) for a in keras.tree.flatten(tree)] for tree in (inputs, self.like)
         )
         if received != like:
             raise ValueError(

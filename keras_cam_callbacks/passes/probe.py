@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..data.batches import largest_input
-from ..data.layout import in_layout
+from ..data.layout import in_layout, largest_input
 from ..network.layers import Tap
 from ..network.targets import PREDICTED
 from ..records import Floats, Ints

@@ -10,7 +10,8 @@ from keras import layers
 from models import SHAPE
 from skimage import data
 
-from keras_cam_callbacks.data.batches import class_labels, fingerprint, make_batch
+from keras_cam_callbacks.data.batches import fingerprint, make_batch
+from keras_cam_callbacks.data.sources import class_labels
 
 X, Y = models.images(10), np.array([0, 0, 0, 0, 1, 1, 2, 0, 1, 2])
 ONE_HOT = np.eye(3)[Y]
