@@ -37,33 +37,7 @@ _PLACES = {name: place for place, name in enumerate(_ROWS)}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Compared:
-    """Stored runs, aligned by sample and epoch, and what people ask of them.
-
-    Epochs go by their steps, the runs' own counts from 0: of one fit they are the epochs as Keras counts them.
-
-    Attributes:
-        names: R names of the runs.
-        runs: The R stored runs.
-        view: The view that is compared; "" for the runs' first one.
-        sample_keys: The N keys that all runs have, in the first run's order.
-        labels: N labels, None where no run knows one.
-        class_names: Names by class index, of the first run that has them, or None.
-        epochs: The E steps that any run has, rising.
-        predicted: (R, E, N) int64, the predicted class; -1 where there is none or the run lacks the epoch.
-        confidences: (R, E, N) float32 in [0, 1], the probability of the explained class; NaN likewise.
-        peaks: (R, E, N, 2) float32 in [0, 1], where each heatmap is highest: x and y as shares of the image's width and
-            height; NaN where it is degenerate or missing.
-        values: (R, E, N) float64 by name, the numbers of each sample; NaN where missing.
-        scalars: (R, E) float64 by name, the numbers of each epoch; NaN where missing. Of several views, the numbers
-            are those of the compared one, without its name.
-        pairs: The P pairs of runs, by their places.
-        agreement: (P, E, N) float64 in [-1, 1], how far two runs look at the same place: Pearson's correlation of the
-            heatmaps' positive parts. 1 is the same place, near 0 an unrelated one. NaN where either run lacks the
-            epoch or its map is degenerate.
-        differences: R values by the name of the setting, such as "layer" or "overlay.colormap", of all settings in
-            which runs differ.
-        left_out: By the names of runs, the sample keys that others lack.
-    """
+    """Stored runs, aligned by sample and epoch, and what views ask of them. `Comparison` says what its fields are."""
 
     names: tuple[str, ...]
     runs: tuple[Run, ...]

@@ -58,10 +58,6 @@ class Comparison(Compared):
         left_out: By the names of runs, the sample keys that others lack.
     """
 
-    def __repr__(self) -> str:
-        epochs = f"epochs {self.epochs[0]} to {self.epochs[-1]}"
-        return f"Comparison({', '.join(self.names)}; {len(self.sample_keys)} samples, {epochs})"
-
     def table(self, grain: str = "sample") -> list[dict[str, Any]]:
         """Returns all numbers as rows of plain values, for a data frame or a file; None where one is missing.
 

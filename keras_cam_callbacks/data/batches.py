@@ -17,8 +17,8 @@ from ..network.layers import input_tensors
 from ..records import Image, Ints, Look, ValidationBatch
 from .layout import image_size, largest_input
 from .ranges import display_images, is_displayable
-from .sources import class_labels, count_samples, is_endless, random_state_kept, read, sample_shape
 from .regions import aligned_rows, resolve_regions, whom
+from .sources import class_labels, count_samples, is_endless, random_state_kept, read, sample_shape
 
 
 def make_batch(

@@ -23,7 +23,7 @@ from ..records import Capture, Floats, Ints, ValidationBatch
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
-from .tracing import Trace, new_trace
+from .tracing import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Explainer:
         batch_size: int = 32,
         measures_faithfulness: bool = False,
         keeps: bool = False,
-        trace: Callable[..., Trace] = new_trace,
+        trace: Callable[..., Trace] = Trace,
     ) -> None:
         """Checks all settings and traces the model.
 
@@ -112,7 +112,7 @@ class Explainer:
             measures_faithfulness: Whether `faithfulness` will be called, for which the model is traced once more.
             keeps: Whether `like` is the `ValidationBatch` that will be explained again and again while the model is
                 trained: what the frozen part of the model puts out for it is then kept.
-            trace: Makes the trace, or finds one from before: `tracing.new_trace` or `tracing.traced`.
+            trace: Makes the trace, or finds one from before: `tracing.Trace` or `tracing.traced`.
 
         Raises:
             ValueError: If a setting does not fit the model or the batch.

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -32,6 +33,10 @@ _LARGE = 2**16
 """Bytes of an array from which on it is known by itself, and not by its content."""
 
 
+# While a model is traced its layers are wrapped, which two threads must not do at once.
+_lock = threading.RLock()
+
+
 class Trace:
     """What has been traced of one model, which is held weakly.
 
@@ -39,8 +44,24 @@ class Trace:
         capturer: The tap on the model.
     """
 
-    def __init__(self, capturer: Capturer) -> None:
-        self.capturer = capturer
+    def __init__(
+        self,
+        model: Any,
+        inputs: Any,
+        layer_names: Sequence[Any],
+        *,
+        targets: Sequence[Target],
+        needs: Iterable[tuple[str, ...]],
+        batch_size: int,
+        keeps: bool = False,
+    ) -> None:
+        """Traces the model, whose variables are made if it has not run yet; the arguments are those of `Capturer`."""
+        with _lock:
+            if not model.built:
+                make_variables(model, keras.tree.map_structure(lambda a: a[:1], inputs))
+            self.capturer = Capturer(
+                model, inputs, layer_names, targets=targets, needs=needs, batch_size=batch_size, keeps=keeps
+            )
         self._probes: dict[tuple[Any, ...], Probe] = {}
 
     def probe(self, names: Sequence[str], target: int, tap: Tap | None) -> Probe | None:
@@ -59,58 +80,30 @@ class Trace:
         tap = tap if set(names).intersection(LAYER_FUNCTIONS) else None
         # A class is handed to the function; a user's score is part of it.
         key = tuple(names), target if self.capturer.scores_by_rule[target] else None, tap and tap.path
-        if key not in self._probes:
-            self._probes[key] = Probe(self.capturer, names, target, tap)
+        with _lock:
+            if key not in self._probes:
+                self._probes[key] = Probe(self.capturer, names, target, tap)
         return self._probes[key]
 
 
-def new_trace(
-    model: Any,
-    inputs: Any,
-    layer_names: Sequence[Any],
-    *,
-    targets: Sequence[Target],
-    needs: Iterable[tuple[str, ...]],
-    batch_size: int,
-    keeps: bool = False,
-) -> Trace:
-    """Traces a model, whose variables are made if it has not run yet; the arguments are those of `Capturer`."""
-    if not model.built:
-        make_variables(model, keras.tree.map_structure(lambda a: a[:1], inputs))
-    capturer = Capturer(model, inputs, layer_names, targets=targets, needs=needs, batch_size=batch_size, keeps=keeps)
-    return Trace(capturer)
-
-
 _held: weakref.WeakKeyDictionary[Any, list[tuple[Any, list[Any], Trace]]] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
 
 
-def traced(
-    model: Any,
-    inputs: Any,
-    layer_names: Sequence[Any],
-    *,
-    targets: Sequence[Target],
-    needs: Iterable[tuple[str, ...]],
-    batch_size: int,
-    keeps: bool = False,
-) -> Trace:
-    """Returns a trace as `new_trace` does, or the one from before where nothing has changed that it depends on.
+def traced(model: Any, inputs: Any, layer_names: Sequence[Any], **settings: Any) -> Trace:
+    """Returns a trace as `Trace(...)` makes it, or the one from before where nothing has changed that it depends on.
 
     That is what is asked for, the shapes and dtypes of the inputs, and of the model: which layers and variables it has,
     and every number, text, flag and function that a layer holds. Values of variables don't count: a trace reads them
     anew. The model is held weakly, and its traces go with it.
     """
-    needs = list(needs)
-    rules = [target.rule for target in targets]
-    # A function with a closure may hold the model, which then would never be let go of; and a new one comes each time.
-    if keeps or getattr(model, "run_eagerly", False) or any(rule and not _is_plain(rule) for rule in rules):
-        return new_trace(model, inputs, layer_names, targets=targets, needs=needs, batch_size=batch_size, keeps=keeps)
+    rules = [target.rule for target in settings["targets"]]
+    # One that holds others may hold the model, which then would never be let go of; and often it is made for one call.
+    if getattr(model, "run_eagerly", False) or any(rule and not _is_plain(rule) for rule in rules):
+        return Trace(model, inputs, layer_names, **settings)
     asked = (
         tuple(name if isinstance(name, str) else id(name) for name in layer_names),
-        tuple((target.rule, target.rank, target.text == "true") for target in targets),
-        tuple(needs),
-        batch_size,
+        tuple((target.rule, target.rank, target.text == "true") for target in settings["targets"]),
+        {name: value for name, value in settings.items() if name != "targets"},
         keras.config.image_data_format(),
         loss_expects(model),
         str(keras.tree.map_structure(lambda a: None, inputs)),
@@ -123,15 +116,15 @@ def traced(
             if other == asked and state and same_state(before, state):
                 traces.append(traces.pop(i))  # The last ones used are kept.
                 return trace
-    trace = new_trace(model, inputs, layer_names, targets=targets, needs=needs, batch_size=batch_size)
-    with _lock:
+        trace = Trace(model, inputs, layer_names, **settings)
         traces.append((asked, model_state(model), trace))
         del traces[:-_MOST]
     return trace
 
 
 def _is_plain(rule: Callable[..., Any]) -> bool:
-    return getattr(rule, "__closure__", ()) is None
+    """Tells whether a rule holds no other objects."""
+    return isinstance(rule, FunctionType) and rule.__closure__ is None and rule.__defaults__ is None
 
 
 def model_state(model: Any) -> list[Any]:
