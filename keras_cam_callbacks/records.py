@@ -123,6 +123,7 @@ class ValidationBatch:
         make_look: Makes what people see, which costs as much as a small model; it is called when that is first wanted.
         regions: Where the object is in each of the N images, None where that is not known; empty where it is known of
             none.
+        image_size: H and W of the images, as the model takes them; None where it takes none.
     """
 
     inputs: Any
@@ -130,6 +131,7 @@ class ValidationBatch:
     sample_keys: tuple[str, ...]
     make_look: Callable[[], Look]
     regions: tuple[Region | None, ...] = ()
+    image_size: tuple[int, int] | None = None
 
     @cached_property
     def look(self) -> Look:

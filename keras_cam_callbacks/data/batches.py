@@ -100,6 +100,7 @@ def make_batch(
         sample_keys=keys,
         make_look=partial(_look, images, display, sources, known),
         regions=() if regions is None else resolve_regions(regions, sources, known, image_size(images)),
+        image_size=image_size(images) if is_displayable(images) else None,
     )
     if display is not None or not is_displayable(images):
         batch.look  # noqa: B018 - what doesn't fit is told at once

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.layout import image_size, largest_input
 from ..drawing.embedded import image_tag
 from ..drawing.files import encode
 from ..drawing.grids import grid, grid_placed
@@ -255,7 +254,7 @@ def _placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None
 
 def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
     """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given."""
-    return inside(batch.regions, image_size(largest_input(batch.inputs))) if batch.regions else None
+    return inside(batch.regions, batch.image_size) if batch.regions and batch.image_size else None
 
 
 def epoch_record(
