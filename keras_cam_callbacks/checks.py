@@ -6,10 +6,13 @@ import difflib
 import functools
 import math
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import ParamSpec, TypeGuard, TypeVar
+
+import numpy as np
 
 __all__ = [
     "check",
@@ -19,6 +22,7 @@ __all__ = [
     "close_names",
     "did_you_mean",
     "is_real",
+    "is_seconds",
     "is_whole",
     "renamed",
 ]
@@ -29,6 +33,7 @@ _T = TypeVar("_T")
 
 def is_whole(value: object, least: int | None = None, most: int | None = None) -> TypeGuard[int]:
     """Tells whether a value is a whole number, of Python or of numpy, and from `least` to `most`; True is none."""
+    value = _unwrapped(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return (least is None or int(value) >= least) and (most is None or int(value) <= most)
@@ -36,12 +41,23 @@ def is_whole(value: object, least: int | None = None, most: int | None = None) -
 
 def is_real(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[float]:
     """Tells whether a value is a finite number, of Python or of numpy, and from `least` to `most`; True is none."""
+    value = _unwrapped(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:
         return math.isfinite(value) and least <= float(value) <= most
     except OverflowError:  # An int or a fraction that no float can hold.
         return False
+
+
+def _unwrapped(value: object) -> object:
+    """Returns what an array without axes holds, and anything else as it is."""
+    return value[()] if isinstance(value, np.ndarray) and not value.ndim else value
+
+
+def is_seconds(value: object) -> TypeGuard[float]:
+    """Tells whether a value is a time that can be waited for: a positive number of seconds."""
+    return is_real(value, most=threading.TIMEOUT_MAX) and value > 0
 
 
 def check(name: str, value: object, valid: bool, must: str, works: str) -> None:
@@ -93,10 +109,17 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
         ValueError: If it is none of them.
     """
     choices = list(choices)
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
+    if not any(_is_choice(value, choice) for choice in choices):
         texts = [choice for choice in choices if isinstance(choice, str)]
         listed = ", ".join(texts if len(texts) == len(choices) else map(repr, choices))
         raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.{did_you_mean(value, texts)}")
+
+
+def _is_choice(value: object, choice: object) -> bool:
+    """Tells whether a value is a choice: of numpy's kinds too, and of a user's enumeration of texts; True is no 1."""
+    if isinstance(value, bool) is not isinstance(choice, bool):
+        return False
+    return isinstance(value, type(choice)) and value == choice
 
 
 def close_names(value: object, choices: Iterable[str], most: int = 3) -> list[str]:

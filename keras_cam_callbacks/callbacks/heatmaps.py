@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,12 @@ from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
 from ..records import EpochRecord, Floats, RunConfig
 from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
+from .settings import HeatmapSettings
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack  # Python has it from 3.11 on.
-
-    from .settings import HeatmapSettings
+    from typing_extensions import Unpack
+elif sys.version_info >= (3, 11):
+    from typing import Unpack
 
 
 class HeatmapLogger(EpochLogger):

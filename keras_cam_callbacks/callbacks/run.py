@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import is_real
+from ..checks import is_seconds
 from ..records import EpochRecord, Floats, Region, RunConfig
 from ..store import choose_directory, read_run
 from ..trackers import resolve
@@ -217,7 +216,7 @@ def _timeout(tracker: Tracker) -> float | None:
 
 def _check_timeout(tracker: Tracker) -> None:
     timeout = _timeout(tracker)
-    if timeout is not None and not (is_real(timeout, most=threading.TIMEOUT_MAX) and timeout > 0):
+    if timeout is not None and not is_seconds(timeout):
         raise ValueError(
             "A tracker's `timeout` must be a positive number of seconds, or None to wait without end. "
             f"Received: {timeout!r} of {tracker_name(tracker)}. timeout=60 works."

@@ -113,7 +113,7 @@ def explain(
     """
     need("rich")
     with one_message():
-        from ..data.readers import find_images, read_images
+        from ..data.files import find_images, read_images
         from ..store.whole import check_free, whole_folder
         from .loading import likely_scale, model_input
 

@@ -315,6 +315,7 @@ def scaled(images: Any, scale: str, given: Input) -> Any:
     """
     import numpy as np
 
+    from ..data.layout import in_layout
     from ..data.ranges import limits
 
     if scale == "0-255":
@@ -333,4 +334,4 @@ def scaled(images: Any, scale: str, given: Input) -> Any:
                 f"This model takes whole numbers ({given.dtype}). Received: --scale {scale}. --scale 0-255 works."
             )
         values = values.astype(given.dtype)
-    return np.ascontiguousarray(np.moveaxis(values, -1, 1) if given.channels_first else values)
+    return np.ascontiguousarray(in_layout(values, "channels_first" if given.channels_first else "channels_last"))

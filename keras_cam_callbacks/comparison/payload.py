@@ -26,7 +26,7 @@ MAP_SIDE = 32  # px: the longer side of what is kept of a heatmap
 PALETTES = ("viridis", "cividis", "turbo")
 
 _MISSING = 65535
-# What tells that attention was lost, the best first.
+# What tells that the heat has left the object, the best first.
 _LOSSES = {
     "energy_in_region": "how far it is below the best of the epochs so far",
     "first_drift": "how far the heatmap is from that of the first epoch",

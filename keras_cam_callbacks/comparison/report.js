@@ -65,7 +65,7 @@ const finite = (values) => values.filter(Number.isFinite);
 const largest = (values) => (values.length ? Math.max(...values) : NaN);
 const allRuns = page.names.map((_, run) => run);
 
-// How far attention was lost, by what `page.loss` says; of the run that lost most.
+// How much heat was lost, by what `page.loss` says; of the run that lost most.
 function lossOf(sample) {
   const { metric, name } = page.loss;
   return largest(

@@ -15,7 +15,7 @@ function fillChoices() {
     addOption(order, "disagreement", "least agreement, all epochs");
     addOption(order, "now", "least agreement, this epoch");
   }
-  if (page.loss) addOption(order, "loss", `loss of attention (${page.loss.name})`);
+  if (page.loss) addOption(order, "loss", `heat lost (${page.loss.name})`);
   const known = page.labels.some((label) => label !== null);
   if (known) addOption(order, "error", "error, this epoch");
   addOption(order, "key", "key");

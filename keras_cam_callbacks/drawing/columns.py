@@ -74,14 +74,14 @@ def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: in
             [title_lines(t, w.picture.shape[1], font, note) for (_, t, note), w in zip(row, wide, strict=True)]
         )
     room = max([room, *(len(lines) for row_titles in titles for lines in row_titles)])
-    return [_titled(*each, room, gap) for each in zip(drawn, titles, fonts, strict=True)]
+    return [_titled(*row, room, gap) for row in zip(drawn, titles, fonts, strict=True)]
 
 
 def joined(drawn: Sequence[Drawn], gap: int = GAP) -> Drawn:
     """Puts pictures of one height side by side, with white gaps of `gap` px."""
     white = np.full((drawn[0].picture.shape[0], gap, 3), 255, np.uint8)
-    picture = np.hstack([part for each in drawn for part in (white, each.picture)][1:])
-    places = [place for left, each in zip(_lefts(drawn, gap), drawn, strict=True) for place in each.moved(left)]
+    picture = np.hstack([part for one in drawn for part in (white, one.picture)][1:])
+    places = [place for left, one in zip(_lefts(drawn, gap), drawn, strict=True) for place in one.moved(left)]
     return Drawn(picture, tuple(places))
 
 
@@ -159,7 +159,7 @@ def _displayed_size(height: int, width: int, size: int | tuple[int, int] | None)
 
 def _lefts(drawn: Sequence[Drawn], gap: int) -> list[int]:
     """Where each of pictures side by side begins, in px."""
-    steps = (each.picture.shape[1] + gap for each in drawn)
+    steps = (one.picture.shape[1] + gap for one in drawn)
     return list(accumulate(steps, initial=0))[:-1]
 
 
@@ -177,7 +177,7 @@ def _titled(drawn: Sequence[Drawn], titles: Sequence[Sequence[str]], font: int, 
     """Pictures of one height side by side over a bar with room for `rows` lines of their titles."""
     row = joined(drawn, gap)
     bar = np.full((bar_height(rows, font), row.picture.shape[1], 3), 255, np.uint8)
-    for left, each, lines in zip(_lefts(drawn, gap), drawn, titles, strict=True):
-        width = each.picture.shape[1]
+    for left, one, lines in zip(_lefts(drawn, gap), drawn, titles, strict=True):
+        width = one.picture.shape[1]
         write(bar, lines, [left + (width - text_width(line, font)) // 2 for line in lines], 0, font)
     return Drawn(np.vstack([row.picture, bar]), row.places)

@@ -42,7 +42,7 @@ def grid_placed(drawn: Sequence[Drawn], columns: int | None = None) -> Drawn:
             f"`columns` must be a positive whole number or None. Received: columns={columns!r}. "
             "None chooses a square grid."
         )
-    pictures = [checked_image(each.picture, f"pictures[{i}]") for i, each in enumerate(drawn)]
+    pictures = [checked_image(one.picture, f"pictures[{i}]") for i, one in enumerate(drawn)]
     across = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
     down = math.ceil(len(pictures) / across)
     heights = [max(picture.shape[0] for picture in pictures[i * across :][:across]) for i in range(down)]

@@ -55,8 +55,8 @@ def with_captions(pictures: Sequence[Image], captions: Sequence[str], fonts: Seq
 def over_captions(drawn: Sequence[Drawn], captions: Sequence[str], fonts: Sequence[int]) -> tuple[Drawn, ...]:
     """Does as `with_captions`, for pictures that know where their images are."""
     texts = [
-        _caption_lines(caption, max(NARROWEST, each.picture.shape[1]) - font, font)
-        for caption, each, font in zip(captions, drawn, fonts, strict=True)
+        _caption_lines(caption, max(NARROWEST, one.picture.shape[1]) - font, font)
+        for caption, one, font in zip(captions, drawn, fonts, strict=True)
     ]
     # A line more than the text has of its own: so a word more in the next epoch changes no size.
     own = max((sum(1 for part in caption.split("\n") if part.strip()) for caption in captions), default=0)

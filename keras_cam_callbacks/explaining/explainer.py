@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..augmentations import Augmentation
 from ..checks import check_positive
 from ..data.batches import make_batch
+from ..data.layout import largest_input
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..network.layers import Tap
@@ -148,6 +149,9 @@ class Explainer:
         )
         for one in self._targets:
             check_target(one, self.capturer.classes)
+        for one_method in methods.values():
+            if "images" in one_method.needs:
+                one_method.check_images(self.capturer.as_images(largest_input(self.capturer.like)).shape[1:-1])
         if rows is not None:
             self._check_classes(rows.class_index)
         self._views = self._make_views(methods, targets)

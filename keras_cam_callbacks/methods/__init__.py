@@ -7,7 +7,7 @@ a reference test; a README row.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,16 @@ class Method:
                     f"Received: {name!r} of shape {of_samples.shape} from method {self.name!r}."
                 )
         return maps, attributions, numbers
+
+    def check_images(self, size: Sequence[int]) -> None:
+        """Checks that its options fit images of a size, (H, W), as far as it can tell.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        check = getattr(self.function, "check_images", None)
+        if check is not None:
+            check(size)
 
     @property
     def text(self) -> str:

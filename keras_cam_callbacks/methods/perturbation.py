@@ -9,7 +9,7 @@ given in passes for each image, besides the one that every explanation takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import check_whole, is_real
+from ..checks import check, check_whole, is_real
 from ..records import Floats, Ints
 from ..space import resize
 from .cams import cam
@@ -144,6 +144,7 @@ class Occlusion:
     def __post_init__(self) -> None:
         for name in ("window", "stride"):
             value = getattr(self, name)
+            check(name, value, value not in ((), []), "a number, or one for each axis", "16")
             for side in value if isinstance(value, (tuple, list)) else (value,):
                 check_whole(name, side, 1, 8)
         axes = next((len(value) for value in (self.window, self.stride) if isinstance(value, (tuple, list))), 1)
@@ -156,12 +157,18 @@ class Occlusion:
         if not is_real(self.fill):
             raise ValueError(f"`fill` must be a finite number. Received: {self.fill!r}.")
 
+    def check_images(self, size: Sequence[int]) -> None:
+        """Raises ValueError where the window doesn't fit into images of a size, or has another number of axes."""
+        sides = _sides(self.window, len(size))
+        _sides(self.stride, len(size))
+        if any(side > whole for side, whole in zip(sides, size, strict=True)):
+            raise ValueError(f"`window` must fit into the images, {tuple(size)}. Received: window={self.window!r}.")
+
     def __call__(self, images: Floats, scores: Floats, score: Score) -> Floats:
         """Returns (N, H, W), signed, from images (N, H, W, C) and their scores (N,)."""
         size = images.shape[1:-1]
+        self.check_images(size)
         sides, steps = _sides(self.window, len(size)), _sides(self.stride, len(size))
-        if any(side > whole for side, whole in zip(sides, size, strict=True)):
-            raise ValueError(f"`window` must fit into the images, {size}. Received: window={self.window!r}.")
         # The last window of a row is the first that reaches the border.
         starts = (range(0, whole - side + step, step) for whole, side, step in zip(size, sides, steps, strict=True))
         windows = [
@@ -217,8 +224,8 @@ class RISE:
         check_whole("masks", self.masks, 2, 1000)
         check_whole("cells", self.cells, 1, 7)
         check_whole("seed", self.seed, 0, 0)
-        if not 0 < self.probability < 1:
-            raise ValueError(f"`probability` must be between 0 and 1. Received: {self.probability!r}. 0.5 works.")
+        inside = is_real(self.probability) and 0 < self.probability < 1
+        check("probability", self.probability, inside, "a number between 0 and 1", "0.5")
 
     def __call__(self, images: Floats, score: Score) -> Floats:
         """Returns (N, H, W), signed, from images (N, H, W, C)."""

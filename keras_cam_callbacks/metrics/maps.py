@@ -193,8 +193,7 @@ def blobs(heatmaps: Floats, share: float = 0.5) -> Doubles:
     """Counts the separate places that a heatmap shows.
 
     They are the connected places of the pixels above `share` times the map's maximum; pixels that touch at a corner are
-    connected. A good value is the number
-    of objects, mostly 1; many blobs are texture, or the noise of a gradient.
+    connected. A good value is the number of objects, mostly 1; many blobs are texture, or the noise of a gradient.
 
     Args:
         heatmaps: (N, h, w) float32, raw.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
 import time
 import warnings
 import zlib
 from functools import partial
 from typing import Any
 
-from keras_cam_callbacks.checks import renamed
+from keras_cam_callbacks.checks import check, is_seconds, renamed
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
 from .base import Tracker, load, numbers, picture, settings
@@ -61,8 +60,7 @@ class MLflowTracker(Tracker):
 
     @renamed(limit="timeout")
     def __init__(self, run_id: str | None = None, *, tracking_uri: str | None = None, timeout: float = 60.0):
-        if not 0 < timeout <= threading.TIMEOUT_MAX:
-            raise ValueError(f"`timeout` must be a positive number of seconds. Received: {timeout!r}.")
+        check("timeout", timeout, is_seconds(timeout), "a positive number of seconds", "60")
         self._given = run_id
         self._tracking_uri = tracking_uri
         self._calls = CallThread("MLflow", timeout)

@@ -95,7 +95,8 @@ class CallThread:
     def _started(self) -> _State:
         if self._state is None:
             self._state = _State(self._name)
-            weakref.finalize(self, self._state.end).atexit = False
+            self._finalizer = weakref.finalize(self, self._state.end)
+            self._finalizer.atexit = False
         return self._state
 
     def _wait(self, state: _State, most: int) -> None:
@@ -117,7 +118,9 @@ class CallThread:
     def _end(self) -> None:
         """Drops what waits, and has the thread end after what it does now."""
         if self._state is not None:
+            self._finalizer.detach()  # It would hold the thread's state, and an epoch that failed, as long as this.
             self._state.end()
+            self._state.failure = None
             if not self._state.left():
                 self._state.thread.join()
             self._state = None

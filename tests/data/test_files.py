@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from pngs import declared_png
 
-from keras_cam_callbacks.data.readers import find_images, read_image, read_images
+from keras_cam_callbacks.data.files import find_images, read_image, read_images
 
 
 def colours(height=40, width=60):
