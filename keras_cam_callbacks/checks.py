@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import ParamSpec, TypeGuard, TypeVar
 
-import numpy as np
-
 __all__ = [
     "check",
     "check_choice",
@@ -51,8 +49,8 @@ def is_real(value: object, least: float = -math.inf, most: float = math.inf) -> 
 
 
 def _unwrapped(value: object) -> object:
-    """Returns what an array without axes holds, and anything else as it is."""
-    return value[()] if isinstance(value, np.ndarray) and not value.ndim else value
+    """Returns the number that an array without axes holds, and anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def is_seconds(value: object) -> TypeGuard[float]:
@@ -117,9 +115,12 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
 
 def _is_choice(value: object, choice: object) -> bool:
     """Tells whether a value is a choice: of numpy's kinds too, and of a user's enumeration of texts; True is no 1."""
-    if isinstance(value, bool) is not isinstance(choice, bool):
+    if any(isinstance(value, kind) is not isinstance(choice, kind) for kind in (bool, str)):
         return False
-    return isinstance(value, type(choice)) and value == choice
+    try:
+        return bool(value == choice)
+    except ValueError:  # Arrays are compared number by number.
+        return False
 
 
 def close_names(value: object, choices: Iterable[str], most: int = 3) -> list[str]:

@@ -1,3 +1,4 @@
+import enum
 import inspect
 import re
 import sys
@@ -16,6 +17,7 @@ from keras_cam_callbacks.checks import (
     close_names,
     did_you_mean,
     is_real,
+    is_seconds,
     is_whole,
     renamed,
 )
@@ -167,3 +169,34 @@ def test_a_class_within_the_package_that_hands_options_on_is_not_what_a_warning_
 def test_the_module_loads_the_standard_library_alone():
     code = "import sys, keras_cam_callbacks.checks; print({'keras', 'cv2', 'tensorflow'} & set(sys.modules))"
     assert fresh(code) == "set()"
+
+
+class Kind(str, enum.Enum):
+    JPG = "jpg"
+
+
+@pytest.mark.parametrize("value", ["jpg", np.str_("jpg"), Kind.JPG])
+def test_choices_of_other_kinds_of_text(value):
+    check_choice("image_format", value, ["jpg", "png"])
+
+
+def test_true_is_no_choice_of_1():
+    check_choice("count", np.int64(1), [1, 2])
+    with pytest.raises(ValueError, match="Received: count=True"):
+        check_choice("count", True, [1, 2])
+    with pytest.raises(ValueError, match="Received: flag=1"):
+        check_choice("flag", 1, [True, "outputs"])
+
+
+def test_arrays_without_axes_are_numbers():
+    assert is_real(np.array(0.5))
+    assert is_whole(np.array(3), 1)
+    assert not is_whole(np.array(0.5))
+    assert not is_real(np.array([0.5]))
+    assert not is_real(np.array(True))
+
+
+@pytest.mark.parametrize("value", [0, -1, "60", True, None, float("nan"), 1e300])
+def test_what_is_no_time_to_wait(value):
+    assert not is_seconds(value)
+    assert is_seconds(0.1)

@@ -189,8 +189,8 @@ class HeatmapLogger(EpochLogger):
             source = self._source or self._checked_source(self.model)
         else:
             source = self._make_source(model)
-        assert self._kept is not None
-        views = source.views(self._kept.batch)
+        assert source.batch is not None
+        views = source.views(source.batch)
         return views[""] if list(views) == [""] else Explanations(views)
 
     def _make_source(self, model: Any) -> Explainer:
@@ -261,8 +261,8 @@ class HeatmapLogger(EpochLogger):
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
         """Explains and measures one epoch; the record draws it."""
         reused = source.capturer.reuses
-        assert self._kept is not None
-        views = source.views(self._kept.batch)
+        assert source.batch is not None
+        views = source.views(source.batch)
         if source.capturer.reuses > reused == 0:
             self._say(
                 f"runs only what lies behind the frozen part of the model, whose output of "

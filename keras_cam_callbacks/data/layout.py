@@ -6,7 +6,7 @@ layer's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -28,6 +28,11 @@ def is_channels_first(image: npt.NDArray[Any]) -> bool:
     """Tells whether an image with three axes is (C, H, W) rather than (H, W, C)."""
     first, last = image.shape[0] in _FEW, image.shape[-1] in _FEW
     return first and (not last or keras.config.image_data_format() == "channels_first")
+
+
+def puts_channels_first(shape: Sequence[int | None]) -> bool:
+    """Tells whether three axes can only be (C, H, W): the first is a number of channels, and the last is none."""
+    return len(shape) == 3 and shape[0] in _FEW and shape[-1] not in _FEW
 
 
 def recognized_layout(images: npt.NDArray[Any]) -> str:
@@ -55,7 +60,7 @@ def model_layout(images: npt.NDArray[Any], layers: Iterable[Any]) -> str:
         )
     if images.ndim == 3:
         return "channels_last"
-    first = images.shape[1] in _FEW and images.shape[3] not in _FEW
+    first = puts_channels_first(images.shape[1:])
     formats = (getattr(layer, "data_format", None) for layer in layers)
     return "channels_first" if first else next(filter(None, formats), None) or str(keras.config.image_data_format())
 

@@ -6,6 +6,7 @@ What each of them does is written in `contract`.
 from __future__ import annotations
 
 import importlib
+import threading
 from typing import cast
 
 import keras
@@ -13,6 +14,9 @@ import keras
 from .contract import Engine
 
 ENGINES = ("tensorflow",)
+
+wrapping = threading.RLock()
+"""Held while layers of a model are wrapped, or what is around them is undone: two threads must not do it at once."""
 
 
 def load() -> Engine:

@@ -28,7 +28,7 @@ class Run(Protocol):
 
     @property
     def tensors(self) -> Mapping[Hashable, Any]:
-        """Every output tensor of a layer by its id. A tensor that is handed on, or cast, keeps its id."""
+        """Every output tensor of a layer by its id, which is that of its casts too: the one that was there first."""
 
     @property
     def output_id(self) -> Hashable | None:
@@ -101,6 +101,9 @@ class Engine(Protocol):
 
     FAILURES: tuple[type[Exception], ...]
     """What running a model raises beside Python's own errors."""
+
+    def plain_run(self, model: Any, inputs: Any) -> Run:
+        """Does as `tapped_run`, but sees no calls: for outputs and logits alone."""
 
     def tapped_run(self, model: Any, inputs: Any) -> Run:
         """Runs the model in inference mode and leaves it as it was: weights, states of seeds, losses, layers."""

@@ -9,7 +9,6 @@ from ..data.batches import make_batch
 from ..methods.fusion import Fusion
 from .explainer import Explainer
 from .explanation import Explanation, Explanations
-from .tracing import traced
 
 Several = Literal["both", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "top9"]
 
@@ -86,7 +85,8 @@ def explain(
     """Explains images with a trained model.
 
     In a loop the model is traced once: as long as it is the same, and the images are of the same shapes, later calls
-    cost one forward pass and the way back to the layer. `Explainer` does the same without looking whether it is.
+    cost one forward pass and the way back to the layer. Whether it is the same is looked up in its layers and in what
+    their code names; a function as `target` makes a new trace each time. `Explainer` traces once and looks up nothing.
 
     Args:
         model: Any Keras 3 model; it is left as it is.
@@ -134,7 +134,6 @@ def explain(
         augmentations=augmentations,
         class_names=class_names,
         batch_size=batch_size,
-        trace=traced,
     )
     views = explainer.views(batch)
     return views[""] if list(views) == [""] else Explanations(views)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..augmentations import Augmentation
-from ..checks import check_positive
+from ..checks import check_positive, did_you_mean
 from ..data.batches import make_batch
 from ..data.layout import largest_input
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
+from ..metrics.registry import REGISTRY
 from ..network.layers import Tap
 from ..network.targets import Target, check_classes, check_target, resolve_targets
 from ..passes.capture import Capturer, needs_layer
@@ -24,7 +25,7 @@ from ..records import Capture, Floats, Ints, ValidationBatch
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
-from .tracing import Trace
+from .tracing import traced
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,9 @@ class Explainer:
 
     Attributes:
         model: The model.
+        batch: The batch that it was made like, where that was a `ValidationBatch`.
         names: Names of the views; ("",) where there is one.
+        augmentations: Names of the augmentations.
         layer_name: The explained layers as text.
         method: The methods as text.
         target: The targets as text.
@@ -95,7 +98,6 @@ class Explainer:
         batch_size: int = 32,
         measures_faithfulness: bool = False,
         keeps: bool = False,
-        trace: Callable[..., Trace] = Trace,
     ) -> None:
         """Checks all settings and traces the model.
 
@@ -112,8 +114,7 @@ class Explainer:
             batch_size: Likewise.
             measures_faithfulness: Whether `faithfulness` will be called, for which the model is traced once more.
             keeps: Whether `like` is the `ValidationBatch` that will be explained again and again while the model is
-                trained: what the frozen part of the model puts out for it is then kept.
-            trace: Makes the trace, or finds one from before: `tracing.Trace` or `tracing.traced`.
+                trained: what the frozen part of the model puts out for it is then kept, and the trace is its own.
 
         Raises:
             ValueError: If a setting does not fit the model or the batch.
@@ -129,18 +130,22 @@ class Explainer:
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
         self.model = model
-        if not isinstance(like, ValidationBatch):
-            like = make_batch(like, model, max_samples=1)
         self._augmentations = augmentations
-        self.augmentations = tuple(resolved_for(augmentations, like))
-        self._kept: tuple[ValidationBatch, _Rows] | None = None
-        rows = None
-        if keeps:
-            rows = self._rows(like)
-            self._kept = like, rows
-        self._trace = trace(
+        self.batch = like if isinstance(like, ValidationBatch) else None
+        if keeps and self.batch is None:
+            raise TypeError(f"`keeps` needs `like` to be a ValidationBatch. Received: {type(like).__name__}.")
+        inputs, rows = None, None
+        if self.batch is None:
+            like = make_batch(like, model, max_samples=1)
+            self.augmentations = tuple(resolved_for(augmentations, like))
+            inputs = like.inputs
+        else:
+            rows = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
+            self.augmentations, inputs = tuple(rows.augmentations), rows.inputs
+        self._prepared = rows
+        self._trace = traced(
             model,
-            like.inputs if rows is None else rows.inputs,
+            inputs,
             layer_names,
             targets=self._targets,
             needs=[one.needs for one in methods.values()] + [NEEDS] * measures_faithfulness,
@@ -184,12 +189,12 @@ class Explainer:
 
     def views(self, batch: ValidationBatch) -> dict[str, Explanation]:
         """Returns the views of a batch by name, with the weights that the model has now; a single one is named ""."""
-        rows = self._kept[1] if self._kept is not None and batch is self._kept[0] else self._rows(batch)
+        rows = self._prepared if batch is self.batch and self._prepared is not None else self._rows(batch)
         self._check_classes(rows.class_index)
         captured: list[list[Capture]] = [[] for _ in self._targets]
         maps: dict[str, list[Floats]] = {name: [] for name in self._views}
         attributed: dict[str, list[Floats]] = {name: [] for name in self._views}
-        told: dict[str, list[dict[str, Floats]]] = {name: [] for name in self._views}
+        numbers_of: dict[str, list[dict[str, Floats]]] = {name: [] for name in self._views}
         start = 0
         for chunk in self.capturer(rows.inputs, rows.class_index):
             inputs = keras.tree.map_structure(lambda a: a[start : start + chunk.samples], rows.inputs)  # noqa: B023
@@ -204,7 +209,7 @@ class Explainer:
                 if len(results) > 1:
                     heatmaps, attributions, numbers = fused([layer for layer, *_ in results], self._fuse), None, {}
                 maps[name].append(heatmaps)
-                told[name].append(numbers)
+                numbers_of[name].append(numbers)
                 if attributions is not None:
                     attributed[name].append(attributions)
             for t, captures in enumerate(chunk.captures):
@@ -221,7 +226,7 @@ class Explainer:
                 "attributions": np.concatenate(attributed[name]) if attributed[name] else None,
                 **scored[view.target],
             }
-            numbers = {key: np.concatenate([chunk[key] for chunk in told[name]]) for key in told[name][0]}
+            numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
             explained[name] = self._explanation(view, arrays, numbers, rows)
         return explained
 
@@ -254,7 +259,14 @@ class Explainer:
         self, views: Mapping[str, Explanation], names: Sequence[str]
     ) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
         """Measures by view whether the model needs what these heatmaps of its show; see `faithful.faithfulness`."""
-        assert self._confidence is not None, "It was made without `measures_faithfulness`."
+        if self._confidence is None:
+            raise ValueError(
+                "Faithfulness needs an Explainer that was made for it. Received: measures_faithfulness=False. "
+                "Explainer(model, like, measures_faithfulness=True) works."
+            )
+        for name in names:
+            if name not in REGISTRY:
+                raise ValueError(f"`names` must be of metrics. Received: {name!r}.{did_you_mean(name, REGISTRY)}")
         return faithfulness(self.capturer, self._confidence, views, names)
 
     @property
@@ -324,16 +336,16 @@ def _layer_names(layer_name: Any) -> list[Any]:
 def _texts(named: Mapping[str, Method | Target]) -> str:
     """Returns methods or targets as one text; those with names of the user's by these."""
     texts = []
-    for name, each in named.items():
-        own = name and name not in (each.text, getattr(each, "name", ""))
-        texts.append(f"{name}={each.text}" if own else each.text)
+    for name, one in named.items():
+        own = name and name not in (one.text, getattr(one, "name", ""))
+        texts.append(f"{name}={one.text}" if own else one.text)
     return ", ".join(texts)
 
 
 def _parts(arrays: Mapping[str, Any], copies: int) -> list[dict[str, Any]]:
     """Splits arrays of (copies * N, ...) rows, or None, by copies."""
     split = {name: [None] * copies if a is None else np.split(a, copies) for name, a in arrays.items()}
-    return [{name: each[i] for name, each in split.items()} for i in range(copies)]
+    return [{name: parts[i] for name, parts in split.items()} for i in range(copies)]
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -342,7 +354,7 @@ def _joined(parts: list[Any]) -> Any:
 
 def _without_maps(capture: Capture) -> Capture:
     """Returns the capture without its large arrays, so that one chunk at a time is held."""
-    rest = {name: getattr(capture, name) for name in ("outputs", "scores", "targets", "predicted", "confidences")}
+    rest = {name: getattr(capture, name) for name in _OF_SCORES}
     return Capture(activations=None, gradients=None, kernel=None, **rest)
 
 

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from types import FunctionType
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
-from ..network.layers import Tap, walk
+from ..network.layers import Tap
 from ..network.targets import Target, loss_expects
-from ..passes.capture import Capturer
+from ..passes import wrapping
+from ..passes.capture import Capturer, sample_text
 from ..passes.probe import LAYER_FUNCTIONS, Probe
 from ..passes.taps import make_variables
+from .state import model_state, same_state
 
 _MOST = 8
 """How many traces of one model are held for `explain`."""
-
-# What training writes into a model, beside what every layer has from Keras, and no trace depends on.
-_OF_TRAINING = {
-    *("compiled", "history", "loss", "loss_weights", "optimizer", "stop_training", "stop_predicting"),
-    *("train_function", "test_function", "predict_function", "steps_per_execution", "unrolled_steps_per_execution"),
-    *("_run_eagerly", "_jit_compile", "_initial_epoch", "_compute_loss_has_training_arg", "_compile_loss"),
-    *("_compile_metrics", "_loss_tracker", "_distribute_strategy", "_compiled_trainable_state", "_compile_config"),
-    *("_eval_epoch_iterator", "_functional"),
-}
-_LARGE = 2**16
-"""Bytes of an array from which on it is known by itself, and not by its content."""
-
-
-# While a model is traced its layers are wrapped, which two threads must not do at once.
-_lock = threading.RLock()
 
 
 class Trace:
@@ -56,7 +39,7 @@ class Trace:
         keeps: bool = False,
     ) -> None:
         """Traces the model, whose variables are made if it has not run yet; the arguments are those of `Capturer`."""
-        with _lock:
+        with wrapping():
             if not model.built:
                 make_variables(model, keras.tree.map_structure(lambda a: a[:1], inputs))
             self.capturer = Capturer(
@@ -80,7 +63,7 @@ class Trace:
         tap = tap if set(names).intersection(LAYER_FUNCTIONS) else None
         # A class is handed to the function; a user's score is part of it.
         key = tuple(names), target if self.capturer.scores_by_rule[target] else None, tap and tap.path
-        with _lock:
+        with wrapping():
             if key not in self._probes:
                 self._probes[key] = Probe(self.capturer, names, target, tap)
         return self._probes[key]
@@ -92,87 +75,30 @@ _held: weakref.WeakKeyDictionary[Any, list[tuple[Any, list[Any], Trace]]] = weak
 def traced(model: Any, inputs: Any, layer_names: Sequence[Any], **settings: Any) -> Trace:
     """Returns a trace as `Trace(...)` makes it, or the one from before where nothing has changed that it depends on.
 
-    That is what is asked for, the shapes and dtypes of the inputs, and of the model: which layers and variables it has,
-    and every number, text, flag and function that a layer holds. Values of variables don't count: a trace reads them
-    anew. The model is held weakly, and its traces go with it.
+    That is what is asked for, structure, shapes and dtypes of the inputs, and the model; see `state`. Values of
+    variables don't count, which a trace reads anew. The model is held weakly, and its traces go with it. A user's rule
+    as target can read anything, and makes a new trace each time; so does a model that runs eagerly.
     """
-    rules = [target.rule for target in settings["targets"]]
-    # One that holds others may hold the model, which then would never be let go of; and often it is made for one call.
-    if getattr(model, "run_eagerly", False) or any(rule and not _is_plain(rule) for rule in rules):
+    targets: Sequence[Target] = settings["targets"]
+    if settings["keeps"] or getattr(model, "run_eagerly", False) or any(target.rule for target in targets):
         return Trace(model, inputs, layer_names, **settings)
-    asked = (
-        tuple(name if isinstance(name, str) else id(name) for name in layer_names),
-        tuple((target.rule, target.rank, target.text == "true") for target in settings["targets"]),
-        {name: value for name, value in settings.items() if name != "targets"},
-        keras.config.image_data_format(),
-        loss_expects(model),
-        str(keras.tree.map_structure(lambda a: None, inputs)),
-        tuple((a.shape[1:], a.dtype.str) for a in keras.tree.flatten(inputs)),
-    )
-    state = model_state(model) if model.built else []
-    with _lock:
+    with wrapping():
+        asked = (
+            tuple(name if isinstance(name, str) else id(name) for name in layer_names),
+            tuple((target.rank, target.text == "true") for target in targets),
+            {name: value for name, value in settings.items() if name != "targets"},
+            keras.config.image_data_format(),
+            loss_expects(model),
+            keras.tree.map_structure(sample_text, inputs),
+        )
         traces = _held.setdefault(model, [])
-        for i, (other, before, trace) in enumerate(traces):
-            if other == asked and state and same_state(before, state):
-                traces.append(traces.pop(i))  # The last ones used are kept.
-                return trace
+        if model.built and traces:
+            state = model_state(model)
+            for i, (other, before, trace) in enumerate(traces):
+                if other == asked and same_state(before, state):
+                    traces.append(traces.pop(i))  # The last ones used are kept.
+                    return trace
         trace = Trace(model, inputs, layer_names, **settings)
         traces.append((asked, model_state(model), trace))
         del traces[:-_MOST]
-    return trace
-
-
-def _is_plain(rule: Callable[..., Any]) -> bool:
-    """Tells whether a rule holds no other objects."""
-    return isinstance(rule, FunctionType) and rule.__closure__ is None and rule.__defaults__ is None
-
-
-def model_state(model: Any) -> list[Any]:
-    """Returns what a trace of a model depends on, for `same_state`: plain values, and weak references to all else."""
-    passing = {*_of_every_layer(), *_OF_TRAINING}
-    state: list[Any] = []
-    for _, layer in (("", model), *walk(model)):
-        state += [_content(layer), _content(type(layer).call)]
-        if isinstance(layer, keras.layers.Layer):
-            variables = (*layer._trainable_variables, *layer._non_trainable_variables)
-            state += [layer.dtype_policy.name, layer.quantization_mode, _content(variables)]
-        for name, value in vars(layer).items():
-            if name not in passing and not name.startswith("_self_"):  # TensorFlow's notes for checkpoints.
-                state += [name, _content(value)]
-    return state
-
-
-def same_state(before: Sequence[Any], after: Sequence[Any]) -> bool:
-    """Tells whether two states of a model are the same, so that a trace made in one holds in the other."""
-    return len(before) == len(after) and all(map(_is_same, before, after))
-
-
-@cache
-def _of_every_layer() -> frozenset[str]:
-    return frozenset(vars(keras.layers.Layer()))
-
-
-def _content(value: Any, depth: int = 4) -> Any:
-    """Returns plain values as they are, and of all else a weak reference, which is one object as long as it lives."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
-        return value
-    if isinstance(value, np.ndarray) and value.nbytes < _LARGE:
-        return value.shape, value.dtype.str, value.tobytes()
-    if depth and isinstance(value, Mapping):
-        return tuple((_content(name, 0), _content(item, depth - 1)) for name, item in value.items())
-    if depth and isinstance(value, (list, tuple, set, frozenset)):
-        return tuple(_content(item, depth - 1) for item in value)
-    try:
-        return weakref.ref(value)
-    except TypeError:
-        return id(value)
-
-
-def _is_same(before: Any, after: Any) -> bool:
-    if before is after:
-        return True
-    if type(before) is not type(after) or isinstance(before, weakref.ref):
-        return False
-    if isinstance(before, tuple):
-        return same_state(before, after)
-    return bool(before == after)
+        return trace

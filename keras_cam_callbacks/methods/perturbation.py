@@ -224,8 +224,8 @@ class RISE:
         check_whole("masks", self.masks, 2, 1000)
         check_whole("cells", self.cells, 1, 7)
         check_whole("seed", self.seed, 0, 0)
-        inside = is_real(self.probability) and 0 < self.probability < 1
-        check("probability", self.probability, inside, "a number between 0 and 1", "0.5")
+        if not (is_real(self.probability) and 0 < self.probability < 1):
+            raise ValueError(f"`probability` must be between 0 and 1. Received: {self.probability!r}. 0.5 works.")
 
     def __call__(self, images: Floats, score: Score) -> Floats:
         """Returns (N, H, W), signed, from images (N, H, W, C)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,15 +57,20 @@ class Tap:
 
     Attributes:
         path: The layer's path.
-        layer: The layer.
+        held: A weak reference to the layer, through which a model could be reached.
         space: What its axes are, and in which layout it puts them out.
         channels: C; None where it isn't fixed.
     """
 
     path: str
-    layer: Any
+    held: weakref.ref[Any]
     space: Space
     channels: int | None
+
+    @property
+    def layer(self) -> Any:
+        """The layer."""
+        return self.held()
 
     @property
     def shape(self) -> tuple[int | None, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 
@@ -10,6 +11,13 @@ def failures() -> tuple[type[Exception], ...]:
     from .. import engine
 
     return engine.load().FAILURES
+
+
+def wrapping() -> AbstractContextManager[Any]:
+    """Returns the lock that is held while a model's layers are wrapped: who looks at their attributes takes it."""
+    from .. import engine
+
+    return engine.wrapping
 
 
 def cluster(model: Any) -> dict[str, Any] | None:

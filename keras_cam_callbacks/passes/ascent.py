@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .. import engine
 from ..checks import check, check_whole, is_real, is_whole
-from ..data.layout import as_images, in_layout, model_layout
+from ..data.layout import as_images, in_layout, model_layout, puts_channels_first
 from ..network.layers import input_tensors
 from ..records import Floats, Ints
 from .channels import SHOWN
@@ -300,8 +300,7 @@ def image_shape(model: Any, size: Any = None) -> tuple[int, ...]:
             "Patterns of filters need a model that takes images (samples, height, width, channels). "
             f"Received: model {model.name!r}, which takes inputs of shape {(None, *need)}."
         )
-    few = (1, 3, 4)
-    first = len(need) == 3 and need[0] in few and need[2] not in few
+    first = puts_channels_first(need)
     height, width, *channels = size or (128, 128)
     wanted = (*(channels or [3]), height, width) if first else (height, width, *(channels or [3]))[: len(need)]
     shape = tuple(int(w if n is None else n) for n, w in zip(need, wanted, strict=True))

@@ -91,12 +91,13 @@ class Capturer:
                 "This method explains the image itself and knows no layer. "
                 f"Received: layer_name={getattr(layer_names[0], 'name', layer_names[0])!r}. Leave it out."
             )
-        self._named = [named_layer(model, name, self.like) for name in layer_names]
-        if len({id(layer) for _, layer in self._named}) < len(self._named):
+        named = [named_layer(model, name, self.like) for name in layer_names]
+        if len({id(layer) for _, layer in named}) < len(named):
             raise ValueError(
                 "Fused layers must differ from each other. "
-                f"Received: {listing([path for path, _ in self._named])}. Name each once."
+                f"Received: {listing([path for path, _ in named])}. Name each once."
             )
+        self._named = [(path, weakref.ref(layer)) for path, layer in named]
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
         self.expects = loss_expects(model)
@@ -168,9 +169,7 @@ class Capturer:
         return as_images(images, self.image_layout)
 
     def _check_alike(self, inputs: Any) -> None:
-        received, like = (
-            [(tuple(a.shape[1:]), str(a.dtype)) for a in keras.tree.flatten(tree)] for tree in (inputs, self.like)
-        )
+        received, like = (keras.tree.map_structure(sample_text, tree) for tree in (inputs, self.like))
         if received != like:
             raise ValueError(
                 "A batch must have the structure, shapes and dtypes of the one that the model was traced for. "
@@ -220,7 +219,7 @@ class Capturer:
 
     def _traced(self, inputs: Any, class_index: Any) -> dict[str, Any]:
         self.traces += 1
-        return self._step(inputs, class_index, [layer for _, layer in self._named])
+        return self._step(inputs, class_index, [held() for _, held in self._named])
 
     def _step(self, inputs: Any, class_index: Any, named: list[Any]) -> dict[str, Any]:
         """What is traced: one run of the model, then the ways back from the scores to the layers."""
@@ -309,7 +308,7 @@ class Capturer:
             used = [run.used(t) for t in range(len(run.scores))]
             common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
             return [choose_layer(self.model, run.calls, common)]
-        paths = {id(layer): path for path, layer in self._named}
+        paths = {id(held()): path for path, held in self._named}
         chosen = [single_call(paths.get(id(layer), layer.name), layer, run.calls) for layer in named]
         return [call for call in run.calls if call in chosen]
 
@@ -326,7 +325,7 @@ class Capturer:
         if not self._named:
             return head
         for call in run.calls:
-            if [layer for _, layer in self._named] == [call.layer] and head.feature_map_id in call.output_ids:
+            if [held() for _, held in self._named] == [call.layer] and head.feature_map_id in call.output_ids:
                 return Head(call, head.feature_map_id, head.dense)
         names = [path for path, _ in self._named]
         raise ValueError(
@@ -366,6 +365,11 @@ class Capturer:
                 "A callable `target` that gives class indices must give them between 0 and "
                 f"{(self.classes or 0) - 1}. Received: {wrong} from {target.text!r}."
             )
+
+
+def sample_text(array: Any) -> str:
+    """Returns what a trace depends on of an array (N, ...): shape and dtype of a sample, texts of any length."""
+    return f"{'text' if array.dtype.kind in 'USO' else array.dtype} {tuple(array.shape[1:])}"
 
 
 def _reachable(run: DifferentiatedRun, score: int) -> list[str]:

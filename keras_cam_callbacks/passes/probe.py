@@ -215,7 +215,7 @@ class Probe:
             raise ValueError(
                 "FullGrad needs a model with one image, in which its biases have their positions. "
                 f"Received: model {self._capturer.model.name!r} with inputs of shapes "
-                f"{[tuple(leaf.shape) for leaf in self._leaves]}. Other methods, such as 'saliency', take it."
+                f"{[(None, *leaf.shape[1:]) for leaf in self._leaves]}. Other methods, such as 'saliency', take it."
             )
         scores, gradient, outer, places = self._engine.full_gradient(function, images, self._capturer.model, others)
         if gradient is None:
@@ -242,7 +242,7 @@ class Probe:
     def _scored(self, leaves: list[Any], class_index: Any) -> tuple[Any, Any]:
         """Runs the model; returns the scores (M,), and what it puts out, (M, K) float32, where it has one output."""
         capturer = self._capturer
-        run = self._engine.tapped_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
+        run = self._engine.plain_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
         outputs, output = run.outputs, single_output(run.outputs)
         logits, _ = run.find_logits()
         # A rule that names classes named them for the samples themselves; their copies are held to these.

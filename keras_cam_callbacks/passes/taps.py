@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +101,7 @@ def make_tap(call: LayerCall, calls: Sequence[LayerCall], purpose: Purpose = EXP
     assert call.output_shape is not None
     sizes = list(call.output_shape[1:])
     channels = sizes.pop(0 if layout == "channels_first" else -1)
-    return Tap(call.path, call.layer, Space(("height", "width"), tuple(sizes), layout), channels)
+    return Tap(call.path, weakref.ref(call.layer), Space(("height", "width"), tuple(sizes), layout), channels)
 
 
 def as_activations(tensor: Any, space: Space) -> Any:

@@ -1,9 +1,11 @@
 """One trace for any number of batches: by `Explainer`, and by `explain` in a loop."""
 
 import gc
+import sys
 import threading
+import types
 import weakref
-from typing import ClassVar
+from functools import partial
 
 import keras
 import models
@@ -13,7 +15,15 @@ import tensorflow as tf
 from keras import layers, ops
 from models import SHAPE
 
-from keras_cam_callbacks import Explainer, Explanations, GradCAMLogger, Occlusion, explain
+from keras_cam_callbacks import (
+    Explainer,
+    Explanations,
+    GradCAMLogger,
+    MaxActivation,
+    Occlusion,
+    activation_grids,
+    explain,
+)
 from keras_cam_callbacks.explaining import tracing
 
 METHODS = ["gradcam", "layercam", "saliency", "ablationcam", "guided_gradcam", "fullgrad", Occlusion(5, 5)]
@@ -29,6 +39,12 @@ TARGETS = ["predicted", "true", 1, "both", "top2", margin]
 def batch(count=5, seed=0, shape=SHAPE):
     random = np.random.default_rng(seed)
     return random.uniform(size=(count, *shape)).astype(np.float32), random.integers(0, models.CLASSES, count)
+
+
+def anew(model, data, **settings):
+    """What a new trace gives."""
+    tracing._held.pop(model, None)
+    return Explainer(model, data, **settings)(data)
 
 
 def assert_same(one, other):
@@ -47,7 +63,7 @@ def test_every_batch_is_explained_as_if_it_were_alone(method):
     explainer = Explainer(model, like=batch(1)[0], method=method)
     for count, seed in ((5, 1), (2, 2), (40, 3)):
         data = batch(count, seed)
-        assert_same(explainer(data), Explainer(model, data, method=method)(data))
+        assert_same(explainer(data), anew(model, data, method=method))
     assert explainer.capturer.traces == 1
 
 
@@ -100,7 +116,7 @@ def test_it_takes_the_weights_that_the_model_has_then():
     explainer = Explainer(model, x)
     before = explainer(x)
     model.get_layer("conv2").kernel.assign(-model.get_layer("conv2").kernel)
-    assert_same(explainer(x), Explainer(model, x)(x))
+    assert_same(explainer(x), anew(model, x))
     assert np.abs(explainer(x).heatmaps - before.heatmaps).max() > 0
 
 
@@ -116,6 +132,64 @@ def test_a_batch_that_is_not_like_it(changed, message):
     explainer = Explainer(model, batch()[0])
     with pytest.raises(ValueError, match=message):
         explainer(changed(batch()[0]))
+
+
+def test_a_batch_of_another_structure():
+    model = Gated()
+    inputs = {"image": batch()[0], "gain": np.ones((5, 1), np.float32)}
+    explainer = Explainer(model, inputs, target=0)
+    with pytest.raises(ValueError, match=r"of the one that the model was traced for\. Received: samples of .*'gainn'"):
+        explainer({"image": inputs["image"], "gainn": inputs["gain"]})
+
+
+def test_texts_of_any_length_beside_the_images():
+    image, text = keras.Input(SHAPE), keras.Input((1,), dtype="string")
+    tokens = layers.StringLookup(vocabulary=["a", "long one"], output_mode="one_hot")(text)
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
+    model = keras.Model([image, text], layers.Dense(2)(layers.Concatenate()([pooled, tokens])))
+    texts = [np.array([[word]] * 5) for word in ("a", "long one")]
+    explainer = Explainer(model, [batch()[0], texts[0]])
+    for words in texts:
+        expected = model([tf.constant(batch()[0]), tf.constant(words)])
+        np.testing.assert_allclose(explainer([batch()[0], words]).outputs, expected, rtol=1e-5)
+
+
+def test_what_is_asked_of_an_explainer():
+    model, x = models.functional().model, batch()[0]
+    with pytest.raises(TypeError, match=r"`keeps` needs `like` to be a ValidationBatch\. Received: ndarray"):
+        Explainer(model, x, keeps=True)
+    explainer = Explainer(model, x)
+    with pytest.raises(ValueError, match=r"measures_faithfulness=True\) works"):
+        explainer.faithfulness({"": explainer(x)}, ["insertion"])
+    measuring = Explainer(model, x, measures_faithfulness=True)
+    with pytest.raises(ValueError, match=r"Received: 'insertio'\. Did you mean 'insertion'"):
+        measuring.faithfulness({"": measuring(x)}, ["insertio"])
+    assert list(measuring.faithfulness({"": measuring(x)}, ["insertion"])[""]) == ["insertion"]
+
+
+def test_a_cast_of_a_layer_is_not_taken_for_it():
+    inputs = keras.Input(SHAPE)
+    conv = layers.Conv2D(4, 3, name="conv")(inputs)
+    whole = layers.Lambda(lambda z: ops.cast(z, "int32"), name="whole")(conv)
+    outputs = layers.GlobalAveragePooling2D()(conv)
+    model = keras.Model(inputs, [outputs, whole])
+    found = explain(model, batch()[0], "conv", method=MaxActivation(), target=lambda outputs: outputs[0][:, 0])
+    assert np.abs(found.heatmaps).max() > 0
+
+
+def test_a_fit_logs_its_own_batch_whatever_is_explained_beside_it():
+    model, (x, y) = models.functional().model, batch()
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    other = models.functional().model
+    logger = GradCAMLogger((x, y), tracker="memory", on_error="raise")
+
+    def beside(epoch, logs):
+        logger.max_samples = 2
+        logger.explain(other)
+
+    callbacks = [logger, keras.callbacks.LambdaCallback(on_epoch_end=beside)]
+    model.fit(x, y, epochs=3, verbose=0, callbacks=callbacks)
+    assert [len(record.samples) for record in logger.trackers[0].records] == [5, 5, 5]
 
 
 def test_labels_and_indices_are_checked_for_each_batch():
@@ -134,66 +208,69 @@ def test_labels_and_indices_are_checked_for_each_batch():
 
 def test_it_does_not_hold_what_it_was_made_like():
     model, (x, _) = models.functional().model, batch()
-    held = weakref.ref(x)
+    reference = weakref.ref(x)
     explainer = Explainer(model, x)
     del x
     gc.collect()
-    assert held() is None
+    assert reference() is None
     assert len(explainer(batch(2)[0]).heatmaps) == 2
 
 
 # -- explain in a loop
 
 
-class Counted(layers.Layer):
-    """Counts how often it is traced, and multiplies by a number of its own."""
-
-    traced: ClassVar[list[int]] = []
+class Gained(layers.Layer):
+    """Multiplies by a number of its own."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
         self.gain = 1.0
 
     def call(self, x):
-        self.traced.append(1)
         return x * self.gain
 
 
-def counting():
+def gained():
     model = keras.Sequential(
         [
             keras.Input(SHAPE),
             layers.Conv2D(4, 3, name="conv", activation="relu"),
-            Counted(name="counted"),
+            Gained(name="gained"),
             layers.GlobalAveragePooling2D(),
             layers.Dense(3, name="classes", activation="softmax"),
         ]
     )
     model.compile("sgd", "sparse_categorical_crossentropy")
-    return model, Counted.traced
+    return model
 
 
-def traces_of(model, count, *arguments, **settings):
-    """How often explaining again traces the model, after a check that it gives what a new trace gives."""
-    before = len(count)
+def held(model):
+    return [trace for _, _, trace in tracing._held.get(model, [])]
+
+
+def is_traced(model, *arguments, **settings):
+    """Whether explaining again traces the model, after a check that it gives what a new trace gives."""
+    before = held(model)
     found = explain(model, *arguments, **settings)
-    traced = len(count) - before
-    assert_same(found, Explainer(model, *arguments, **settings)(*arguments))
-    return traced
+    after, kept = held(model), tracing._held[model]
+    assert_same(found, anew(model, *arguments, **settings))
+    tracing._held[model] = kept
+    return any(all(trace is not other for other in before) for trace in after)
 
 
 def test_a_loop_traces_once():
-    model, count = counting()
-    assert traces_of(model, count, batch()[0])
+    model = gained()
+    assert is_traced(model, batch()[0])
     for seed in range(3):
-        assert not traces_of(model, count, batch(3 + seed, seed)[0])
-    assert traces_of(model, count, batch()[0], method="saliency")
-    assert not traces_of(model, count, batch()[0], method="saliency")
-    assert not traces_of(model, count, batch()[0])
+        assert not is_traced(model, batch(3 + seed, seed)[0])
+    assert is_traced(model, batch()[0], method="saliency")
+    assert not is_traced(model, batch()[0], method="saliency")
+    assert not is_traced(model, batch()[0])
     # Other classes, names and labels are no other trace; other shapes are.
-    assert traces_of(model, count, batch()[0], target=[0, 1, 2, 0, 1])
-    assert not traces_of(model, count, batch()[0], target=[2, 2, 2, 0, 0], class_names=["a", "b", "c"])
-    assert not traces_of(model, count, batch()[0], target=2)
+    assert is_traced(model, batch()[0], target=[0, 1, 2, 0, 1])
+    assert not is_traced(model, batch()[0], target=[2, 2, 2, 0, 0], class_names=["a", "b", "c"])
+    assert not is_traced(model, batch()[0], target=2)
+    assert is_traced(model, batch()[0].astype(np.float16))
 
 
 def set_weights(model):
@@ -218,34 +295,118 @@ def exchange_variable(model):
 
 CHANGES = {
     "an activation": lambda model: setattr(model.layers[-1], "activation", keras.activations.linear),
-    "a number of a layer": lambda model: setattr(model.get_layer("counted"), "gain", -2.0),
+    "a number of a layer": lambda model: setattr(model.get_layer("gained"), "gain", -2.0),
     "a layer more": lambda model: model.add(layers.Softmax()),
     "a layer less": lambda model: model.pop(),
     "another loss": lambda model: model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
     "low rank adapters": lambda model: model.get_layer("classes").enable_lora(1),
     "another variable": exchange_variable,
-    "a function": lambda model: vars(model.get_layer("counted")).update(call=lambda x: x * 3.0),
+    "a function": lambda model: vars(model.get_layer("gained")).update(call=lambda x: x * 3.0),
 }
 
 
 @pytest.mark.parametrize("change", KEEPS.values(), ids=KEEPS)
 def test_what_leaves_the_trace(change):
-    model, count = counting()
+    model = gained()
     explain(model, batch()[0])
     change(model)
-    before = len(count)
-    found = explain(model, batch()[0])
-    assert len(count) == before
-    assert_same(found, Explainer(model, batch()[0])(batch()[0]))
+    assert not is_traced(model, batch()[0])
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_makes_a_new_trace(change):
-    model, _ = counting()
+    model = gained()
     explain(model, batch()[0])
     change(model)
-    assert_same(explain(model, batch()[0]), Explainer(model, batch()[0])(batch()[0]))
-    assert len(tracing._held[model]) == 2
+    assert is_traced(model, batch()[0])
+
+
+SETTINGS = types.ModuleType("settings")
+SETTINGS.SCALE = 1.0
+SCALE = 1.0
+
+
+def helper(x):
+    return x * SCALE
+
+
+class Reading(layers.Layer):
+    """Reads numbers from everywhere."""
+
+    gain = 1.0
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.options = types.SimpleNamespace(gain=1.0)
+        self.mask = np.ones((10, 14, 300), np.float32)[..., :4]
+        self.large = np.ones(2**17, np.float32)
+        of_closure = {"gain": 1.0}
+        self.inner = lambda x: x * of_closure["gain"]
+
+    def call(self, x):
+        x = helper(x) * SETTINGS.SCALE * self.gain * self.options.gain * float(self.large[-1])
+        return self.inner(x) * self.mask
+
+
+def set_global(name, value):
+    globals()[name] = value
+
+
+ELSEWHERE = {
+    "a global of a helper": lambda layer: set_global("SCALE", 3.0),
+    "a module of settings": lambda layer: setattr(SETTINGS, "SCALE", 3.0),
+    "the layer's class": lambda layer: setattr(Reading, "gain", 3.0),
+    "an object of the layer": lambda layer: setattr(layer.options, "gain", 3.0),
+    "an array": lambda layer: layer.mask.fill(3.0),
+    "a large array": lambda layer: layer.large.fill(3.0),
+    "a closure": lambda layer: layer.inner.__closure__[0].cell_contents.update(gain=3.0),
+    "nothing": lambda layer: None,
+}
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_what_a_layer_reads_elsewhere_counts(what, monkeypatch):
+    for owner, name in ((sys.modules[__name__], "SCALE"), (SETTINGS, "SCALE"), (Reading, "gain")):
+        monkeypatch.setattr(owner, name, 1.0)
+    parts = [layers.Conv2D(4, 3, name="conv"), Reading(name="reading"), layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input(SHAPE), *parts, layers.Dense(3)])
+    before = explain(model, batch()[0], target=0)
+    ELSEWHERE[what](model.get_layer("reading"))
+    found = explain(model, batch()[0], target=0)
+    assert_same(found, anew(model, batch()[0], target=0))
+    bias = np.asarray(model.layers[-1].bias)[0]
+    times = 1 if what == "nothing" else 3
+    np.testing.assert_allclose(found.scores - bias, times * (before.scores - bias), rtol=1e-4, atol=1e-5)
+
+
+UNIT = 0
+
+
+def of_unit(outputs):
+    return outputs[:, UNIT]
+
+
+def test_a_rule_is_asked_anew_each_time(monkeypatch):
+    model, x = models.functional().model, batch()[0]
+    outputs = explain(model, x).outputs
+    for unit in range(3):
+        monkeypatch.setattr(sys.modules[__name__], "UNIT", unit)
+        np.testing.assert_allclose(explain(model, x, target=of_unit).scores, outputs[:, unit], rtol=1e-5)
+
+
+class Itself(keras.Model):
+    """A layer of it reaches the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, activation=self.squared, name="conv")
+        self.dense = layers.Dense(3)
+
+    def squared(self, x):
+        return x * x
+
+    def call(self, x):
+        return self.dense(ops.mean(self.conv(x), axis=(1, 2)))
 
 
 BUILDS = {
@@ -253,6 +414,7 @@ BUILDS = {
     "nested": lambda: models.nested_twice().model,
     "subclassed": lambda: models.branched().model,
     "functional": lambda: models.functional().model,
+    "one that its layer reaches": Itself,
 }
 
 
@@ -265,49 +427,70 @@ def test_a_model_is_let_go_of_with_its_traces(build, method):
     except ValueError:
         assert method == "cam"
     explain(model, models.images())
-    held = weakref.ref(model)
+    reference = weakref.ref(model)
     del model
     gc.collect()
-    assert held() is None
+    assert reference() is None
 
 
 def test_a_rule_that_holds_the_model_does_not_keep_it():
     def explained():
         model = models.functional().model
         explain(model, batch()[0], target=lambda outputs: outputs[:, 0] * len(model.layers))
+        explain(model, batch()[0], "conv1", target=lambda outputs, *, own=model: outputs[:, 0] * len(own.layers))
         return weakref.ref(model)
 
-    held = explained()
+    reference = explained()
     gc.collect()
-    assert held() is None
+    assert reference() is None
 
 
 def test_only_the_last_traces_are_held():
     model, (x, _) = models.functional().model, batch()
     for size in range(1, 15):
         explain(model, x, batch_size=size)
-    assert len(tracing._held[model]) == 8
+    assert len(held(model)) == 8
+
+
+def at_once(*works):
+    """Does all of it in threads that change often; returns what was raised."""
+    failed, interval = [], sys.getswitchinterval()
+
+    def work(action):
+        try:
+            action()
+        except Exception as error:  # Returned.
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(action,)) for action in works]
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    return failed
 
 
 def test_threads_that_explain_at_once():
-    model, (x, _) = models.functional().model, batch()
-    expected, found, failed = explain(model, x), [], []
-
-    def work():
-        try:
-            found.extend(explain(model, x) for _ in range(5))
-        except Exception as error:  # Shown by the assertion below.
-            failed.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
-    assert len(found) == 20
+    model, x, found = models.functional().model, batch()[0], []
+    assert at_once(*[lambda: found.append(explain(model, x))] * 4) == []
+    assert len(held(model)) == 1
+    expected = anew(model, x)
+    assert len(found) == 4
     for explanation in found:
         np.testing.assert_allclose(explanation.heatmaps, expected.heatmaps, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_threads_that_look_into_one_model_leave_it_as_it_was(eager):
+    model, x = models.functional().model, batch()[0]
+    model.run_eagerly = eager
+    works = [partial(activation_grids, model, x), partial(explain, model, x, method="saliency")]
+    assert at_once(*works * 2) == []
+    assert [layer.name for layer in model.layers if "call" in vars(layer)] == []
 
 
 def test_a_callback_beside_it():

@@ -341,7 +341,7 @@ def test_parts_are_bounded_by_the_chunk():
     x = images(12, (48, 48, 3))
     explain(model, x, method="fullgrad", batch_size=2)
     peak = traced_peak(lambda: explain(model, x, method="fullgrad", batch_size=2))
-    assert 2 * one < peak < 6 * one
+    assert 1.5 * one < peak < 4 * one  # The second time the model is not traced, and no pictures are made.
 
 
 class First(layers.Conv2D):
@@ -494,7 +494,7 @@ def unused_activation():
 
 
 REFUSED = {
-    "two images": (two_images, r"one image, .*'two_images' with inputs of shapes \[\(6, 12, 16, 3\), "),
+    "two images": (two_images, r"one image, .*'two_images' with inputs of shapes \[\(None, 12, 16, 3\), "),
     "layers in a loop": (over_time, r"layer 'times', which runs layers in a loop"),
     "a loop": (lambda: (built(Looping()), images()), r"layer 'conv', which runs in a loop or in another graph"),
     "patches": (lambda: (built(Patches()), images()), r"one for each sample. Received: model 'patches'"),

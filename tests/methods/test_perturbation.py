@@ -321,3 +321,22 @@ def test_inside_fit():
     model.fit(x, y, epochs=2, verbose=0, callbacks=[logger])
     assert logger.explain(model).heatmaps.shape == (6, 10, 14)
     assert logger.explain(model).layer_name == "conv2"
+
+
+@pytest.mark.parametrize(
+    ("window", "message"), [((4, 4, 4), "for 2 axes"), (13, r"must fit into the images, \(12, 16\)")]
+)
+def test_a_window_that_does_not_fit_is_refused_before_the_first_batch(window, message):
+    model, x = functional().model, images()
+    model.compile("sgd", models.SPARSE, jit_compile=False)
+    begun = []
+    before = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: begun.append(batch))
+    logger = HeatmapLogger((x, models.labels()), method=Occlusion(window, 1), tracker=None)
+    with pytest.raises(ValueError, match=message):
+        model.fit(x, models.labels(), verbose=0, callbacks=[logger, before])
+    assert begun == []
+
+
+def test_a_window_of_no_axis():
+    with pytest.raises(ValueError, match=r"`window` must be a number, or one for each axis. Received: window=\(\)"):
+        Occlusion(window=())

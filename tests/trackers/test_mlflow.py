@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 import time
-from functools import partial
 from urllib.parse import urlencode
 
 import mlflow
@@ -18,7 +17,6 @@ from tracker_logs import get, mlflow_run, opened, read_mlflow, served
 
 from keras_cam_callbacks.trackers import MLflowTracker
 from keras_cam_callbacks.trackers.mlflow import legal
-from keras_cam_callbacks.trackers.waiting import CallThread
 
 ODD = ("a b", "cat/ü 🐱", "cat/ö 🐱", "../../up", "..", "/", "", "a//b", "x" * 300, "x" * 301, "<b>\n", "per.cent%+~#")
 
@@ -188,15 +186,6 @@ def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
     assert not thread.is_alive()
 
 
-def test_what_is_slow_and_goes_on_is_waited_for():
-    """Longer in all than the timeout, and never so long without anything done."""
-    calls, done = CallThread("slow", timeout=2.0), []
-    for number in range(5):
-        calls.put(f"action {number}", lambda number=number: (time.sleep(0.5), done.append(number)))
-    calls.finish()
-    assert done == list(range(5))
-
-
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
 def test_a_timeout_must_be_positive(timeout):
     with pytest.raises(ValueError, match=r"`timeout` must be a positive number of seconds\. Received: "):
@@ -209,38 +198,6 @@ def test_the_old_name_of_the_timeout_works():
     assert caught[0].filename == __file__
     assert MLflowTracker(timeout=4)._calls.timeout == 4
     assert MLflowTracker.timeout is None
-
-
-def test_calls_that_were_put_keep_the_order_and_ends_its_thread():
-    calls, done = CallThread("slow", timeout=60), []
-    for part in range(2):
-        for i in range(20):
-            calls.put(str(i), partial(done.append, (part, i, threading.current_thread())))
-        calls.wait()
-        assert [entry[:2] for entry in done] == [(p, i) for p in range(part + 1) for i in range(20)]
-        (thread,) = threads("slow")
-        calls.finish()
-        calls.finish()
-        thread.join(timeout=60)
-        assert not thread.is_alive()
-
-
-@pytest.mark.parametrize("full", [True, False])
-def test_what_hangs_is_given_up(full):
-    calls, release, done = CallThread("slow", timeout=0.1, room=2), threading.Event(), []
-    calls.put("the first", release.wait)
-    for i in range(2):
-        calls.put("another", partial(done.append, i))
-    (thread,) = threads("slow")
-    with pytest.raises(TimeoutError, match=r"slow must take.*3 left, at work on the first, for \d+ s.*given up"):
-        calls.put("one too many", partial(done.append, 2)) if full else calls.finish()
-    calls.finish()
-    # What comes later does not wait for it.
-    calls.put("the next", partial(done.append, 3))
-    calls.finish()
-    release.set()
-    thread.join(timeout=60)
-    assert done == [3]
 
 
 # ---- The page ----------------------------------------------------------------------------------------------

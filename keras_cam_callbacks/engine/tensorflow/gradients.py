@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ...network.biases import Place, adds_bias, adds_constant
 from ...network.layers import data_format, walk
+from .. import wrapping
 from .graphs import RELUS
 from .runs import FLOAT16_SCALE, as_float32, exchanged, tap
 
@@ -61,7 +62,7 @@ def full_gradient(
     activations = {id(layer): layer.activation for _, layer in every if adds_bias(layer)}
     missed: list[tuple[str, str]] = []
 
-    with tf.GradientTape(watch_accessed_variables=False) as tape, ExitStack() as taps:
+    with wrapping, tf.GradientTape(watch_accessed_variables=False) as tape, ExitStack() as taps:
 
         def on_constant(path: str, layer: Any, tensor: Any) -> None:
             if getattr(tensor, "graph", None) is getattr(values, "graph", None):

@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from ...network.layers import LayerCall, walk
+from .. import wrapping
 from . import graphs
 
 FLOAT16_SCALE = 1024.0
@@ -65,6 +66,12 @@ class Run:
         return graphs.used_ids(self.scores[score])
 
 
+def plain_run(model: Any, inputs: Any) -> Run:
+    """Runs the model without a tap; see `contract.Engine`."""
+    with left_as_found(model):
+        return Run(model(inputs, training=False))
+
+
 def tapped_run(model: Any, inputs: Any) -> Run:
     """Runs the model; see `contract.Engine`."""
     return differentiated_run(model, inputs, lambda call: False, lambda run: ((), None))
@@ -86,7 +93,8 @@ def differentiated_run(
 
         def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
             tensors = [t for t in tf.nest.flatten(output) if tf.is_tensor(t)]
-            run.tensors.update((graphs.tensor_id(t), t) for t in tensors)
+            for tensor in tensors:
+                run.tensors.setdefault(graphs.tensor_id(tensor), tensor)  # A cast of it comes later.
             call = LayerCall(
                 path,
                 layer,
@@ -131,7 +139,7 @@ def tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
         replacement = on_call((args, kwargs), output)
         return output if replacement is None else replacement
 
-    with exchanged(layer, "call", call):
+    with wrapping, exchanged(layer, "call", call):
         yield
 
 
@@ -156,23 +164,24 @@ def left_as_found(model: Any) -> Iterator[None]:
     Meanwhile each `call` that is a tf.function runs in the graph around it, so that what is inside can be replaced and
     differentiated in another way.
     """
-    every = [model, *(layer for _, layer in walk(model))]
-    layers = [layer for layer in every if isinstance(layer, keras.layers.Layer)]
-    # Later versions of Keras note the losses' ids beside them.
-    noted = [(layer, list(layer._losses), set(getattr(layer, "_loss_ids", ()))) for layer in layers]
-    try:
-        # Assignments to variables stay in this scope.
-        with keras.StatelessScope(), ExitStack() as taps:
-            for layer in every:
-                if hasattr(layer.call, "python_function"):
-                    taps.enter_context(tap(layer, lambda received, output: None))
-            yield
-    finally:
-        for layer, losses, ids in noted:
-            layer._losses[:] = losses
-            if hasattr(layer, "_loss_ids"):
-                layer._loss_ids.clear()
-                layer._loss_ids.update(ids)
+    with wrapping:
+        every = [model, *(layer for _, layer in walk(model))]
+        layers = [layer for layer in every if isinstance(layer, keras.layers.Layer)]
+        # Later versions of Keras note the losses' ids beside them.
+        noted = [(layer, list(layer._losses), set(getattr(layer, "_loss_ids", ()))) for layer in layers]
+        try:
+            # Assignments to variables stay in this scope.
+            with keras.StatelessScope(), ExitStack() as taps:
+                for layer in every:
+                    if hasattr(layer.call, "python_function"):
+                        taps.enter_context(tap(layer, lambda received, output: None))
+                yield
+        finally:
+            for layer, losses, ids in noted:
+                layer._losses[:] = losses
+                if hasattr(layer, "_loss_ids"):
+                    layer._loss_ids.clear()
+                    layer._loss_ids.update(ids)
 
 
 @contextmanager
