@@ -7,6 +7,7 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,11 @@ import keras
 import numpy as np
 
 from ..checks import check_positive
-from ..data.batches import make_batch
+from ..data.batches import check_inputs, make_batch
 from ..drawing.overlay import Overlay
 from ..metrics import worst
+from ..network.layers import find_layer
+from ..passes.probe import silently
 from ..records import EpochRecord, Region, RunConfig, ValidationBatch
 from ..trackers import Tracker
 from ..versions import versions
@@ -41,13 +44,16 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         prefix: First part of every logged name.
         on_error: "warn" or "raise", as in `HeatmapLogger`.
+        model: Which part of the trained model is looked into, as in `HeatmapLogger`.
 
     Raises:
         ValueError: If a setting is impossible.
         TypeError: If a setting is of the wrong kind.
     """
 
-    def __init__(self, *, tracker: Any, log_dir: str | Path, freq: int, prefix: str, on_error: str) -> None:
+    def __init__(
+        self, *, tracker: Any, log_dir: str | Path, freq: int, prefix: str, on_error: str, model: Any = None
+    ) -> None:
         super().__init__()
         check_positive("freq", freq)
         if on_error not in ("warn", "raise"):
@@ -57,6 +63,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self.freq = freq
         self.prefix = prefix
         self.on_error = on_error
+        self.part = model
         self._forget_fits()
 
     _subject = "The pictures"  # what fails, in messages
@@ -121,7 +128,19 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             self._starts = False
             self._say(f"logs on the chief alone, and does nothing in this process, which is {worker.name}")
             return
-        self._source = self._checked_source(self.model)
+        self._source = self._checked_source(self.explained_model)
+
+    @property
+    def explained_model(self) -> Any:
+        """The model that is looked into: the trained one, or the part of it that `model` names."""
+        return self.model if self.part is None or self.model is None else part_of(self.model, self.part)
+
+    def _implements_train_batch_hooks(self) -> bool:
+        """Is asked for by Keras 2 alone, before the first batch."""
+        raise TypeError(
+            "Callbacks of this package need a model of Keras 3, `import keras`. Received: a model of Keras 2, as "
+            "`tf_keras` and TF_USE_LEGACY_KERAS=1 give it. A model that Keras 3 has built or loaded works."
+        )
 
     def _claim(self, logs: dict[str, Any]) -> None:
         """Checks what only one callback of a fit can have, and leaves a mark of it for those that follow."""
@@ -198,7 +217,9 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     def _log(self, epoch: int, step: int, logs: dict[str, Any] | None, source: Any) -> None:
         """Adds one epoch's numbers to Keras' logs, and sends its record."""
-        scalars, record = self._record(source, epoch, step)
+        # A loop of the user's own tells nothing of how much it wants to see.
+        with silently() if (self.params or {}).get("verbose") == 0 else nullcontext():
+            scalars, record = self._record(source, epoch, step)
         if logs is not None:
             # EarlyStopping and ModelCheckpoint would keep the NaN of a first epoch's drift as the best for ever.
             found = {name: worst(name) if np.isnan(value) else value for name, value in scalars.items()}
@@ -207,7 +228,9 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             self._run.log(record())
 
     def _warn(self, text: str) -> None:
-        warnings.warn(f"{self.prefix}: {text}", RuntimeWarning, stacklevel=2)
+        line = type(self)._warn.__code__.co_firstlineno
+        # With a registry of its own, or Python would tell what happens in a second fit once and never again.
+        warnings.warn_explicit(f"{self.prefix}: {text}", RuntimeWarning, __file__, line, __name__, {})
 
     def _attempt(self, what: str, switch_off: Callable[[], object], action: Callable[[], object]) -> None:
         """Does something that must not end the training; what fails warns once and is switched off."""
@@ -249,7 +272,7 @@ def run_config(
         method=method,
         layer_name=layer_name,
         target=target,
-        model_name=str(logger.model.name),
+        model_name=str(logger.explained_model.name),
         class_names=None if class_names is None else tuple(map(str, class_names)),
         sample_keys=batch.sample_keys,
         fingerprints=batch.fingerprints,
@@ -263,6 +286,26 @@ def run_config(
         augmentations=augmentations,
         regions=regions,
     )
+
+
+def part_of(model: Any, part: Any) -> Any:
+    """Returns the part of a model that is looked into.
+
+    Args:
+        model: The trained model.
+        part: A model, or the name of one: an attribute of the trained model, or a layer's name or path.
+
+    Raises:
+        ValueError: If the model has no such part.
+        TypeError: If it is no model.
+    """
+    if isinstance(part, str):
+        part = getattr(model, part, None) or find_layer(model, part)[1]
+    if not isinstance(part, keras.Model):
+        raise TypeError(
+            f"`model` must be a Keras model, or name one that is part of the trained one. Received: {part!r}."
+        )
+    return part
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +335,7 @@ def kept_batch(
     """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
     read = (data, max_samples, select, display, sample_keys, regions)
     if kept is not None and all(map(_is_same, read, kept.read)):
+        check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
         return kept
     batch = make_batch(
         data,

@@ -58,6 +58,7 @@ class ActivationLogger(EpochLogger):
         prefix: First part of every logged name.
         batch_size: Largest number of samples that run at once.
         on_error: "warn" or "raise", as in `HeatmapLogger`.
+        model: Which part of the trained model is looked into, as in `HeatmapLogger`.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -88,8 +89,9 @@ class ActivationLogger(EpochLogger):
         prefix: str = "activations",
         batch_size: int = 32,
         on_error: str = "warn",
+        model: Any = None,
     ) -> None:
-        super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error)
+        super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error, model=model)
         if class_names is not None and isinstance(class_names, (str, Mapping)):
             raise ValueError(f"`class_names` must be a list of names. Received: {class_names!r}.")
         self.validation_data = validation_data
@@ -210,6 +212,7 @@ class FilterLogger(EpochLogger):
         prefix: First part of every logged name.
         batch_size: Largest number of filters that run at once.
         on_error: "warn" or "raise", as in `HeatmapLogger`.
+        model: Which part of the trained model is looked into, as in `HeatmapLogger`.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -242,8 +245,9 @@ class FilterLogger(EpochLogger):
         prefix: str = "filters",
         batch_size: int = 16,
         on_error: str = "warn",
+        model: Any = None,
     ) -> None:
-        super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error)
+        super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error, model=model)
         self.layer = layer
         self.filters = filters
         self.settings = AscentSettings(steps, step_size, seed, jitter, blur, value_range)

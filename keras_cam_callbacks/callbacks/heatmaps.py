@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +18,6 @@ from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
 from ..records import EpochRecord, Floats, RunConfig
 from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
-from .settings import HeatmapSettings
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-elif sys.version_info >= (3, 11):
-    from typing import Unpack
 
 
 class HeatmapLogger(EpochLogger):
@@ -80,7 +72,8 @@ class HeatmapLogger(EpochLogger):
         max_samples: How many samples are explained.
         select: "first" takes the first samples, "balanced" takes classes in turn.
         class_names: Names by class index, for captions.
-        sample_keys: Names of the samples; by default "sample_00", "sample_01", .... To compare runs, use the same ones.
+        sample_keys: Names of the explained samples, or of all samples of the data; by default "sample_00", "sample_01",
+            .... To compare runs, use the same ones.
         fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
         augmentations: Does attention hold where the images are changed? Names of built-in augmentations in a list (see
             `AUGMENTATIONS`), or a dict of augmentations by names of yours. Pictures get a row for each, and the numbers
@@ -106,6 +99,7 @@ class HeatmapLogger(EpochLogger):
         batch_size: Largest number of samples that run at once.
         on_error: "warn": what fails after the first batch warns once and is switched off while training goes on.
             "raise": it is raised.
+        model: The part of the trained model that is explained, such as a GAN's "discriminator": a model or its name.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -143,6 +137,7 @@ class HeatmapLogger(EpochLogger):
         prefix: str | None = None,
         batch_size: int = 32,
         on_error: str = "warn",
+        model: Any = None,
     ) -> None:
         check_overlay(overlay)
         methods = resolve_methods(method)
@@ -152,7 +147,9 @@ class HeatmapLogger(EpochLogger):
                 f"A method without a name needs a `prefix`. Received: method={name}, prefix={prefix!r}. "
                 'prefix="my_method" would log my_method_drift.'
             )
-        super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix or name, on_error=on_error)
+        super().__init__(
+            tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix or name, on_error=on_error, model=model
+        )
         self.metrics = metrics
         self.regions = regions
         self.faithfulness_freq = faithfulness_freq
@@ -185,8 +182,8 @@ class HeatmapLogger(EpochLogger):
         Raises:
             ValueError: If a setting does not fit the model.
         """
-        if model is None or model is self.model:
-            source = self._source or self._checked_source(self.model)
+        if model is None or model is self.explained_model:
+            source = self._source or self._checked_source(self.explained_model)
         else:
             source = self._make_source(model)
         assert source.batch is not None
@@ -334,66 +331,3 @@ def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> N
             f"With `faithfulness_freq`, `metrics` must name at least one of {', '.join(METRICS['faithfulness'])}. "
             f"Received: {', '.join(names) or 'none'}."
         )
-
-
-def _signature_without(name: str) -> inspect.Signature:
-    """Returns the signature of HeatmapLogger less one parameter, for help and completion."""
-    signature = inspect.signature(HeatmapLogger)
-    return signature.replace(parameters=[p for p in signature.parameters.values() if p.name != name])
-
-
-class GradCAMLogger(HeatmapLogger):
-    """Logs Grad-CAM heatmaps of a fixed validation batch at epoch ends. Works on any model with a feature map.
-
-    Args:
-        validation_data: What is explained, as in `HeatmapLogger`.
-        layer_name: The layer whose activations are explained; None for the last feature map.
-        **settings: All other settings of `HeatmapLogger` but `method`.
-
-    Raises:
-        ValueError: As `HeatmapLogger`.
-        TypeError: As `HeatmapLogger`.
-
-    Reference:
-        Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017,
-        arXiv 1610.02391.
-
-    Example:
-        >>> logger = GradCAMLogger(validation_data, class_names=["cat", "dog"])
-        >>> model.fit(x, y, validation_data=validation_data, callbacks=[logger])
-    """
-
-    __signature__ = _signature_without("method")
-
-    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Unpack[HeatmapSettings]) -> None:
-        super().__init__(validation_data, layer_name, method="gradcam", **settings)
-
-
-class CAMLogger(HeatmapLogger):
-    """Logs class activation maps of a fixed validation batch at epoch ends, for GAP + Dense and GAP heads.
-
-    CAM needs no gradients, but a model that ends in global average pooling and at most one dense layer, such as
-    `build_cam_model` makes. Training tells before the first batch where a model has no such head.
-
-    Args:
-        validation_data: What is explained, as in `HeatmapLogger`.
-        layer_name: The layer that feeds the pooling; None finds it.
-        **settings: All other settings of `HeatmapLogger` but `method`.
-
-    Raises:
-        ValueError: As `HeatmapLogger`.
-        TypeError: As `HeatmapLogger`.
-
-    Reference:
-        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv 1512.04150.
-
-    Example:
-        >>> model = build_cam_model(keras.applications.VGG16(include_top=False), classes=2)
-        >>> model.compile("adam", "sparse_categorical_crossentropy")
-        >>> model.fit(x, y, callbacks=[CAMLogger(validation_data)])
-    """
-
-    __signature__ = _signature_without("method")
-
-    def __init__(self, validation_data: Any, layer_name: Any = None, **settings: Unpack[HeatmapSettings]) -> None:
-        super().__init__(validation_data, layer_name, method="cam", **settings)

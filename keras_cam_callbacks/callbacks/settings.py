@@ -33,3 +33,4 @@ class HeatmapSettings(TypedDict, total=False):
     prefix: str | None
     batch_size: int
     on_error: str
+    model: Any

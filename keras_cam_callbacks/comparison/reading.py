@@ -14,7 +14,7 @@ from ..metrics import REGISTRY, degenerate
 from ..metrics.agreement import correlated, standardized
 from ..records import Floats, Ints
 from ..space import resize
-from ..store import Run, StoredEpoch
+from ..store import Run, StoredEpoch, check_file
 
 __all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of", "put"]
 
@@ -111,6 +111,7 @@ class Reader:
         return found
 
     def _arrays(self, epoch: StoredEpoch) -> dict[str, npt.NDArray[Any]]:
+        check_file(epoch.heatmap_file)
         try:
             with zipfile.ZipFile(epoch.heatmap_file) as file:
                 members = file.infolist()

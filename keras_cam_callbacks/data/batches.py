@@ -45,7 +45,8 @@ def make_batch(
             of the samples' images that returns them. uint8, or floats of a recognisable range. Or several of these by
             name, as {"original": photos, "model input": None}, where None stands for the model's input: overlays are
             drawn on the last one, and the others stand beside it in a panel.
-        sample_keys: Names for the samples; by default "sample_00", "sample_01", ....
+        sample_keys: Names for the explained samples, or for all samples of the data; by default "sample_00",
+            "sample_01", ....
         regions: Where the objects are, for each explained sample or for each sample of the data: see `Regions`.
 
     Returns:
@@ -81,14 +82,16 @@ def make_batch(
     inputs = keras.tree.map_structure(lambda a: _as_model_input(a[rows]), x)
     if isinstance(inputs, np.ndarray) and sample_shape(model) == (*inputs.shape[1:], 1):
         inputs = inputs[..., None]  # As `fit` does.
-    _check_inputs(inputs, model)
+    check_inputs(inputs, model)
     images = largest_input(inputs)
     keys = tuple(f"sample_{i:02d}" for i in range(len(rows))) if sample_keys is None else tuple(map(str, sample_keys))
-    if len(keys) != len(rows) or len(set(keys)) != len(keys):
+    named = aligned_rows(len(keys), sources, known)
+    if named is None or len(set(keys)) != len(keys):
         raise ValueError(
-            f"`sample_keys` must hold one name for each of the {len(rows)} explained samples, all different. "
+            f"`sample_keys` must hold one name for each of {whom(sources, known)}, all different. "
             f"Received: {len(keys)} names, {len(set(keys))} different ones."
         )
+    keys = tuple(keys[i] for i in named)
     if regions is not None and not is_displayable(images):
         raise ValueError(
             "`regions` need images (samples, height, width, channels). "
@@ -127,7 +130,7 @@ def _balanced(labels: Ints, most: int) -> npt.NDArray[np.intp]:
     return np.sort(order[np.argsort(turn[order], kind="stable")][:most])
 
 
-def _check_inputs(inputs: Any, model: Any) -> None:
+def check_inputs(inputs: Any, model: Any) -> None:
     """Checks that the inputs are finite and have the shapes that the model takes."""
     for array in keras.tree.flatten(inputs):
         if array.dtype.kind == "f":

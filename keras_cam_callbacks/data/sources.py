@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from numbers import Number
 from typing import Any
 
 import keras
@@ -87,7 +88,7 @@ def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
     if not isinstance(data, tuple):
         return None
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-    return _to_numpy(x), None if y is None else _to_numpy(y)
+    return _to_numpy(x), None if y is None else _to_numpy(_listed(y))
 
 
 def _rows(array: npt.NDArray[Any], rows: list[int]) -> npt.NDArray[Any]:
@@ -144,6 +145,8 @@ def _to_numpy(structure: Any) -> Any:
 
     def convert(leaf: Any) -> npt.NDArray[Any]:
         array = np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf)
+        if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16 and its like
+            array = array.astype(np.float32)
         # A model of images and text gets strings, too.
         if array.dtype == object and not all(isinstance(item, (str, bytes)) for item in array.flat):
             raise TypeError(
@@ -155,9 +158,21 @@ def _to_numpy(structure: Any) -> Any:
     return keras.tree.map_structure(convert, structure)
 
 
+def _listed(y: Any) -> Any:
+    """Returns labels that are written as a Python list as an array; a list of arrays is of several outputs."""
+    if isinstance(y, (list, tuple)) and all(isinstance(leaf, (Number, str)) for leaf in keras.tree.flatten(y)):
+        return np.asarray(y)
+    return y
+
+
 def class_labels(y: Any) -> Ints | None:
-    """Returns class indices (N,) int64 from integers, whole floats, one-hot or soft rows; None for anything else."""
-    if y is None or isinstance(y, (dict, list, tuple)):
+    """Returns class indices (N,) int64 from integers, whole floats, one-hot or soft rows; None for anything else.
+
+    Labels of a single output may stand under its name, or alone in a list.
+    """
+    if isinstance(y, (Mapping, list, tuple)) and len(y) == 1:
+        (y,) = y.values() if isinstance(y, Mapping) else y
+    if y is None or isinstance(y, (Mapping, list, tuple)):
         return None
     y = np.asarray(y)
     if y.dtype.kind not in "biuf" or y.ndim not in (1, 2):

@@ -7,7 +7,7 @@ An engine is a module, `engine.<backend>`, with the functions of `Engine`. Tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -29,6 +29,10 @@ class Run(Protocol):
     @property
     def tensors(self) -> Mapping[Hashable, Any]:
         """Every output tensor of a layer by its id, which is that of its casts too: the one that was there first."""
+
+    @property
+    def output_ids(self) -> Set[Hashable]:
+        """Ids of all outputs of the model."""
 
     @property
     def output_id(self) -> Hashable | None:

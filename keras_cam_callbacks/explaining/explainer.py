@@ -17,7 +17,7 @@ from ..data.layout import largest_input
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
-from ..network.layers import Tap
+from ..network.layers import Tap, check_runs
 from ..network.targets import Target, check_classes, check_target, resolve_targets
 from ..passes.capture import Capturer, needs_layer
 from ..passes.probe import FUNCTIONS, Probe
@@ -129,6 +129,7 @@ class Explainer:
         self._targets = tuple(targets.values())
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
+        check_runs(model)
         self.model = model
         self._augmentations = augmentations
         self.batch = like if isinstance(like, ValidationBatch) else None

@@ -90,6 +90,29 @@ def sublayers(layer: Any) -> list[Any]:
     return []
 
 
+def check_runs(model: Any) -> None:
+    """Checks that a model can be called, as one that only trains its parts can not.
+
+    Raises:
+        ValueError: If it has no `call`; the message names the parts that have one.
+    """
+    if type(model).call not in (keras.Model.call, keras.layers.Layer.call):
+        return
+    parts = {name: part for name, part in vars(model).items() if isinstance(part, keras.Model)}
+    parts |= {part.name: part for part in sublayers(model) if isinstance(part, keras.Model)}
+    names = [name for i, (name, part) in enumerate(parts.items()) if part not in list(parts.values())[:i]]
+    raise ValueError(
+        f"A model must have a `call` to be explained. Received: model {model.name!r} of class {type(model).__name__}, "
+        "which has none. "
+        + (
+            f"Its parts that are models are {listing(names)}: model={names[0]!r} has a callback explain that one, and "
+            f"explain(model.{names[0]}, ...) does without training."
+            if names
+            else "Give it one, or explain a model that it uses."
+        )
+    )
+
+
 def input_tensors(model: Any) -> list[Any]:
     """Returns the model's symbolic inputs; none where it does not know them, such as one that was never built."""
     try:

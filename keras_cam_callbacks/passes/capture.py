@@ -305,9 +305,11 @@ class Capturer:
     def _find_calls(self, run: DifferentiatedRun, named: Sequence[Any]) -> list[LayerCall]:
         """Returns the one call of each named layer in call order, or the chosen call."""
         if not named:
+            # The map of an output is the prediction itself.
+            calls = [call for call in run.calls if run.output_ids.isdisjoint(call.output_ids)]
             used = [run.used(t) for t in range(len(run.scores))]
             common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
-            return [choose_layer(self.model, run.calls, common)]
+            return [choose_layer(self.model, calls, common)]
         paths = {id(held()): path for path, held in self._named}
         chosen = [single_call(paths.get(id(layer), layer.name), layer, run.calls) for layer in named]
         return [call for call in run.calls if call in chosen]

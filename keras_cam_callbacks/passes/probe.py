@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -54,6 +57,17 @@ LAYER_FUNCTIONS = ("layer_score", "activation_gradient", "guided_activation_grad
 """Those that are functions of a layer."""
 
 _PATIENCE = 3.0  # seconds, before progress is shown
+_progress: ContextVar[bool] = ContextVar("progress", default=True)
+
+
+@contextmanager
+def silently() -> Iterator[None]:
+    """Shows no progress while the context lasts."""
+    before = _progress.set(False)
+    try:
+        yield
+    finally:
+        _progress.reset(before)
 
 
 class Probe:
@@ -114,12 +128,12 @@ class Probe:
             if name == "confidence":
                 results = confidences(arrays["outputs"], results, classes, self._capturer.activated)
             done += len(lot)
-            if not shown and done < total and time.monotonic() - begin > _PATIENCE:
+            if not shown and done < total and time.monotonic() - begin > _PATIENCE and _progress.get():
                 shown = True
-                if keras.config.is_interactive_logging_enabled():
-                    print(f"\n{total} copies of images are run:")  # Keras' own bar may stand in the line.
+                print(f"\n{total} copies of images are run:", file=sys.stderr)  # Keras' own bar may stand in the line.
             if shown:
-                bar.update(done)
+                with redirect_stdout(sys.stderr):  # What a program prints is its result.
+                    bar.update(done)
             yield from (_row(results, i) for i in range(len(lot)))
             del arrays, results  # The next ones may be as large.
 

@@ -91,7 +91,10 @@ def explained_scores(
         classes = ops.where(class_index < 0, ranked, class_index)
     if not flat:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
-        example = "outputs['name'][:, 3]" if output is None else "keras.ops.mean(outputs[..., 3], axis=(1, 2))"
+        last = 3 if output is None or output.shape[-1] is None else min(3, output.shape[-1] - 1)
+        example = (
+            f"outputs['name'][:, {last}]" if output is None else f"keras.ops.mean(outputs[..., {last}], axis=(1, 2))"
+        )
         raise ValueError(
             "The model must have one output of shape (samples, classes) for a class to be explained. "
             f"Received: outputs of shape {shapes}. "

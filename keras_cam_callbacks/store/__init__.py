@@ -14,13 +14,14 @@ metrics.jsonl. Killed at any moment, a run so holds whole epochs only. numpy and
 reads and writes the pictures, and is loaded for that alone.
 """
 
-from .reader import Run, StoredEpoch, find_runs, read_run
+from .reader import Run, StoredEpoch, check_file, find_runs, read_run
 from .writer import RunWriter, choose_directory, file_stem
 
 __all__ = [
     "Run",
     "RunWriter",
     "StoredEpoch",
+    "check_file",
     "choose_directory",
     "file_stem",
     "find_runs",

@@ -27,6 +27,12 @@ LOG = "metrics.jsonl"
 IDENTITY = ("prefix", "model_name", "layer", "method", "target", "sample_keys", "fingerprints")
 
 
+def check_file(path: Path) -> None:
+    """Raises ValueError for what is there and no file: a pipe, a device or a socket would be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"What a record holds must be files. Received: {path}, which is none.")
+
+
 @dataclass(frozen=True, eq=False)
 class StoredEpoch:
     """One epoch of a stored run. Arrays and pictures are read when asked for, and not kept.
@@ -68,8 +74,7 @@ class StoredEpoch:
             ValueError: If the file is damaged, or holds pickled objects.
             OSError: If the file is gone.
         """
-        if self.heatmap_file.exists() and not self.heatmap_file.is_file():  # A pipe would be waited for without end.
-            raise ValueError(f"A heatmap file must be a file. Received: {self.heatmap_file}, which is none.")
+        check_file(self.heatmap_file)
         try:
             with open(self.heatmap_file, "rb") as binary, np.load(binary, allow_pickle=False) as file:
                 # Arrays are stored as they are; what grows is made to fill the memory.
@@ -211,6 +216,7 @@ def read_run(path: str | Path) -> Run:
     manifest = read_manifest(directory)
     epochs: dict[int, StoredEpoch] = {}
     log = directory / LOG
+    check_file(log)
     for number, line in enumerate(log.read_bytes().split(b"\n") if log.is_file() else (), 1):
         try:
             entry = json.loads(line)
@@ -286,6 +292,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """Reads and checks a run's manifest; raises ValueError where it is missing, damaged or too new."""
     path = directory / MANIFEST
     try:
+        check_file(path)
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["schema_version"]
         if version == SCHEMA_VERSION:

@@ -22,7 +22,18 @@ import numpy.typing as npt
 
 from keras_cam_callbacks.records import EpochRecord, Region, RunConfig
 
-from .reader import LOG, MANIFEST, SCHEMA_VERSION, Run, differing, find_runs, read_manifest, read_run, same_run
+from .reader import (
+    LOG,
+    MANIFEST,
+    SCHEMA_VERSION,
+    Run,
+    check_file,
+    differing,
+    find_runs,
+    read_manifest,
+    read_run,
+    same_run,
+)
 
 try:
     import fcntl
@@ -205,6 +216,7 @@ class RunWriter:
             RuntimeError: If another process is writing for longer than an epoch takes. One that only looks, and finds
                 that it is not the only writer, is gone in a moment.
         """
+        check_file(self._log)
         with open(self._log, "rb+") as log:
             until = time.monotonic() + _LOCK_SECONDS
             while fcntl is not None:

@@ -304,12 +304,25 @@ def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
     model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)])
     x = images(2, (4, 4, 1))
     explain(model, x, method=RISE(masks=20, cells=2), batch_size=8)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
     monkeypatch.setattr("keras_cam_callbacks.passes.probe._PATIENCE", 0.0)
     explain(model, x, method=RISE(masks=20, cells=2), batch_size=8)
-    out = capsys.readouterr().out
-    assert "40 copies of images are run:" in out
-    assert "40/40" in out
+    out, err = capsys.readouterr()
+    assert "40 copies of images are run:" in err
+    assert "40/40" in err
+    assert out == ""  # What a program prints there is its result.
+
+
+def test_a_silent_fit_shows_no_progress(monkeypatch, capsys):
+    model, x, y = functional().model, images(), models.labels()
+    model.compile("sgd", models.SPARSE, jit_compile=False)
+    monkeypatch.setattr("keras_cam_callbacks.passes.probe._PATIENCE", 0.0)
+    for verbose in (0, 2):
+        logger = HeatmapLogger((x, y), method=Occlusion(6, 6), tracker=None, on_error="raise", batch_size=4)
+        model.fit(x, y, verbose=verbose, callbacks=[logger])
+        out, err = capsys.readouterr()
+        assert ("copies of images are run" in err) is bool(verbose)
+        assert bool(out) is bool(verbose)
 
 
 def test_inside_fit():

@@ -310,3 +310,14 @@ def test_unusual_calls(kind):
             score = model.classes(model.pool(activations))[:, 1]
     weights = tf.reduce_mean(tape.gradient(score, activations), (1, 2), keepdims=True)
     models.assert_maps_equal(explanation.heatmaps, tf.reduce_sum(weights * activations, -1).numpy())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_output_itself_is_not_chosen(count):
+    """Its map would be the prediction, scaled."""
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, layers.Conv2D(count, 1, name="head")(conv("decoder")(inputs)))
+    found = explain(model, models.images(), target=lambda outputs: keras.ops.mean(outputs[..., 0], axis=(1, 2)))
+    assert found.layer_name == "decoder"
+    with pytest.raises(ValueError, match=rf"outputs\[\.\.\., {count - 1}\], axis=\(1, 2\)"):  # It would work.
+        explain(model, models.images())

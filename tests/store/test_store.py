@@ -609,3 +609,23 @@ def test_the_store_loads_no_framework():
     root = ROOT
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("heatmaps/000000.npz", "000000.npz, which is none."),
+        ("metrics.jsonl", "metrics.jsonl, which is none."),
+        ("manifest.json", "with these runs: none."),
+    ],
+)
+def test_a_pipe_in_a_record_is_refused(tmp_path, name, message):
+    """In a process of its own, for what opens it would wait without end."""
+    config = make_config(tmp_path)
+    write_run(config, range(2))
+    (config.directory / name).unlink()
+    os.mkfifo(config.directory / name)
+    code = f"from keras_cam_callbacks import compare; compare([{str(config.directory)!r}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert "ValueError" in done.stderr
+    assert message in done.stderr

@@ -36,6 +36,11 @@ class Run:
     tape: Any = None
 
     @property
+    def output_ids(self) -> set[Hashable]:
+        """Ids of all outputs of the model."""
+        return {graphs.tensor_id(t) for t in tf.nest.flatten(self.outputs) if tf.is_tensor(t)}
+
+    @property
     def output_id(self) -> Hashable | None:
         """Id of the model's output; None where it has several."""
         return None if self._output is None else graphs.tensor_id(self._output)
