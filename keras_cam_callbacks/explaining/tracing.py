@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from ..network.layers import Tap
-from ..network.targets import Target, loss_expects
+from ..network.targets import Target, loss_expects, tells_labels
 from ..passes import wrapping
 from ..passes.capture import Capturer, sample_text
 from ..passes.probe import LAYER_FUNCTIONS, Probe
@@ -88,7 +88,7 @@ def traced(model: Any, inputs: Any, layer_names: Sequence[Any], **settings: Any)
             tuple((target.rank, target.text == "true") for target in targets),
             {name: value for name, value in settings.items() if name != "targets"},
             keras.config.image_data_format(),
-            loss_expects(model),
+            (loss_expects(model), tells_labels(model)),
             keras.tree.map_structure(sample_text, inputs),
         )
         traces = _held.setdefault(model, [])

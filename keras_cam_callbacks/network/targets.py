@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,12 @@ _CROSSENTROPIES = tuple(
         *("BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalCrossentropy", "CategoricalFocalCrossentropy"),
         *("SparseCategoricalCrossentropy", "binary_crossentropy", "binary_focal_crossentropy"),
         *("categorical_crossentropy", "categorical_focal_crossentropy", "sparse_categorical_crossentropy"),
+    )
+)
+_CROSSENTROPIES_OF_LABELS = tuple(
+    getattr(keras.losses, name)
+    for name in (
+        *("BinaryCrossentropy", "BinaryFocalCrossentropy", "binary_crossentropy", "binary_focal_crossentropy"),
     )
 )
 _HINGES = tuple(
@@ -181,22 +187,34 @@ def check_classes(target: Target, class_index: Ints, classes: int | None) -> Non
         )
 
 
+def _loss(model: Any) -> Any | None:
+    """Returns the loss that a model was compiled with, an object or a function; None for none, or several."""
+    parts = keras.tree.flatten(getattr(model, "loss", None))
+    if len(parts) != 1:
+        return None
+    try:
+        return keras.losses.get(parts[0]) if isinstance(parts[0], str) else parts[0]
+    except ValueError:
+        return None
+
+
+def _is_one_of(loss: Any, losses: Sequence[Any]) -> bool:
+    return loss in losses or isinstance(loss, tuple(kind for kind in losses if isinstance(kind, type)))
+
+
 def loss_expects(model: Any) -> str | None:
     """Tells what the compiled loss takes the outputs for: "logits", "probabilities", or None where it doesn't say.
 
     Only Keras' own losses are known; one that the user wrote may take anything.
     """
-    loss = getattr(model, "loss", None)
-    parts = keras.tree.flatten(loss)
-    if len(parts) != 1:
-        return None
-    loss = parts[0]
-    try:
-        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
-    except ValueError:
-        return None
-    if loss in _HINGES or isinstance(loss, tuple(kind for kind in _HINGES if isinstance(kind, type))):
+    loss = _loss(model)
+    if _is_one_of(loss, _HINGES):
         return "logits"
-    if loss in _CROSSENTROPIES or isinstance(loss, tuple(kind for kind in _CROSSENTROPIES if isinstance(kind, type))):
+    if _is_one_of(loss, _CROSSENTROPIES):
         return "logits" if getattr(loss, "from_logits", False) else "probabilities"
     return None
+
+
+def tells_labels(model: Any) -> bool:
+    """Tells whether the compiled loss takes each output for a label of its own, present or not: a sigmoid for each."""
+    return _is_one_of(_loss(model), _CROSSENTROPIES_OF_LABELS)

@@ -15,7 +15,7 @@ from ..data.layout import as_images, largest_input, model_layout
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.head import Head, class_weights, find_head
 from ..network.layers import Candidates, LayerCall, Tap, candidates, choose_layer, listing
-from ..network.targets import PREDICTED, Target, check_target, loss_expects
+from ..network.targets import PREDICTED, Target, check_target, loss_expects, tells_labels
 from ..records import Capture, Chunk, Floats, Ints
 from .scores import confidences, explained_scores, single_output
 from .taps import as_activations, fixed_batch, make_tap, named_layer, single_call
@@ -47,6 +47,7 @@ class Capturer:
         classes: How many classes the outputs tell apart; None where they tell none.
         explained: What the explained score is, in words.
         activated: Whether the outputs are known to come out of a softmax or sigmoid.
+        labels: Whether the loss takes each output for a label of its own.
         scores_by_rule: For each target, whether a callable gives the scores themselves, and no classes.
         chunk: Number of samples that run at once.
         fixed: The number of samples where the model takes no other, else None.
@@ -100,7 +101,7 @@ class Capturer:
         self._named = [(path, weakref.ref(layer)) for path, layer in named]
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
-        self.expects = loss_expects(model)
+        self.expects, self.labels = loss_expects(model), tells_labels(model)
         self.activated = False
         self._units: int | None = None
         self.traces = 0
@@ -201,7 +202,7 @@ class Capturer:
                 targets=targets,
                 # A rule that names classes names the predicted ones.
                 predicted=arrays.get("predicted") if target.rule is None or targets is None else targets,
-                confidences=confidences(outputs, scores, targets, self.activated),
+                confidences=confidences(outputs, scores, targets, self.activated, self.labels),
                 images=images,
             )
             captures.append(

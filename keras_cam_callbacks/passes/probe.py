@@ -126,7 +126,8 @@ class Probe:
             arrays = self._run(self._passes[name], values, rows, classes, beside)
             results = arrays["result"]
             if name == "confidence":
-                results = confidences(arrays["outputs"], results, classes, self._capturer.activated)
+                known = self._capturer.activated, self._capturer.labels
+                results = confidences(arrays["outputs"], results, classes, *known)
             done += len(lot)
             if not shown and done < total and time.monotonic() - begin > _PATIENCE and _progress.get():
                 shown = True

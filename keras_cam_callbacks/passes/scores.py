@@ -139,7 +139,9 @@ def _applied(rule: Callable[[Any], Any], outputs: Any) -> Any:
     return result
 
 
-def confidences(outputs: Floats | None, scores: Floats, targets: Ints | None, activated: bool) -> Floats:
+def confidences(
+    outputs: Floats | None, scores: Floats, targets: Ints | None, activated: bool, labels: bool = False
+) -> Floats:
     """Returns the probability of the explained class, (N,) float32 in [0, 1]; NaN where there is none.
 
     Args:
@@ -148,17 +150,20 @@ def confidences(outputs: Floats | None, scores: Floats, targets: Ints | None, ac
         targets: (N,) explained classes, or None.
         activated: Whether the outputs come out of a softmax or sigmoid. Without it, outputs that are no probabilities
             are taken as logits of a softmax, or of a sigmoid where there is one unit.
+        labels: Whether each unit is known to tell a label of its own, so that its logit is one of a sigmoid.
     """
     if outputs is None or targets is None:
         return np.full(len(scores), np.nan, np.float32)
     finite = np.where(np.isfinite(outputs), outputs, 0)
-    if not activated:
+    if not activated and not labels:
         sums = finite.sum(axis=1)
         activated = bool((finite >= 0).all() and (finite <= 1).all() and np.allclose(sums, 1, atol=1e-3))
     if outputs.shape[1] == 1:
         if not activated:
             return (1 / (1 + np.exp(-np.clip(scores, -80, 80)))).astype(np.float32)
         return np.where(targets == 1, outputs[:, 0], 1 - outputs[:, 0]).astype(np.float32)
+    if not activated and labels:
+        return (1 / (1 + np.exp(-np.clip(scores, -80, 80)))).astype(np.float32)
     if not activated:
         exponents = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         outputs = np.asarray(exponents / exponents.sum(axis=1, keepdims=True), outputs.dtype)

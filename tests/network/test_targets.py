@@ -246,3 +246,21 @@ def test_a_class_is_chosen_exactly_and_by_few_operations():
     np.testing.assert_array_equal(gradients, np.eye(7)[expected])
     # Those of `take_along_axis` are some 250; they made a fit's start an eighth longer.
     assert len(chosen.get_concrete_function().graph.get_operations()) < 150
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", keras.losses.BinaryFocalCrossentropy()], ids=["bce", "focal"])
+def test_logits_of_labels_have_the_confidence_of_sigmoids(loss):
+    """Of several labels at once, each is present or not; under a softmax they would share one probability."""
+    by_sigmoid, by_logits = functional(activation="sigmoid").model, functional(activation=None).model
+    by_logits.set_weights(by_sigmoid.get_weights())
+    by_sigmoid.compile("sgd", loss)
+    from_logits = keras.losses.BinaryCrossentropy(from_logits=True)
+    by_logits.compile("sgd", from_logits if isinstance(loss, str) else type(loss)(from_logits=True))
+    x = models.images()
+    for settings in ({}, {"target": 0}):
+        one, other = (explain(model, x, **settings) for model in (by_sigmoid, by_logits))
+        np.testing.assert_allclose(one.confidences, other.confidences, rtol=1e-5)
+        np.testing.assert_allclose(one.heatmaps, other.heatmaps, rtol=1e-4, atol=1e-7)
+    # Where an output is not known to be of labels, it is of classes.
+    by_logits.compile("sgd", LOGITS)
+    assert np.abs(explain(by_logits, x).confidences - explain(by_sigmoid, x).confidences).max() > 0.01

@@ -19,6 +19,8 @@ CONFIDENCES = {
     "large logits": ([[1000.0, 0.0]], [1000.0], [0], False, [1.0]),
     "one sigmoid": ([[0.8], [0.3]], [9.0, 9.0], [1, 0], True, [0.8, 0.7]),
     "one logit": ([[2.0], [-1.0]], [2.0, 1.0], [1, 0], False, [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1))]),
+    "labels": ([[2.0, -1.0]], [-1.0], [1], "labels", [1 / (1 + np.exp(1))]),
+    "labels that sum to one": ([[0.25, 0.75]], [0.75], [1], "labels", [1 / (1 + np.exp(-0.75))]),
     "no class": ([[2.0]], [2.0], None, False, [np.nan]),
     "no outputs": (None, [2.0], [0], False, [np.nan]),
 }
@@ -30,6 +32,7 @@ CONFIDENCES = {
 def test_confidences(outputs, scores, classes, activated, expected):
     outputs = None if outputs is None else np.array(outputs, np.float32)
     classes = None if classes is None else np.array(classes)
-    found = confidences(outputs, np.array(scores, np.float32), classes, activated)
+    known = (False, True) if activated == "labels" else (activated, False)
+    found = confidences(outputs, np.array(scores, np.float32), classes, *known)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
