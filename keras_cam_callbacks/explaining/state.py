@@ -85,7 +85,10 @@ class _Reading:
         if id(value) in self._opened:
             return weakly(value)
         self._opened[id(value)] = value
-        return (weakly(value), *self._inside(value))
+        try:
+            return (weakly(value), *self._inside(value))
+        except Exception:  # An object of a user's may raise anything where it is looked into.
+            return object()
 
     def _inside(self, value: Any) -> Iterator[Any]:
         """Gives what a trace can have read of an object."""

@@ -30,7 +30,7 @@ IDENTITY = ("prefix", "model_name", "layer", "method", "target", "sample_keys", 
 def check_file(path: Path) -> None:
     """Raises ValueError for what is there and no file: a pipe, a device or a socket would be waited for without end."""
     if path.exists() and not path.is_file():
-        raise ValueError(f"What a record holds must be files. Received: {path}, which is none.")
+        raise ValueError(f"What a record holds must be a file. Received: {path}, which is none.")
 
 
 @dataclass(frozen=True, eq=False)

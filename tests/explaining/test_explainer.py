@@ -379,6 +379,21 @@ def test_what_a_layer_reads_elsewhere_counts(what, monkeypatch):
     np.testing.assert_allclose(found.scores - bias, times * (before.scores - bias), rtol=1e-4, atol=1e-5)
 
 
+class Closed(dict):
+    """Can't be looked into."""
+
+    def items(self):
+        raise OSError("closed")
+
+
+def test_what_can_not_be_read_makes_a_new_trace():
+    model = gained()
+    explain(model, batch()[0])
+    vars(model.get_layer("gained"))["closed"] = Closed()
+    for _ in range(2):
+        assert is_traced(model, batch()[0])
+
+
 UNIT = 0
 
 
