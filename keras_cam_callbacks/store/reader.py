@@ -216,7 +216,6 @@ def read_run(path: str | Path) -> Run:
     manifest = read_manifest(directory)
     epochs: dict[int, StoredEpoch] = {}
     log = directory / LOG
-    check_file(log)
     for number, line in enumerate(log.read_bytes().split(b"\n") if log.is_file() else (), 1):
         try:
             entry = json.loads(line)

@@ -615,7 +615,7 @@ def test_the_store_loads_no_framework():
     ("name", "message"),
     [
         ("heatmaps/000000.npz", "000000.npz, which is none."),
-        ("metrics.jsonl", "metrics.jsonl, which is none."),
+        ("metrics.jsonl", "without any. Wait for its first epoch"),
         ("manifest.json", "with these runs: none."),
     ],
 )
