@@ -135,15 +135,13 @@ class Explainer:
         self.batch = like if isinstance(like, ValidationBatch) else None
         if keeps and self.batch is None:
             raise TypeError(f"`keeps` needs `like` to be a ValidationBatch. Received: {type(like).__name__}.")
-        inputs, rows = None, None
+        self._prepared: _Rows | None = None
         if self.batch is None:
             like = make_batch(like, model, max_samples=1)
-            self.augmentations = tuple(resolved_for(augmentations, like))
-            inputs = like.inputs
+            self.augmentations, inputs = tuple(resolved_for(augmentations, like)), like.inputs
         else:
-            rows = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
-            self.augmentations, inputs = tuple(rows.augmentations), rows.inputs
-        self._prepared = rows
+            self._prepared = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
+            self.augmentations, inputs = tuple(self._prepared.augmentations), self._prepared.inputs
         self._trace = traced(
             model,
             inputs,
@@ -158,8 +156,8 @@ class Explainer:
         for one_method in methods.values():
             if "images" in one_method.needs:
                 one_method.check_images(self.capturer.as_images(largest_input(self.capturer.like)).shape[1:-1])
-        if rows is not None:
-            self._check_classes(rows.class_index)
+        if self._prepared is not None:
+            self._check_classes(self._prepared.class_index)
         self._views = self._make_views(methods, targets)
         self._confidence = confidence_probe(self.capturer) if measures_faithfulness else None
         self.names = tuple(self._views)

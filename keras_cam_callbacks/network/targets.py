@@ -29,9 +29,7 @@ _CROSSENTROPIES = tuple(
 )
 _CROSSENTROPIES_OF_LABELS = tuple(
     getattr(keras.losses, name)
-    for name in (
-        *("BinaryCrossentropy", "BinaryFocalCrossentropy", "binary_crossentropy", "binary_focal_crossentropy"),
-    )
+    for name in ("BinaryCrossentropy", "BinaryFocalCrossentropy", "binary_crossentropy", "binary_focal_crossentropy")
 )
 _HINGES = tuple(
     getattr(keras.losses, name)

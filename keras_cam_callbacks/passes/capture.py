@@ -142,9 +142,10 @@ class Capturer:
             self._pass.renew()
         else:
             self._check_alike(inputs)
+        class_index = class_index.astype(np.int32)
         for start in range(0, len(class_index), self.chunk):
             rows = slice(start, min(start + self.chunk, len(class_index)))
-            yield self._run_chunk(inputs, class_index.astype(np.int32), rows, start if kept else None)
+            yield self._run_chunk(inputs, class_index, rows, start if kept else None)
 
     @property
     def model(self) -> Any:
