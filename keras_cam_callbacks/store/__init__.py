@@ -14,8 +14,10 @@ metrics.jsonl. Killed at any moment, a run so holds whole epochs only. numpy and
 reads and writes the pictures, and is loaded for that alone.
 """
 
-from .reader import Run, StoredEpoch, check_file, find_runs, read_run
-from .writer import RunWriter, choose_directory, file_stem
+from .folders import choose_directory
+from .manifest import check_file, file_stem
+from .reader import Run, StoredEpoch, find_runs, read_run
+from .writer import RunWriter
 
 __all__ = [
     "Run",

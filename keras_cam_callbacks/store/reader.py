@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import stat
 import struct
 import zipfile
@@ -20,17 +19,9 @@ import numpy.typing as npt
 
 from keras_cam_callbacks.records import Floats, Image, Region, short_repr
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+from .manifest import MANIFEST, check_file, read_manifest
+
 LOG = "metrics.jsonl"
-# Two records with these in common show the same thing, so that one can be the other's continuation.
-IDENTITY = ("prefix", "model_name", "layer", "method", "target", "sample_keys", "fingerprints")
-
-
-def check_file(path: Path) -> None:
-    """Raises ValueError for what is there and no file: a pipe, a device or a socket would be waited for without end."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"What a record holds must be a file. Received: {path}, which is none.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,71 +264,3 @@ def _is_link(path: str) -> bool:
         return stat.S_ISLNK(os.lstat(path).st_mode)  # os.path.islink passes over names that no file can have.
     except OSError:
         return False
-
-
-def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tells whether two manifests describe the same run."""
-    return not differing(one, other)
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Returns in what two manifests differ that a run has in common with its continuation."""
-    names = [name for name in IDENTITY if one[name] != other[name]]
-    # Numbers of other regions don't belong into one curve. A record of none has no such entry, or an empty one.
-    return names + ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """Reads and checks a run's manifest; raises ValueError where it is missing, damaged or too new."""
-    path = directory / MANIFEST
-    try:
-        check_file(path)
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["schema_version"]
-        if version == SCHEMA_VERSION:
-            _check_manifest(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ValueError(
-            f"A run's {MANIFEST} must be whole. Received: {path} ({error!r}). "
-            "The run's heatmaps and overlays can still be opened one by one."
-        ) from error
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"A record must have schema_version {SCHEMA_VERSION}. Received: {version!r} in {path}. "
-            "Read it with the version of keras_cam_callbacks that wrote it, or a later one."
-        )
-    return manifest
-
-
-def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    samples = {name: len(manifest[name]) for name in ("sample_keys", "fingerprints", "labels", "files")}
-    if len(set(samples.values())) != 1:
-        raise ValueError(f"numbers of samples differ: {samples}")
-    for name in ("sample_keys", "fingerprints", "class_names", "views"):
-        listed = manifest.get(name)
-        if listed is not None and not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
-            raise ValueError(f"{name} must be a list of texts")
-    if len(set(manifest["sample_keys"])) != len(manifest["sample_keys"]):
-        raise ValueError("sample_keys must differ")
-    if not all(label is None or (type(label) is int and abs(label) < 2**63) for label in manifest["labels"]):
-        raise ValueError("labels must be whole numbers or null")
-    for name in ("prefix", "model_name", "layer", "method", "target"):
-        if not isinstance(manifest.get(name, ""), str):
-            raise ValueError(f"{name} must be a text")
-    for key in manifest["sample_keys"]:
-        if re.search(r"[/\\:]|^\.", manifest["files"][key]):
-            raise ValueError(f"{manifest['files'][key]!r} is no file name")
-    if len({manifest["files"][key].casefold() for key in manifest["sample_keys"]}) != len(manifest["sample_keys"]):
-        raise ValueError("files must differ")
-    regions = manifest.get("regions") or ()  # None in records without, and in those of earlier versions.
-    if regions:
-        if len(regions) != len(manifest["sample_keys"]):
-            raise ValueError(f"{len(regions)} regions, {len(manifest['sample_keys'])} samples")
-        for region in regions:
-            if region is not None:
-                boxes = np.array(region["boxes"], np.float64).reshape(-1, 4)
-                if not np.isfinite(boxes).all() or not isinstance(region["mask"], str | None):
-                    raise ValueError(f"{region!r} is no region")
-    missing = {*IDENTITY, "class_names"} - manifest.keys()
-    if missing:
-        raise ValueError(f"missing: {', '.join(sorted(missing))}")

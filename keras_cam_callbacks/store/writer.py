@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import EpochRecord, Region, RunConfig
+from keras_cam_callbacks.records import EpochRecord, RunConfig
 
-from .reader import (
-    LOG,
-    MANIFEST,
-    SCHEMA_VERSION,
-    Run,
-    check_file,
-    differing,
-    find_runs,
-    read_manifest,
-    read_run,
-    same_run,
-)
+from .manifest import MANIFEST, check_file, differing, manifest_of, plain, read_manifest, same_run
+from .reader import LOG
 
 try:
     import fcntl
@@ -41,89 +28,6 @@ except ImportError:  # On Windows two processes that write at the same moment ar
     fcntl = None  # type: ignore[assignment]
 
 _LOCK_SECONDS = 5.0
-
-_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-
-
-def file_stem(text: str) -> str:
-    """Returns `text` itself where it is a safe file name on every system, else a readable name of its own.
-
-    Args:
-        text: A sample key or a prefix; may hold slashes, "..", or any other character.
-
-    Returns:
-        At most 80 of A-Z, a-z, 0-9, "_", "-" and "."; a changed name ends in a digest of `text`.
-    """
-    slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("._-")[:64].rstrip(".")
-    if _DEVICE_NAMES.match(slug):
-        slug = f"_{slug}"
-    return slug if slug and slug == text else _with_digest(slug, text)
-
-
-def _with_digest(slug: str, text: str) -> str:
-    return f"{slug}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}".lstrip("-")
-
-
-def _stems(keys: tuple[str, ...]) -> dict[str, str]:
-    stems: dict[str, str] = {}
-    taken: set[str] = set()
-    for key in keys:
-        # "cat" and "Cat" are one file on macOS and Windows.
-        stem = file_stem(key)
-        stem = _with_digest(stem, key) if stem.lower() in taken else stem
-        if key in stems:
-            raise ValueError(f"Sample keys must differ from each other. Received: {key!r} twice.")
-        stems[key] = stem
-        taken.add(stem.lower())
-    return stems
-
-
-def _plain(value: Any) -> Any:
-    """Returns `value` as JSON has it: NaN and infinities become null, what JSON doesn't know becomes text."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
-
-
-def _manifest(config: RunConfig) -> dict[str, Any]:
-    settings = (
-        "versions",
-        "model_name",
-        "method",
-        "target",
-        "prefix",
-        "value_range",
-        "overlay",
-        "class_names",
-        "views",
-        "augmentations",
-        "training",
-    )
-    samples = ("sample_keys", "fingerprints", "labels")
-    files = _stems(config.sample_keys)
-    regions = zip(config.sample_keys, config.regions, strict=True) if config.regions else ()
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "layer": config.layer_name,
-        **{name: _plain(getattr(config, name)) for name in settings + samples},
-        "files": files,
-        "regions": [_region(region, f"regions/{files[key]}.png") for key, region in regions],
-    }
-
-
-def _region(region: Region | None, file: str) -> dict[str, Any] | None:
-    if region is None:
-        return None
-    if region.mask is None:
-        return {"boxes": region.boxes.tolist(), "mask": None}
-    digest = hashlib.sha256(repr(region.mask.shape).encode() + region.mask.tobytes()).hexdigest()[:16]
-    return {"boxes": region.boxes.tolist(), "mask": file, "digest": digest}
 
 
 def _put_file(path: Path, data: bytes) -> None:
@@ -169,7 +73,7 @@ class RunWriter:
         self._directory = config.directory
         self._keys = config.sample_keys
         self._log = config.directory / LOG
-        manifest = _manifest(config)
+        manifest = manifest_of(config)
         self._files: dict[str, str] = manifest["files"]
         self._directory.mkdir(parents=True, exist_ok=True)
         if (self._directory / MANIFEST).exists():
@@ -291,7 +195,7 @@ class RunWriter:
             "values": list(record.values),
             "overlays": [f"overlays/{name}/{file}" for file in files],
         }
-        return json.dumps(_plain(line), allow_nan=False).encode("utf-8") + b"\n"
+        return json.dumps(plain(line), allow_nan=False).encode("utf-8") + b"\n"
 
 
 def _heatmaps(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:
@@ -325,67 +229,3 @@ def _arrays(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:
     if record.values:
         arrays["values"] = np.array(list(record.values.values()), np.float64)
     return arrays
-
-
-def choose_directory(log_dir: str | Path, config: RunConfig, first_epoch: int) -> tuple[Path, int | None]:
-    """Chooses and makes the folder for the first fit of a process, so that nothing is ever overwritten.
-
-    A fit that starts after epoch 0 resumes the latest stored run of the same prefix, model name, layer,
-    method, target, sample keys and fingerprints. Any other fit gets a folder of its own, the first of
-    log_dir/prefix, log_dir/prefix-2, and so on that is not there yet, also where processes start together.
-
-    Args:
-        log_dir: The folder of all runs.
-        config: The run; its `directory` is not looked at.
-        first_epoch: The epoch that the fit starts with.
-
-    Returns:
-        The folder; and the last step in it of an epoch before `first_epoch`, or None where there is none. So
-        an epoch that was logged but not backed up gets the same step when it runs again, and replaces the
-        first.
-
-    Raises:
-        ValueError: If the folder can't be made or written to.
-    """
-    log_dir = Path(log_dir)
-    manifest = _manifest(config)
-    stem = file_stem(config.prefix)
-    try:
-        directory, step = None, None
-        if first_epoch > 0 and log_dir.is_dir():
-            numbered = re.compile(re.escape(stem) + r"(-\d+)?")
-            runs = [_read_or_none(path) for path in find_runs(log_dir) if numbered.fullmatch(path.name)]
-            same = [run for run in runs if run and run.epochs and same_run(run.manifest, manifest)]
-            if same:
-                run = max(same, key=lambda run: run.epochs[-1].wall_time)
-                directory = run.directory
-                step = max((e.step for e in run.epochs if e.epoch < first_epoch), default=None)
-        if directory is None:
-            log_dir.mkdir(parents=True, exist_ok=True)
-            names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
-            directory = next(log_dir / name for name in names if _is_made(log_dir / name))
-        # Permissions alone don't tell: disks are mounted read-only, and root may write to any other folder.
-        with TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"log_dir must be a folder that can be written to. Received: {str(log_dir)!r} ({error}). "
-            'Pass another one, such as log_dir="logs".'
-        ) from error
-    return directory, step
-
-
-def _read_or_none(directory: Path) -> Run | None:
-    try:
-        return read_run(directory)
-    except ValueError:
-        return None
-
-
-def _is_made(directory: Path) -> bool:
-    # To make it is to claim it: whoever asks whether a folder is free first may get the same answer as others.
-    try:
-        directory.mkdir()
-    except FileExistsError:
-        return False
-    return True

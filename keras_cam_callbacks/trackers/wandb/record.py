@@ -10,7 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_cam_callbacks.store.reader import LOG, MANIFEST
+from keras_cam_callbacks.store.manifest import MANIFEST
+from keras_cam_callbacks.store.reader import LOG
 
 if TYPE_CHECKING:
     import wandb

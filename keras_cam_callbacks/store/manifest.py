@@ -1,0 +1,178 @@
+"""What is the same in all epochs of a run, as its manifest holds it; and the names of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_cam_callbacks.records import Region, RunConfig
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+# Two records with these in common show the same thing, so that one can be the other's continuation.
+IDENTITY = ("prefix", "model_name", "layer", "method", "target", "sample_keys", "fingerprints")
+
+_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+
+
+def file_stem(text: str) -> str:
+    """Returns `text` itself where it is a safe file name on every system, else a readable name of its own.
+
+    Args:
+        text: A sample key or a prefix; may hold slashes, "..", or any other character.
+
+    Returns:
+        At most 80 of A-Z, a-z, 0-9, "_", "-" and "."; a changed name ends in a digest of `text`.
+    """
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("._-")[:64].rstrip(".")
+    if _DEVICE_NAMES.match(slug):
+        slug = f"_{slug}"
+    return slug if slug and slug == text else _with_digest(slug, text)
+
+
+def _with_digest(slug: str, text: str) -> str:
+    return f"{slug}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}".lstrip("-")
+
+
+def _stems(keys: tuple[str, ...]) -> dict[str, str]:
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for key in keys:
+        # "cat" and "Cat" are one file on macOS and Windows.
+        stem = file_stem(key)
+        stem = _with_digest(stem, key) if stem.lower() in taken else stem
+        if key in stems:
+            raise ValueError(f"Sample keys must differ from each other. Received: {key!r} twice.")
+        stems[key] = stem
+        taken.add(stem.lower())
+    return stems
+
+
+def check_file(path: Path) -> None:
+    """Raises ValueError for what is there and no file: a pipe, a device or a socket would be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"What a record holds must be a file. Received: {path}, which is none.")
+
+
+def plain(value: Any) -> Any:
+    """Returns `value` as JSON has it: NaN and infinities become null, what JSON doesn't know becomes text."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def manifest_of(config: RunConfig) -> dict[str, Any]:
+    """Returns the manifest of a run, as JSON has it."""
+    settings = (
+        "versions",
+        "model_name",
+        "method",
+        "target",
+        "prefix",
+        "value_range",
+        "overlay",
+        "class_names",
+        "views",
+        "augmentations",
+        "training",
+    )
+    samples = ("sample_keys", "fingerprints", "labels")
+    files = _stems(config.sample_keys)
+    regions = zip(config.sample_keys, config.regions, strict=True) if config.regions else ()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "layer": config.layer_name,
+        **{name: plain(getattr(config, name)) for name in settings + samples},
+        "files": files,
+        "regions": [_region(region, f"regions/{files[key]}.png") for key, region in regions],
+    }
+
+
+def _region(region: Region | None, file: str) -> dict[str, Any] | None:
+    if region is None:
+        return None
+    if region.mask is None:
+        return {"boxes": region.boxes.tolist(), "mask": None}
+    digest = hashlib.sha256(repr(region.mask.shape).encode() + region.mask.tobytes()).hexdigest()[:16]
+    return {"boxes": region.boxes.tolist(), "mask": file, "digest": digest}
+
+
+def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tells whether two manifests describe the same run."""
+    return not differing(one, other)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Returns in what two manifests differ that a run has in common with its continuation."""
+    names = [name for name in IDENTITY if one[name] != other[name]]
+    # Numbers of other regions don't belong into one curve. A record of none has no such entry, or an empty one.
+    return names + ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Reads and checks a run's manifest; raises ValueError where it is missing, damaged or too new."""
+    path = directory / MANIFEST
+    try:
+        check_file(path)
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["schema_version"]
+        if version == SCHEMA_VERSION:
+            _check_manifest(manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(
+            f"A run's {MANIFEST} must be whole. Received: {path} ({error!r}). "
+            "The run's heatmaps and overlays can still be opened one by one."
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"A record must have schema_version {SCHEMA_VERSION}. Received: {version!r} in {path}. "
+            "Read it with the version of keras_cam_callbacks that wrote it, or a later one."
+        )
+    return manifest
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    samples = {name: len(manifest[name]) for name in ("sample_keys", "fingerprints", "labels", "files")}
+    if len(set(samples.values())) != 1:
+        raise ValueError(f"numbers of samples differ: {samples}")
+    for name in ("sample_keys", "fingerprints", "class_names", "views"):
+        listed = manifest.get(name)
+        if listed is not None and not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
+            raise ValueError(f"{name} must be a list of texts")
+    if len(set(manifest["sample_keys"])) != len(manifest["sample_keys"]):
+        raise ValueError("sample_keys must differ")
+    if not all(label is None or (type(label) is int and abs(label) < 2**63) for label in manifest["labels"]):
+        raise ValueError("labels must be whole numbers or null")
+    for name in ("prefix", "model_name", "layer", "method", "target"):
+        if not isinstance(manifest.get(name, ""), str):
+            raise ValueError(f"{name} must be a text")
+    for key in manifest["sample_keys"]:
+        if re.search(r"[/\\:]|^\.", manifest["files"][key]):
+            raise ValueError(f"{manifest['files'][key]!r} is no file name")
+    if len({manifest["files"][key].casefold() for key in manifest["sample_keys"]}) != len(manifest["sample_keys"]):
+        raise ValueError("files must differ")
+    regions = manifest.get("regions") or ()  # None in records without, and in those of earlier versions.
+    if regions:
+        if len(regions) != len(manifest["sample_keys"]):
+            raise ValueError(f"{len(regions)} regions, {len(manifest['sample_keys'])} samples")
+        for region in regions:
+            if region is not None:
+                boxes = np.array(region["boxes"], np.float64).reshape(-1, 4)
+                if not np.isfinite(boxes).all() or not isinstance(region["mask"], str | None):
+                    raise ValueError(f"{region!r} is no region")
+    missing = {*IDENTITY, "class_names"} - manifest.keys()
+    if missing:
+        raise ValueError(f"missing: {', '.join(sorted(missing))}")
