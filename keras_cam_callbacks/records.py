@@ -324,6 +324,14 @@ class RunConfig:
         regions: As in `ValidationBatch`.
         training: How the model is trained in the run's first fit, as far as it says: "optimizer", "learning_rate",
             "loss", "epochs" and more.
+        run_id: The run's own name, the same in all its fits, in whichever folder its record lies; hexadecimal digits.
+        architecture: Digest of the explained model, the same each time that it is built; "" where it is not known, as
+            in the three that follow.
+        model_label: The model's name where a person gave it one, else its class.
+        layer_place: `layer_name` without Keras' own numbers, such as "base/Conv2D 2" for the second one in `base`.
+        rules: Digest of the user's own functions among the settings; "" for none.
+        freq: Every so many epochs are logged; None where that is not known.
+        tracked: The runs of trackers' libraries that the first fit was sent to, such as "wandb:1a2b3c".
     """
 
     directory: Path
@@ -344,6 +352,13 @@ class RunConfig:
     augmentations: tuple[str, ...] = ()
     regions: tuple[Region | None, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+    architecture: str = ""
+    model_label: str = ""
+    layer_place: str = ""
+    rules: str = ""
+    freq: int | None = None
+    tracked: tuple[str, ...] = ()
 
     __repr__ = short_repr
 

@@ -20,6 +20,7 @@ from ..checks import check_positive
 from ..data.batches import check_inputs, make_batch
 from ..drawing.overlay import Overlay
 from ..metrics import worst
+from ..network.architecture import architecture, layer_place, model_label
 from ..network.layers import find_layer
 from ..passes.probe import silently
 from ..records import EpochRecord, Region, RunConfig, ValidationBatch
@@ -45,6 +46,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         prefix: First part of every logged name.
         on_error: "warn" or "raise", as in `HeatmapLogger`.
         model: Which part of the trained model is looked into, as in `HeatmapLogger`.
+        run: The stored run that goes on, as in `HeatmapLogger`.
 
     Raises:
         ValueError: If a setting is impossible.
@@ -52,10 +54,23 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     """
 
     def __init__(
-        self, *, tracker: Any, log_dir: str | Path, freq: int, prefix: str, on_error: str, model: Any = None
+        self,
+        *,
+        tracker: Any,
+        log_dir: str | Path,
+        freq: int,
+        prefix: str,
+        on_error: str,
+        model: Any = None,
+        run: str | Path | None = None,
     ) -> None:
         super().__init__()
         check_positive("freq", freq)
+        if run is not None and not isinstance(run, (str, Path)):
+            raise TypeError(
+                "`run` must be the run id of a stored run, its folder, the folder's name below `log_dir`, or None. "
+                f"Received: {run!r} of type {type(run).__name__}. run='gradcam-2' works."
+            )
         if on_error not in ("warn", "raise"):
             raise ValueError(f"`on_error` must be 'warn' or 'raise'. Received: {on_error!r}.")
         self.tracker = tracker
@@ -64,6 +79,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self.prefix = prefix
         self.on_error = on_error
         self.part = model
+        self.run = run
         self._forget_fits()
 
     _subject = "The pictures"  # what fails, in messages
@@ -199,9 +215,11 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         """Starts the run's trackers, and says what is logged where."""
         config = self._config(source)
         self._source = None  # If this fails, a training loop that goes on tries all of it again.
-        self._run.start(config, self.model, epoch)
+        self._run.start(config, (self.model, self.explained_model), epoch, self.run)
         self._source, self._starts, self._first_epoch = source, False, epoch
         self._say(f"{self._description(source, config)}; {self._run.description}")
+        if self._run.doubt:
+            self._warn(self._run.doubt)
 
     def _say(self, text: str) -> None:
         """Tells what the callback does in this fit, in its log and below Keras' own lines."""
@@ -264,6 +282,7 @@ def run_config(
     views: tuple[str, ...] = (),
     augmentations: tuple[str, ...] = (),
     regions: tuple[Region | None, ...] = (),
+    rules: str = "",
 ) -> RunConfig:
     """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
     return RunConfig(
@@ -273,6 +292,11 @@ def run_config(
         layer_name=layer_name,
         target=target,
         model_name=str(logger.explained_model.name),
+        architecture=architecture(logger.explained_model),
+        model_label=model_label(logger.explained_model),
+        layer_place=layer_place(logger.explained_model, layer_name),
+        rules=rules,
+        freq=logger.freq,
         class_names=None if class_names is None else tuple(map(str, class_names)),
         sample_keys=batch.sample_keys,
         fingerprints=batch.fingerprints,

@@ -14,6 +14,7 @@ from ..drawing.channels import GridStyle
 from ..drawing.files import ImageFormat, encode
 from ..drawing.text import with_captions
 from ..explaining.features import ActivationGrids, ActivationSource, FilterPatterns, PatternSource
+from ..network.architecture import layer_place, layer_places
 from ..passes.ascent import AscentSettings
 from ..records import EpochRecord, Image, Look, RunConfig, Sample, ValidationBatch
 from .base import EpochLogger, KeptBatch, kept_batch, run_config
@@ -34,7 +35,8 @@ class ActivationLogger(EpochLogger):
     a learning rate that is too high. In few samples a channel may also rest because none shows what it stands for:
     more of them, by `max_samples`, give a lower and surer share. A convolution without an activation of its own is
     seen before the ReLU that follows; name that ReLU's layer to count what it cuts off. <layer> is the layer's path,
-    with all but letters and digits replaced by "_".
+    with all but letters and digits replaced by "_". A layer that Keras has named, such as "conv2d_3", whose number
+    tells what was built before, is called by its place: "Conv2D 2", and `<prefix>_Conv2D_2_dead_share`.
 
     Fits, runs and prefixes are as in `HeatmapLogger`.
 
@@ -59,6 +61,7 @@ class ActivationLogger(EpochLogger):
         batch_size: Largest number of samples that run at once.
         on_error: "warn" or "raise", as in `HeatmapLogger`.
         model: Which part of the trained model is looked into, as in `HeatmapLogger`.
+        run: The stored run that goes on, as in `HeatmapLogger`.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -90,8 +93,11 @@ class ActivationLogger(EpochLogger):
         batch_size: int = 32,
         on_error: str = "warn",
         model: Any = None,
+        run: str | Path | None = None,
     ) -> None:
-        super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error, model=model)
+        super().__init__(
+            tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error, model=model, run=run
+        )
         if class_names is not None and isinstance(class_names, (str, Mapping)):
             raise ValueError(f"`class_names` must be a list of names. Received: {class_names!r}.")
         self.validation_data = validation_data
@@ -124,11 +130,14 @@ class ActivationLogger(EpochLogger):
     def _config(self, source: ActivationSource) -> RunConfig:
         assert self._kept is not None
         batch, layers = self._kept.batch, source.layer_names
+        places = layer_places(self.explained_model)
+        self._places.clear()
+        self._places.update((path, places.get(path, path)) for path in layers)
         several = len(layers)
         pictured = ValidationBatch(
             inputs=None,
             labels=None if batch.labels is None else batch.labels.repeat(several),
-            sample_keys=tuple(_picture_key(key, layer) for key in batch.sample_keys for layer in layers),
+            sample_keys=tuple(_picture_key(key, self._places[path]) for key in batch.sample_keys for path in layers),
             make_look=lambda: Look(
                 _each(batch.fingerprints, several), _each(batch.display, several), batch.value_range
             ),
@@ -148,8 +157,8 @@ class ActivationLogger(EpochLogger):
     ) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
         grids = source()
         self._warn_dead([name for name, grid in grids.items() if grid.dead.all()], epoch)
-        names = metric_names(grids)
-        scalars = {f"{names[path]}_dead_share": grid.dead_share for path, grid in grids.items()}
+        names = metric_names(self._places.values())
+        scalars = {f"{names[self._places[path]]}_dead_share": grid.dead_share for path, grid in grids.items()}
         return scalars, partial(self._drawn, grids, epoch, step, scalars)
 
     def _drawn(
@@ -163,12 +172,15 @@ class ActivationLogger(EpochLogger):
             for path, grid, pictures, captions in of_layers:
                 drawn.append(pictures[i])
                 dead = bool(grid.dead.all())
-                samples.append(_sample(_picture_key(key, path), batch.fingerprints[i], label, dead, captions[i]))
+                samples.append(
+                    _sample(_picture_key(key, self._places[path]), batch.fingerprints[i], label, dead, captions[i])
+                )
         return _pictures_record(drawn, samples, epoch, step, scalars, self.style.image_format)
 
     def _forget_fits(self) -> None:
         super()._forget_fits()
         self._warned_dead = False
+        self._places: dict[str, str] = {}  # of each path, what pictures and numbers are called
 
     def _warn_dead(self, paths: list[str], epoch: int) -> None:
         if paths and not self._warned_dead:
@@ -182,10 +194,11 @@ class ActivationLogger(EpochLogger):
 class FilterLogger(EpochLogger):
     """Draws the patterns that excite a layer's filters at epoch ends: what they have learnt to see.
 
-    One picture, named after the layer: for each filter an image made by gradient ascent on the filter's mean activation
-    (see `filter_patterns`), over the filter's index. It needs no data. Each ascent begins with the same seeded grey
-    noise, so that epochs and runs can be compared. A filter is dead, drawn dark grey with a cross, if no step finds a
-    gradient, or if it ends in a ReLU and is still nowhere above 0 for its pattern.
+    One picture, named after the layer, or its place as in `ActivationLogger`: for each filter an image made by gradient
+    ascent on the filter's mean activation (see `filter_patterns`), over the filter's index. It needs no data. Each
+    ascent begins with the same seeded grey noise, so that epochs and runs can be compared. A filter is dead, drawn dark
+    grey with a cross, if no step finds a gradient, or if it ends in a ReLU and is still nowhere above 0 for its
+    pattern.
 
     Added to Keras' `logs`: `<prefix>_activation`, the mean over the filters of the activation that their patterns
     reach, in the layer's own unit, which has no upper bound; and `<prefix>_dead`, the number of dead filters among
@@ -213,6 +226,7 @@ class FilterLogger(EpochLogger):
         batch_size: Largest number of filters that run at once.
         on_error: "warn" or "raise", as in `HeatmapLogger`.
         model: Which part of the trained model is looked into, as in `HeatmapLogger`.
+        run: The stored run that goes on, as in `HeatmapLogger`.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -246,8 +260,11 @@ class FilterLogger(EpochLogger):
         batch_size: int = 16,
         on_error: str = "warn",
         model: Any = None,
+        run: str | Path | None = None,
     ) -> None:
-        super().__init__(tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error, model=model)
+        super().__init__(
+            tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error, model=model, run=run
+        )
         self.layer = layer
         self.filters = filters
         self.settings = AscentSettings(steps, step_size, seed, jitter, blur, value_range)
@@ -271,7 +288,7 @@ class FilterLogger(EpochLogger):
         batch = ValidationBatch(
             inputs=None,
             labels=None,
-            sample_keys=(source.ascent.path,),
+            sample_keys=(self._place(source),),
             make_look=lambda: Look(
                 (fingerprint(source.ascent.seed_image),), tuple(source.seed), f"[{low:g}, {high:g}]"
             ),
@@ -291,11 +308,16 @@ class FilterLogger(EpochLogger):
     ) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
         found = source()
         scalars = {"activation": float(found.activations.mean()), "dead": float(found.dead.sum())}
-        key = fingerprint(source.ascent.seed_image)
-        return scalars, partial(self._drawn, found, key, epoch, step, scalars)
+        digest = fingerprint(source.ascent.seed_image)
+        return scalars, partial(self._drawn, found, self._place(source), digest, epoch, step, scalars)
 
-    def _drawn(self, found: FilterPatterns, key: str, epoch: int, step: int, scalars: dict[str, float]) -> EpochRecord:
-        sample = _sample(found.layer_name, key, None, bool(found.dead.all()), found.caption(), scalars["activation"])
+    def _place(self, source: PatternSource) -> str:
+        return layer_place(self.explained_model, source.ascent.path)
+
+    def _drawn(
+        self, found: FilterPatterns, key: str, digest: str, epoch: int, step: int, scalars: dict[str, float]
+    ) -> EpochRecord:
+        sample = _sample(key, digest, None, bool(found.dead.all()), found.caption(), scalars["activation"])
         return _pictures_record([found.picture()], [sample], epoch, step, scalars, self.style.image_format)
 
 

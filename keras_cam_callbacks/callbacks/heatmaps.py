@@ -18,6 +18,7 @@ from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
 from ..records import EpochRecord, Floats, RunConfig
 from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
+from .rules import rules_digest
 
 
 class HeatmapLogger(EpochLogger):
@@ -44,6 +45,11 @@ class HeatmapLogger(EpochLogger):
     One instance serves several fits. They are one run as long as they explain the same model, layer, method, target
     and samples; where you change one of these, or have built the model anew, another run begins. Several instances in
     one fit need prefixes that differ, and each its own Tracker object.
+
+    A fit of another process, or of a model that was built anew, goes on with a stored run where it starts after epoch
+    0, as BackupAndRestore and `initial_epoch` have it: the one that `run` names, else that of the W&B or MLflow run
+    that goes on, else the one of the same architecture and settings that stopped right before. Where several did, as
+    two seeds in one `log_dir`, a new record begins, and you are told which `run=` goes on with which.
 
     Outside `fit`, in a training loop of your own: `set_model(model)`, then `on_epoch_end(epoch)`, at last
     `on_train_end()`.
@@ -100,6 +106,9 @@ class HeatmapLogger(EpochLogger):
         on_error: "warn": what fails after the first batch warns once and is switched off while training goes on.
             "raise": it is raised.
         model: The part of the trained model that is explained, such as a GAN's "discriminator": a model or its name.
+        run: The stored run that goes on in another process: its run id, its folder, or the folder's name below
+            `log_dir`; of the same model and settings, and with a tracker that writes to disk. None to have it found,
+            where a fit starts after epoch 0.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -138,6 +147,7 @@ class HeatmapLogger(EpochLogger):
         batch_size: int = 32,
         on_error: str = "warn",
         model: Any = None,
+        run: str | Path | None = None,
     ) -> None:
         check_overlay(overlay)
         methods = resolve_methods(method)
@@ -148,7 +158,7 @@ class HeatmapLogger(EpochLogger):
                 'prefix="my_method" would log my_method_drift.'
             )
         super().__init__(
-            tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix or name, on_error=on_error, model=model
+            tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix or name, on_error=on_error, model=model, run=run
         )
         self.metrics = metrics
         self.regions = regions
@@ -253,6 +263,7 @@ class HeatmapLogger(EpochLogger):
             views=() if source.names == ("",) else source.names,
             augmentations=source.augmentations,
             regions=self._kept.batch.regions,
+            rules=rules_digest(self.target, self.method, self.augmentations),
         )
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:

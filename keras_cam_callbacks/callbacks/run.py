@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,14 @@ import numpy as np
 
 from ..checks import is_seconds
 from ..records import EpochRecord, Floats, Region, RunConfig
-from ..store import choose_directory, read_run
+from ..store import Place, choose_directory, find_run, new_run_id, read_run
 from ..trackers import resolve
 from ..trackers.base import Tracker
 from ..trackers.waiting import CallThread
 
-# What a fit must share with the one before to belong to the same run, besides the model, the folder of all runs and
+# What a fit must share with the one before to belong to the same run, besides the models, the folder of all runs and
 # the pictures; all else an instance keeps.
-_IDENTITY = ("prefix", "model_name", "layer_name", "method", "target", "sample_keys", "fingerprints", "labels")
+_IDENTITY = ("prefix", "layer_name", "method", "target", "rules", "sample_keys", "fingerprints", "labels")
 
 
 class TrackedRun:
@@ -31,6 +31,7 @@ class TrackedRun:
         attempt: Takes a name, what to do if an action fails, and the action.
 
     Attributes:
+        doubt: Why a new record has begun where several could go on; "" where that is clear.
         trackers: The trackers of the last fit, or of the next one once it is prepared.
         config: The run, from its first fit on.
         last_heatmaps: (N, h, w) float32 of the last logged epoch by view; empty before the first.
@@ -42,12 +43,14 @@ class TrackedRun:
         self._named: dict[str, Tracker] = {}
         self._live: list[Tracker] = []
         self._threads: dict[int, CallThread] = {}
-        self._model: weakref.ref[Any] | None = None
+        self._models: tuple[weakref.ref[Any], ...] = ()
         self._log_dir: Path | None = None
         self._has_folder = False
         self._resumed = ""
+        self._choice = ""
         self._offset = 0
         self._last_step = -1
+        self.doubt = ""
         self.trackers: tuple[Tracker, ...] = ()
         self.config: RunConfig | None = None
         self.last_heatmaps: dict[str, Floats] = {}
@@ -70,7 +73,7 @@ class TrackedRun:
             ", ".join(tracker_name(t) for t in self.trackers if _uses_directory(t) is uses) for uses in (True, False)
         )
         inside += f" in {self.directory}{self._resumed}" if inside else ""
-        return "; ".join(filter(None, (inside, outside))) or "no tracker"
+        return ("; ".join(filter(None, (inside, outside))) or "no tracker") + self._choice
 
     def prepare(self, tracker: Any) -> None:
         """Finds the trackers of the next fit.
@@ -87,38 +90,51 @@ class TrackedRun:
             _check_timeout(each)
         self._threads = {id(t): self._threads[id(t)] for t in self.trackers if id(t) in self._threads}
 
-    def start(self, config: RunConfig, model: Any, epoch: int) -> None:
+    def start(self, config: RunConfig, models: Sequence[Any], epoch: int, run: Any = None) -> None:
         """Finds the run's folder and its next step, and starts the trackers.
 
         Args:
             config: The run; as directory it has the folder of all runs, in which its own is chosen here.
-            model: The model that is explained.
+            models: The model that is trained, and the one that is explained.
             epoch: The first epoch of the fit. The run goes on where this process has logged another fit of the same
-                model, layer, method, target and batch, or where the folder holds such a run of another process that
-                stopped before this epoch.
+                model, layer, method, target and batch, or with a stored run, as `choose_directory` says.
+            run: What the user named as the run to go on with, or None.
 
         Raises:
-            ValueError: If the folder can't be written to, or a tracker can't work as configured. Another start goes
-                on in the folder that was made for this one.
+            ValueError: If the folder can't be written to, a tracker can't work as configured, or `run` names no run
+                that can go on. Another start goes on in the folder that was made for this one.
             TimeoutError: If a tracker's `start` has not returned in time.
         """
-        goes_on = self._is_run_of(config, model)
         uses_folder = any(map(_uses_directory, self.trackers))
-        directory, last_step = config.directory / config.prefix, None
+        if run is not None and not uses_folder:
+            raise ValueError(
+                "`run` needs a tracker that writes into the run's folder. "
+                f"Received: run={str(run)!r}, and {self.description}. "
+                'tracker="disk" works, alone or in a list with others; without `run` no record is asked for.'
+            )
+        goes_on = self._is_run_of(config, models) and (run is None or self._is_here(config.directory, run))
+        held = () if goes_on else self._held(config.prefix)
+        place = Place(config.directory / config.prefix, None, next((n for n in held if ":" not in n and epoch), ""))
         if goes_on and self.config and (self._has_folder or not uses_folder):
-            directory = self.config.directory
+            place = Place(self.config.directory, None, self.config.run_id)
         elif uses_folder:
-            directory, last_step = choose_directory(config.directory, config, 0 if goes_on else epoch)
+            place = choose_directory(config.directory, config, 0 if goes_on else epoch, run, held)
         self._resumed = ""
+        self._choice, self.doubt = place.said, place.said.removeprefix("; ") if place.is_doubtful else ""
         if goes_on:
             self._offset = max(self._offset, self._last_step + 1 - epoch)
         else:
             self._offset, self._last_step, self.last_heatmaps, self.first_heatmaps = 0, -1, {}, {}
-            self._model, self._log_dir, self._has_folder = weakref.ref(model), config.directory, False
-        if last_step is not None:
-            self._resume(directory, last_step)
+            self._models, self._log_dir = tuple(map(weakref.ref, models)), config.directory
+            self._has_folder = False
+        if place.last_step is not None:
+            self._resume(place)
         self._has_folder |= uses_folder
-        self.config = dataclasses.replace(config, directory=directory)
+        run_id = place.run_id if place.last_step is not None or place.run_id else new_run_id()
+        tracked = tuple(name for name in held if ":" in name)
+        if goes_on and self.config:
+            run_id, tracked = self.config.run_id, self.config.tracked
+        self.config = dataclasses.replace(config, directory=place.directory, run_id=run_id, tracked=tracked)
         self._live, started = [], []
 
         def start(tracker: Tracker) -> None:
@@ -133,22 +149,34 @@ class TrackedRun:
                 start(tracker)
         self._live = started
 
-    def _is_run_of(self, config: RunConfig, model: Any) -> bool:
+    def _held(self, prefix: str) -> tuple[str, ...]:
+        """Returns the runs that trackers go on with: ours, that their libraries' runs hold, and the latter's names."""
+        pairs = [held(prefix) for tracker in self.trackers if (held := getattr(tracker, "held_run", None))]
+        return tuple(name for pair in pairs for name in pair if name)
+
+    def _is_here(self, log_dir: Path, run: Any) -> bool:
+        """Tells whether a run that the user names is the one whose folder is in use."""
+        return self.directory is not None and find_run(log_dir, run).directory.resolve() == self.directory.resolve()
+
+    def _is_run_of(self, config: RunConfig, models: Sequence[Any]) -> bool:
         """Tells whether a fit goes on with the run of the last one."""
         old = self.config
-        # A model that was built again has the old one's name, but not its weights.
-        if old is None or self._model is None or self._model() is not model or self._log_dir != config.directory:
+        # A model that was built again may have the old one's name, but not its weights.
+        same_models = len(self._models) == len(models) and all(
+            h() is m for h, m in zip(self._models, models, strict=True)
+        )
+        if old is None or not same_models or self._log_dir != config.directory:
             return False
         same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
         same = same and len(old.regions) == len(config.regions) and all(map(_same_region, old.regions, config.regions))
         return same and all(map(np.array_equal, old.display, config.display))
 
-    def _resume(self, directory: Path, last_step: int) -> None:
+    def _resume(self, place: Place) -> None:
         """Goes on with the steps of a run that another process has logged as they were counted."""
-        epochs = read_run(directory).epochs
-        last = next(e for e in epochs if e.step == last_step)
-        self._offset = last.step - last.epoch
-        again = [str(e.epoch) for e in epochs if e.step > last_step]
+        epochs = read_run(place.directory).epochs
+        last = next(e for e in epochs if e.step == place.last_step)
+        self._offset = place.offset
+        again = [str(e.epoch) for e in epochs if e.step > last.step]
         self._resumed = f", which goes on after epoch {last.epoch}" + (
             f" (it holds epoch {', '.join(again)} too: of what is logged twice the later counts)" if again else ""
         )

@@ -150,7 +150,7 @@ def explain(
             )
             views = explainer.views(batch)
         with whole_folder(out) as folder:
-            write_record(folder, loaded.name, explainer, views, overlay)
+            write_record(folder, loaded, explainer, views, overlay)
         found = predictions(views, {key: files[key] for key in read})
         settings = {
             "model": str(model),

@@ -14,19 +14,20 @@ from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, epoch_record
 from ..metrics import degenerate, mean
+from ..network.architecture import architecture, layer_place, model_label
 from ..records import RunConfig, class_name
-from ..store import RunWriter
+from ..store import RunWriter, new_run_id
 from ..versions import versions
 
 
 def write_record(
-    folder: Path, model_name: str, explainer: Explainer, views: Mapping[str, Explanation], overlay: Overlay
+    folder: Path, model: Any, explainer: Explainer, views: Mapping[str, Explanation], overlay: Overlay
 ) -> None:
     """Writes what was explained as the record of a run with one epoch, and all its pictures in one.
 
     Args:
         folder: An empty folder.
-        model_name: The model's name.
+        model: The model.
         explainer: What has explained.
         views: What it found, by name.
         overlay: How pictures are drawn.
@@ -39,7 +40,7 @@ def write_record(
         method=explainer.method,
         layer_name=explainer.layer_name,
         target=explainer.target,
-        model_name=str(model_name),
+        model_name=str(model.name),
         class_names=first.class_names,
         sample_keys=batch.sample_keys,
         fingerprints=batch.fingerprints,
@@ -49,6 +50,10 @@ def write_record(
         overlay=dataclasses.asdict(overlay),
         versions=versions(),
         views=() if "" in views else tuple(views),
+        run_id=new_run_id(),
+        architecture=architecture(model),
+        model_label=model_label(model),
+        layer_place=layer_place(model, explainer.layer_name),
     )
     values: dict[str, Any] = {}
     scalars: dict[str, float] = {}

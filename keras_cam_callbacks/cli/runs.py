@@ -83,7 +83,7 @@ def _telling(numbers: dict[str, float]) -> list[tuple[str, float]]:
 
 def describe_run(path: Path) -> dict[str, Any]:
     """Returns what a run is, as plain data; the reason under "error" where it can't be read."""
-    from ..store import read_run
+    from ..store import label, read_run
 
     try:
         run = read_run(path)
@@ -97,10 +97,10 @@ def describe_run(path: Path) -> dict[str, Any]:
         "error": f"The files of steps {missing[:10]} are gone." if missing else None,
         "epochs": [epoch.step for epoch in run.epochs],
         "samples": len(run.sample_keys),
-        "model": manifest["model_name"],
+        "model": label(manifest, "model_name"),
         "method": manifest["method"],
         "target": manifest["target"],
-        "layer": manifest["layer"],
+        "layer": label(manifest, "layer"),
         "prefix": manifest["prefix"],
         "views": manifest.get("views") or [],
         "class_names": None if run.class_names is None else list(run.class_names),

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..store import Run, read_run
+from ..store import STABLE, Run, are_stable, read_run
 
 __all__ = [
     "align_samples",
@@ -23,6 +23,8 @@ __all__ = [
 ]
 
 _LISTED = 8  # samples that an error names
+# Of one run alone, or without a meaning for what maps show.
+_OF_RECORDS = ("run_id", "tracked", "freq")
 _OF_SAMPLES = ("sample_keys", "fingerprints", "labels", "files", "regions", "schema_version")
 _LATEST = 2**53  # steps above are no count of epochs, and fit no JSON number
 
@@ -229,7 +231,8 @@ def differences(runs: Sequence[Run], common: Sequence[str]) -> dict[str, tuple[A
         By name, such as "layer" or "overlay.colormap", R values as JSON has them; None where a run has no such setting.
         "samples" is how many samples a run has, and "regions" of how many it knows where the object is.
     """
-    flat = [_settings(run) | {"samples": len(run.sample_keys), "regions": _regions(run)} for run in runs]
+    stable = are_stable(run.manifest for run in runs)
+    flat = [_settings(run, stable) | {"samples": len(run.sample_keys), "regions": _regions(run)} for run in runs]
     every = {name: tuple(settings.get(name) for settings in flat) for settings in flat for name in settings}
     found = {name: values for name, values in every.items() if any(value != values[0] for value in values)}
     places = [_places(run, common) for run in runs]
@@ -241,11 +244,19 @@ def differences(runs: Sequence[Run], common: Sequence[str]) -> dict[str, tuple[A
     return found
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """The settings of a manifest, with those of a mapping by names such as "overlay.alpha"."""
+def _settings(run: Run, stable: bool) -> dict[str, Any]:
+    """The settings of a manifest, with those of a mapping by names such as "overlay.alpha".
+
+    Args:
+        run: The run.
+        stable: Whether all runs know their models and layers without the numbers that Keras gave them.
+    """
     flat: dict[str, Any] = {}
-    for name, value in run.manifest.items():
-        if name not in _OF_SAMPLES:
+    manifest = {name: value for name, value in run.manifest.items() if name not in STABLE.values()}
+    if stable:
+        manifest |= {name: run.manifest.get(field) for name, field in STABLE.items()}
+    for name, value in manifest.items():
+        if name not in (*_OF_SAMPLES, *_OF_RECORDS):
             inner = value if isinstance(value, dict) else {"": value}
             flat |= {f"{name}.{part}" if part else name: of_part for part, of_part in inner.items()}
     return flat

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import __version__
 from ..checks import check_whole
+from ..store import label
 from ..store.whole import whole_file
 from .compared import Compared, row_of
 from .payload import MAP_SIDE, epoch_means, make_payload, thinned
@@ -204,8 +205,11 @@ def _table(comparison: Compared) -> list[dict[str, Any]]:
 
 def _about(comparison: Compared) -> dict[str, list[str]]:
     """What each run is, where all runs are alike in it too."""
-    names = {"model": "model_name", "layer": "layer", "method": "method", "target": "target"}
-    rows = {label: [_text(run.manifest[name] or None) for run in comparison.runs] for label, name in names.items()}
+    rows = {
+        row: [_text(label(run.manifest, name) or None) for run in comparison.runs]
+        for row, name in (("model", "model_name"), ("layer", "layer"))
+    }
+    rows |= {name: [_text(run.manifest[name] or None) for run in comparison.runs] for name in ("method", "target")}
     rows["folder"] = [run.directory.name for run in comparison.runs]
     rows["epochs"] = [str(len(run.epochs)) for run in comparison.runs]
     return rows

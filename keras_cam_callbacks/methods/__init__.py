@@ -7,6 +7,7 @@ a reference test; a README row.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +110,8 @@ class Method:
                 if isinstance(value, np.ndarray):
                     changed.append(f"{field.name}=array{value.shape}")
                 elif value != field.default:
-                    changed.append(f"{field.name}={value!r}")
+                    # Where an object lies in memory is no setting.
+                    changed.append(f"{field.name}={re.sub(' at 0x[0-9a-fA-F]+', '', repr(value))}")
         return self.name + (f"({', '.join(changed)})" if changed else "")
 
 

@@ -14,18 +14,24 @@ metrics.jsonl. Killed at any moment, a run so holds whole epochs only. numpy and
 reads and writes the pictures, and is loaded for that alone.
 """
 
-from .folders import choose_directory
-from .manifest import check_file, file_stem
+from .folders import Place, choose_directory, find_run, new_run_id
+from .manifest import STABLE, are_stable, check_file, file_stem, label
 from .reader import Run, StoredEpoch, find_runs, read_run
 from .writer import RunWriter
 
 __all__ = [
+    "STABLE",
+    "Place",
     "Run",
     "RunWriter",
     "StoredEpoch",
+    "are_stable",
     "check_file",
     "choose_directory",
     "file_stem",
+    "find_run",
     "find_runs",
+    "label",
+    "new_run_id",
     "read_run",
 ]

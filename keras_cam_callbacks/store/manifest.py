@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 # Two records with these in common show the same thing, so that one can be the other's continuation.
 IDENTITY = ("prefix", "model_name", "layer", "method", "target", "sample_keys", "fingerprints")
+# What stands for these where both records have it: without the numbers of Keras, which count what was built before.
+STABLE = {"model_name": "model_label", "layer": "layer_place", "architecture": "architecture", "rules": "rules"}
+# Fields that a record may lack.
+_OPTIONAL = ("run_id", "architecture", "model_label", "layer_place", "rules", "freq", "tracked")
 
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
@@ -98,6 +102,7 @@ def manifest_of(config: RunConfig) -> dict[str, Any]:
         **{name: plain(getattr(config, name)) for name in settings + samples},
         "files": files,
         "regions": [_region(region, f"regions/{files[key]}.png") for key, region in regions],
+        **{name: plain(value) for name in _OPTIONAL if (value := getattr(config, name))},
     }
 
 
@@ -117,9 +122,22 @@ def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Returns in what two manifests differ that a run has in common with its continuation."""
-    names = [name for name in IDENTITY if one[name] != other[name]]
+    fields = {name: name for name in IDENTITY}
+    if are_stable((one, other)):
+        fields |= STABLE
+    names = [name for name, field in fields.items() if one.get(field) != other.get(field)]
     # Numbers of other regions don't belong into one curve. A record of none has no such entry, or an empty one.
     return names + ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
+
+
+def are_stable(manifests: Iterable[Mapping[str, Any]]) -> bool:
+    """Tells whether all manifests know models and layers without the numbers that Keras gave them."""
+    return all(manifest.get("architecture") for manifest in manifests)
+
+
+def label(manifest: Mapping[str, Any], name: str) -> Any:
+    """Returns what people read for "model_name" or "layer": without the numbers of Keras, where the record knows."""
+    return manifest.get(STABLE[name]) or manifest[name]
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -148,7 +166,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     samples = {name: len(manifest[name]) for name in ("sample_keys", "fingerprints", "labels", "files")}
     if len(set(samples.values())) != 1:
         raise ValueError(f"numbers of samples differ: {samples}")
-    for name in ("sample_keys", "fingerprints", "class_names", "views"):
+    for name in ("sample_keys", "fingerprints", "class_names", "views", "tracked"):
         listed = manifest.get(name)
         if listed is not None and not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
             raise ValueError(f"{name} must be a list of texts")
@@ -156,9 +174,13 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         raise ValueError("sample_keys must differ")
     if not all(label is None or (type(label) is int and abs(label) < 2**63) for label in manifest["labels"]):
         raise ValueError("labels must be whole numbers or null")
-    for name in ("prefix", "model_name", "layer", "method", "target"):
+    texts = ("prefix", "model_name", "layer", "method", "target", "run_id", *STABLE.values())
+    for name in texts:
         if not isinstance(manifest.get(name, ""), str):
             raise ValueError(f"{name} must be a text")
+    freq = manifest.get("freq", 1)
+    if type(freq) is not int or freq < 1:
+        raise ValueError("freq must be a positive whole number")
     for key in manifest["sample_keys"]:
         if re.search(r"[/\\:]|^\.", manifest["files"][key]):
             raise ValueError(f"{manifest['files'][key]!r} is no file name")

@@ -38,6 +38,18 @@ class Tracker(ABC):
         """
         return False
 
+    def held_run(self, prefix: str) -> tuple[str, str]:
+        """Tells which run of ours goes on, where the library's own run does. Called before `start`.
+
+        Args:
+            prefix: As in `RunConfig`.
+
+        Returns:
+            The id of our run that the library's run was sent under this prefix in an earlier fit; and the name of the
+            library's run, such as "wandb:1a2b3c", with a ":". Each is "" where there is none.
+        """
+        return "", ""
+
     @abstractmethod
     def start(self, config: RunConfig) -> None:
         """Gets ready for a fit, before its first batch.
@@ -64,7 +76,12 @@ class Tracker(ABC):
 
 def settings(config: RunConfig) -> dict[str, str]:
     """Returns what a run explains, as it stands in the config or the tags of a tracker's own run."""
-    return {"layer": config.layer_name, "method": config.method, "target": config.target}
+    explained = {
+        "layer": config.layer_place or config.layer_name,
+        "method": config.method,
+        "target": config.target,
+    }
+    return explained | ({"run": config.run_id} if config.run_id else {})
 
 
 def numbers(record: EpochRecord) -> dict[str, float]:

@@ -25,8 +25,9 @@ class MLflowTracker(Tracker):
     """Logs to an MLflow run that you started; never starts or ends one.
 
     Images `<prefix>/<sample key>` and metrics `<prefix>/<name>`, each with the run's step, which goes on where a second
-    fit counts its epochs from 0 again; `<prefix>/epoch` is a metric beside them. Layer, method and target are tags
-    `<prefix>.layer` and so on, as parameters can't change. MLflow has no place for captions, numbers of each sample or
+    fit counts its epochs from 0 again; `<prefix>/epoch` is a metric beside them. Layer, method, target and the
+    record's run id are tags `<prefix>.layer` and so on, as parameters can't change; by the run id the record is known
+    again where the MLflow run is continued. MLflow has no place for captions, numbers of each sample or
     regions: captions are drawn into the images unless `Overlay` says otherwise, and the record on disk holds the rest.
     Numbers that are not finite are left out. A character that MLflow refuses in names becomes "_", and a digest is put
     after the name, so that no two samples share one.
@@ -68,6 +69,24 @@ class MLflowTracker(Tracker):
         self._run_id = ""
         self._prefix = ""
 
+    def held_run(self, prefix: str) -> tuple[str, str]:
+        """As in `Tracker`: what the run's tags hold.
+
+        Raises:
+            RuntimeError: If MLflow does not know the run.
+            TimeoutError: If MLflow does not answer in time.
+        """
+        if self._given is None and not self.has_active_run():
+            return "", ""
+        mlflow = load("mlflow")
+        self._end_fit_before()
+        run_id = self._given or mlflow.active_run().info.run_id
+        tags = dict[str, str]()
+        client = mlflow.MlflowClient(self._tracking_uri)
+        self._calls.put(f"MLflow's run {run_id!r}", lambda: tags.update(client.get_run(run_id).data.tags))
+        self._calls.wait()
+        return tags.get(legal(f"{prefix}.run"), ""), f"mlflow:{run_id}"
+
     def start(self, config: RunConfig) -> None:
         """Finds the run and sets its tags.
 
@@ -81,10 +100,7 @@ class MLflowTracker(Tracker):
             TimeoutError: If MLflow does not answer in time.
         """
         mlflow = load("mlflow")
-        try:
-            self._calls.finish()  # Of a fit that was interrupted.
-        except (RuntimeError, TimeoutError) as error:
-            warnings.warn(f"MLflowTracker has not sent all of the fit before. {error}", RuntimeWarning, stacklevel=2)
+        self._end_fit_before()
         active = mlflow.active_run()
         if self._given is None and active is None:
             raise ValueError(
@@ -98,6 +114,13 @@ class MLflowTracker(Tracker):
         action = partial(_begin, self._client, self._run_id, self._prefix, settings(config))
         self._calls.put(f"MLflow's run {self._run_id!r}", action)
         self._calls.wait()
+
+    def _end_fit_before(self) -> None:
+        """Ends a fit that was interrupted."""
+        try:
+            self._calls.finish()
+        except (RuntimeError, TimeoutError) as error:
+            warnings.warn(f"MLflowTracker has not sent all of the fit before. {error}", RuntimeWarning, stacklevel=3)
 
     def log(self, record: EpochRecord) -> None:
         """Has one epoch sent.

@@ -478,14 +478,14 @@ def test_damaged_files_are_named(tmp_path):
 def test_a_fresh_fit_gets_a_fresh_folder(tmp_path):
     logs = tmp_path / "deep" / "logs"
     config = make_config(tmp_path / "unused")
-    assert choose_directory(logs, config, 0) == (logs / "gradcam", None)
+    assert choose_directory(logs, config, 0)[:2] == (logs / "gradcam", None)
     write_run(make_config(logs / "gradcam"), range(3))
     before = tree(logs / "gradcam")
-    assert choose_directory(str(logs), config, 0) == (logs / "gradcam-2", None)
+    assert choose_directory(str(logs), config, 0)[:2] == (logs / "gradcam-2", None)
     # Nothing is in it yet, but who has it may be about to write.
-    assert choose_directory(logs, config, 0) == (logs / "gradcam-3", None)
+    assert choose_directory(logs, config, 0)[:2] == (logs / "gradcam-3", None)
     RunWriter(make_config(logs / "gradcam-3"))
-    assert choose_directory(logs, config, 0) == (logs / "gradcam-4", None)
+    assert choose_directory(logs, config, 0)[:2] == (logs / "gradcam-4", None)
     assert tree(logs / "gradcam") == before
     assert not (tmp_path / "unused").exists()
 
@@ -523,9 +523,9 @@ def test_processes_that_start_together_get_folders_of_their_own(tmp_path):
 def test_a_resumed_fit_goes_on_in_its_folder(tmp_path):
     config = make_config(tmp_path)
     write_run(make_config(tmp_path / "gradcam"), range(4))
-    assert choose_directory(tmp_path, config, 4) == (tmp_path / "gradcam", 3)
+    assert choose_directory(tmp_path, config, 4)[:2] == (tmp_path / "gradcam", 3)
     # Epoch 3 was logged, but the backup is older: it comes again, and takes the place of the first.
-    directory, last = choose_directory(tmp_path, config, 3)
+    directory, last = choose_directory(tmp_path, config, 3)[:2]
     assert (directory, last) == (tmp_path / "gradcam", 2)
     write_run(make_config(directory), [last + 1], scalars={"drift": 77})
     run = read_run(directory)
@@ -537,11 +537,11 @@ def test_a_resumed_fit_goes_on_in_its_folder(tmp_path):
     ]
     # A later run of the same identity is the one that is resumed.
     write_run(make_config(tmp_path / "gradcam-2"), range(2))
-    assert choose_directory(tmp_path, config, 2) == (tmp_path / "gradcam-2", 1)
+    assert choose_directory(tmp_path, config, 2)[:2] == (tmp_path / "gradcam-2", 1)
     # Also where the first folder has gone.
     shutil.rmtree(tmp_path / "gradcam")
-    assert choose_directory(tmp_path, config, 2) == (tmp_path / "gradcam-2", 1)
-    assert choose_directory(tmp_path, config, 0) == (tmp_path / "gradcam", None)
+    assert choose_directory(tmp_path, config, 2)[:2] == (tmp_path / "gradcam-2", 1)
+    assert choose_directory(tmp_path, config, 0)[:2] == (tmp_path / "gradcam", None)
 
 
 def test_steps_of_two_fits_go_on_when_resumed(tmp_path):
@@ -549,7 +549,7 @@ def test_steps_of_two_fits_go_on_when_resumed(tmp_path):
     writer = RunWriter(config)
     for step, epoch in enumerate([0, 1, 2, 0, 1]):
         writer.write(make_record(step, epoch=epoch))
-    assert choose_directory(tmp_path, config, 2) == (tmp_path / "gradcam", 4)
+    assert choose_directory(tmp_path, config, 2)[:2] == (tmp_path / "gradcam", 4)
 
 
 @pytest.mark.parametrize(
@@ -566,7 +566,7 @@ def test_steps_of_two_fits_go_on_when_resumed(tmp_path):
 )
 def test_another_run_is_not_resumed(tmp_path, change):
     write_run(make_config(tmp_path / "gradcam"), range(4))
-    assert choose_directory(tmp_path, make_config(tmp_path, **change), 4) == (tmp_path / "gradcam-2", None)
+    assert choose_directory(tmp_path, make_config(tmp_path, **change), 4)[:2] == (tmp_path / "gradcam-2", None)
 
 
 def test_folders_that_are_not_ours_are_left_alone(tmp_path):
@@ -577,20 +577,20 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path):
     (tmp_path / "gradcam-3" / "manifest.json").write_text("damaged", "utf-8")
     (tmp_path / "gradcam-4").symlink_to(tmp_path / "nowhere")
     config = make_config(tmp_path)
-    assert choose_directory(tmp_path, config, 0) == (tmp_path / "gradcam-5", None)
-    assert choose_directory(tmp_path, config, 3) == (tmp_path / "gradcam-6", None)
+    assert choose_directory(tmp_path, config, 0)[:2] == (tmp_path / "gradcam-5", None)
+    assert choose_directory(tmp_path, config, 3)[:2] == (tmp_path / "gradcam-6", None)
 
 
 @pytest.mark.parametrize("prefix", ["a/b", "..", "../x", "", "🐱", "con", "a" * 300])
 def test_unsafe_prefixes_stay_inside_log_dir(tmp_path, prefix):
-    directory, _ = choose_directory(tmp_path / "logs", make_config(tmp_path, prefix=prefix), 0)
+    directory = choose_directory(tmp_path / "logs", make_config(tmp_path, prefix=prefix), 0).directory
     assert directory.parent == tmp_path / "logs"
     assert directory.is_dir()
     assert directory.resolve() == directory
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
     run = read_run(write_run(make_config(directory, prefix=prefix), range(2)))
     assert run.manifest["prefix"] == prefix
-    assert choose_directory(tmp_path / "logs", make_config(tmp_path, prefix=prefix), 2) == (directory, 1)
+    assert choose_directory(tmp_path / "logs", make_config(tmp_path, prefix=prefix), 2)[:2] == (directory, 1)
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/keras_cam_callbacks", "/proc"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig, class_name
@@ -28,7 +28,8 @@ class WandbTracker(Tracker):
     finite; `<prefix>/epoch`, the x axis of all of these; and `<prefix>/step`, which goes on where a second fit counts
     its epochs from 0 again. More than 100 samples go on in `<prefix>/overlays_2`, and so on; overlays of
     different sizes, which W&B can't show as a list, go to `<prefix>/overlays/<sample key>`. The run's config
-    gets layer, method and target under `<prefix>`. A disabled run is left alone.
+    gets layer, method, target and the record's run id under `<prefix>`, by which the record is known again where the
+    run is resumed. A disabled run is left alone.
 
     The run's summary holds the last value of each number. Of those that tell whether the model looks at the objects and
     whether the heatmaps are faithful it holds the best one, too: `run.summary["gradcam/energy_in_region"]` has `last`
@@ -70,6 +71,16 @@ class WandbTracker(Tracker):
         self._defined: set[str] = set()
         self._prefix = ""
 
+    def held_run(self, prefix: str) -> tuple[str, str]:
+        """As in `Tracker`: what the run's config holds, of a run that was resumed or is still active."""
+        run = getattr(sys.modules.get("wandb"), "run", None) if self._given is None else self._given
+        if run is None or run.disabled:
+            return "", ""
+        stored = run.config.get(prefix)
+        # Configs are copied from one run to another.
+        is_own = isinstance(stored, Mapping) and stored.get("wandb_run") == run.id
+        return str(stored.get("run", "")) if is_own else "", f"wandb:{run.id}"
+
     def start(self, config: RunConfig) -> None:
         """Attaches to the run.
 
@@ -99,7 +110,8 @@ class WandbTracker(Tracker):
         run_config: Any = run.config
         goes_on = run is self._run and config.prefix == self._prefix
         try:
-            run_config.update({config.prefix: settings(config)}, allow_val_change=True)
+            held = settings(config) | ({"wandb_run": run.id} if config.run_id else {})
+            run_config.update({config.prefix: held}, allow_val_change=True)
             if not goes_on:
                 run.define_metric(f"{config.prefix}/*", step_metric=f"{config.prefix}/epoch")
         except wandb.errors.UsageError as error:
