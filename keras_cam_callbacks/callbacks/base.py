@@ -22,7 +22,7 @@ from ..drawing.overlay import Overlay
 from ..metrics import worst
 from ..network.layers import find_layer
 from ..passes.probe import silently
-from ..records import EpochRecord, Region, RunConfig, ValidationBatch
+from ..records import EpochRecord, Region, RunConfig, Space, ValidationBatch
 from ..trackers import Tracker
 from ..versions import versions
 from .run import TrackedRun
@@ -237,13 +237,12 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         try:
             action()
         except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self._run.fail(what, reason)
             if self.on_error == "raise":
                 raise
             switch_off()
-            self._warn(
-                f"{what} failed and is switched off until the next fit; training goes on. "
-                f"{type(error).__name__}: {error}"
-            )
+            self._warn(f"{what} failed and is switched off until the next fit; training goes on. {reason}")
 
 
 def check_overlay(overlay: object) -> None:
@@ -264,6 +263,7 @@ def run_config(
     views: tuple[str, ...] = (),
     augmentations: tuple[str, ...] = (),
     regions: tuple[Region | None, ...] = (),
+    space: Space | None = None,
 ) -> RunConfig:
     """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
     return RunConfig(
@@ -285,6 +285,8 @@ def run_config(
         views=views,
         augmentations=augmentations,
         regions=regions,
+        freq=logger.freq,
+        space=space,
     )
 
 

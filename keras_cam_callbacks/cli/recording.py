@@ -12,7 +12,8 @@ from ..drawing.files import encode
 from ..drawing.grids import grid
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
-from ..explaining.explanation import Explanation, epoch_record
+from ..explaining.explanation import Explanation
+from ..explaining.recorded import epoch_record
 from ..metrics import degenerate, mean
 from ..records import RunConfig, class_name
 from ..store import RunWriter
