@@ -41,12 +41,14 @@ class Missing:
         first: The first of them, as Keras counted it.
         last: The last of them.
         reason: Why, in words.
+        failed: Whether something failed in it; the run's events say what.
         freq: The setting that has passed over them; None where it was not that.
     """
 
     first: int
     last: int
     reason: str
+    failed: bool = False
     freq: int | None = None
 
     def __str__(self) -> str:
@@ -96,7 +98,7 @@ def missing_epochs(logged: Iterable[tuple[int, int, int]], events: Iterable[Even
         failure = failures.get(step)
         epoch = failure.epoch if failure else epochs[step][0]
         if failure:
-            lacking.append(Missing(epoch, epoch, f"failed: {failure.what}: {failure.error}"))
+            lacking.append(Missing(epoch, epoch, f"failed: {failure.what}: {failure.error}", failed=True))
         if following is None or following == step + 1:
             continue
         first, last = epoch + 1, epoch + following - step - 1
@@ -106,7 +108,7 @@ def missing_epochs(logged: Iterable[tuple[int, int, int]], events: Iterable[Even
             continue
         freq = epochs.get(following, epochs[step])[1]
         if last // freq == (first - 1) // freq:  # None of them is a multiple.
-            lacking.append(Missing(first, last, f"passed over by freq={freq}", freq))
+            lacking.append(Missing(first, last, f"passed over by freq={freq}", freq=freq))
         else:
             lacking.append(
                 Missing(first, last, "not logged, and the record does not say why: was the process stopped?")
