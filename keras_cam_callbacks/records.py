@@ -20,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
 Place = tuple[int, int, int, int]
 """A rectangle in a picture, in px: left, top, right, bottom; the last two are behind its last column and row."""
+Label = int | tuple[int, ...]
+"""A sample's true class; or, where a sample may have any number of them, all of its classes."""
 
 
 _WIDTH = 60  # characters, of one value in a representation
@@ -227,7 +229,7 @@ class Sample:
     Attributes:
         key: The sample's name, the same in every epoch and run.
         fingerprint: Digest of its pixels.
-        label: The true class, or None.
+        label: The true class, the true classes of a multi-label sample, or None.
         predicted: The predicted class, or None where the outputs name no class.
         target: The explained class, or None where a callable gave the score.
         score: The explained score, before the final activation.
@@ -238,7 +240,7 @@ class Sample:
 
     key: str
     fingerprint: str
-    label: int | None
+    label: Label | None
     predicted: int | None
     target: int | None
     score: float
@@ -263,6 +265,31 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
+class DrawnFrom:
+    """What pictures were drawn from besides heatmaps, so that they can be drawn again, equal in each pixel.
+
+    Attributes:
+        pictures: The N pictures that this is about: a record that holds others can't be drawn from it.
+        heatmaps: The heatmaps that they show, one array for each view.
+        images: The N display images that they show.
+        captions: N texts as they are drawn.
+        titles: N titles by the names of the views; empty for one view without a name.
+        title: What the display images are called.
+        overlay: The settings of `Overlay`.
+    """
+
+    pictures: tuple[Image, ...]
+    heatmaps: tuple[Floats, ...]
+    images: tuple[Image, ...]
+    captions: tuple[str, ...]
+    titles: Mapping[str, tuple[str, ...]]
+    title: str
+    overlay: Mapping[str, Any]
+
+    __repr__ = short_repr
+
+
+@dataclass(frozen=True, eq=False)
 class EpochRecord:
     """All that is logged of one epoch; every tracker gets this same object.
 
@@ -281,6 +308,7 @@ class EpochRecord:
         values: (N,) numbers of each sample by name, of which the scalars of these names are the means.
         places: For each picture where the display image is in it: alone, as a heatmap or under one, from left to right.
             Empty for pictures that show something else.
+        drawn_from: What the pictures were drawn from; None where they show more than that.
     """
 
     epoch: int
@@ -295,6 +323,7 @@ class EpochRecord:
     views: Mapping[str, View] = field(default_factory=dict)
     values: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
     places: tuple[tuple[Place, ...], ...] = ()
+    drawn_from: DrawnFrom | None = None
 
     __repr__ = short_repr
 
@@ -314,7 +343,7 @@ class RunConfig:
         class_names: Names by class index, or None.
         sample_keys: As in `ValidationBatch`.
         fingerprints: As in `Look`.
-        labels: As in `ValidationBatch`, one integer or None for each sample.
+        labels: One class index, the indices of a multi-label sample, or None for each sample.
         display: As in `Look`.
         value_range: As in `Look`.
         overlay: Settings of the overlays.
@@ -330,8 +359,9 @@ class RunConfig:
         model_label: The model's name where a person gave it one, else its class.
         layer_place: `layer_name` without Keras' own numbers, such as "base/Conv2D 2" for the second one in `base`.
         rules: Digest of the user's own functions among the settings; "" for none.
-        freq: Every so many epochs are logged; None where that is not known.
+        freq: Of how many epochs one is logged; the first and the last one of a fit always are.
         tracked: The runs of trackers' libraries that the first fit was sent to, such as "wandb:1a2b3c".
+        space: What the axes of the heatmaps are; None where that is not said, or where there are none.
     """
 
     directory: Path
@@ -343,7 +373,7 @@ class RunConfig:
     class_names: tuple[str, ...] | None
     sample_keys: tuple[str, ...]
     fingerprints: tuple[str, ...]
-    labels: tuple[int | None, ...]
+    labels: tuple[Label | None, ...]
     display: tuple[Image, ...]
     value_range: str
     overlay: Mapping[str, Any] = field(default_factory=dict)
@@ -357,12 +387,15 @@ class RunConfig:
     model_label: str = ""
     layer_place: str = ""
     rules: str = ""
-    freq: int | None = None
+    freq: int = 1
     tracked: tuple[str, ...] = ()
+    space: Space | None = None
 
     __repr__ = short_repr
 
 
-def class_name(names: Sequence[str] | None, index: int) -> str:
-    """Returns the name of a class; its index as text where it has none."""
+def class_name(names: Sequence[str] | None, index: Label) -> str:
+    """Returns the name of a class; its index as text where it has none. Several classes are "cat + dog"."""
+    if isinstance(index, tuple):
+        return " + ".join(class_name(names, one) for one in index) or "none"
     return names[index] if names and 0 <= index < len(names) else str(index)

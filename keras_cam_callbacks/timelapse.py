@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from .checks import did_you_mean, is_real
-from .drawing.files import picture_size, read_image
+from .drawing.files import read_image
 from .drawing.films import FilmFormat, fitted, write_film
 from .drawing.grids import grid
 from .drawing.text import bar_height, clean, text_width, wrap, write
@@ -131,8 +131,13 @@ class _Frames:
         overlay = run.manifest.get("overlay")
         self._captioned = isinstance(overlay, dict) and bool(overlay.get("caption", True))
         # Captions of more lines make higher pictures in some epochs.
-        sizes = [[picture_size(epoch.overlay_files[row]) for row in self._rows] for epoch in run.epochs]
+        every = [epoch.pictures.sizes() for epoch in run.epochs]
+        sizes = [[of_epoch[row] for row in self._rows] for of_epoch in every]
         self._cells = [(max(s[0] for s in column), max(s[1] for s in column)) for column in zip(*sizes, strict=True)]
+        self._images: list[Image] | None = None
+        if any(epoch.pictures.recipe for epoch in run.epochs):  # Read once, not for each frame.
+            files = run.image_files
+            self._images = [read_image(files[row]) for row in self._rows]
         self.size = self._drawn(0).shape[:2]
 
     def __len__(self) -> int:
@@ -146,12 +151,13 @@ class _Frames:
     def _drawn(self, place: int) -> Image:
         epoch = self._run.epochs[place]
         cells = []
-        for row, key, (height, width) in zip(self._rows, self._keys, self._cells, strict=True):
-            picture = read_image(epoch.overlay_files[row])
+        pictures = epoch.pictures.read(self._rows, self._images)
+        places = zip(self._rows, self._keys, self._cells, pictures, strict=True)
+        for row, key, (height, width), picture in places:
             below, right = height - picture.shape[0], width - picture.shape[1]
-            picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_WHITE))
+            shown = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_WHITE))
             text = "" if self._captioned else epoch.captions[row]
-            cells.append(np.vstack([self._bar(epoch, place, (height, width), key, text), picture]))
+            cells.append(np.vstack([self._bar(epoch, place, (height, width), key, text), shown]))
         frame = cells[0] if len(cells) == 1 else grid(cells)
         return fitted(frame)
 

@@ -29,8 +29,8 @@ def drawn(step, row):
     return picture
 
 
-def write_run(directory, count=2, epochs=EPOCHS, caption=False, size=None, keys=None):
-    writer = RunWriter(make_config(directory, count, keys=keys, overlay={"caption": caption}))
+def write_run(directory, count=2, epochs=EPOCHS, caption=False, size=None, keys=None, overlays=False):
+    writer = RunWriter(make_config(directory, count, keys=keys, overlay={"caption": caption}), overlays=overlays)
     for step in range(epochs):
         pictures = tuple(drawn(step, row)[: None if size is None else size(step)] for row in range(count))
         encoded = tuple(encode(picture, "png") for picture in pictures)
@@ -234,7 +234,7 @@ def test_nothing_is_overwritten_unless_asked_for(run, tmp_path):
 def test_a_damaged_overlay_leaves_no_half_film(tmp_path, suffix, damage):
     from pngs import declared_png
 
-    run = write_run(tmp_path / "run")
+    run = write_run(tmp_path / "run", overlays=True)
     broken = run.epochs[2].overlay_files[1]
     whole = broken.read_bytes()
     if damage == "gone":

@@ -52,7 +52,7 @@ def epochs_on_disk(directory):
             "epoch": epoch.epoch,
             "scalars": epoch.scalars,
             "captions": list(epoch.captions),
-            "images": [path.read_bytes() for path in epoch.overlay_files],
+            "images": list(epoch.encoded()),
         }
         for epoch in read_run(directory).epochs
     ]

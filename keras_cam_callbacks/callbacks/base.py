@@ -23,7 +23,7 @@ from ..metrics import worst
 from ..network.architecture import architecture, layer_place, model_label
 from ..network.layers import find_layer
 from ..passes.probe import silently
-from ..records import EpochRecord, Region, RunConfig, ValidationBatch
+from ..records import EpochRecord, Region, RunConfig, Space, ValidationBatch
 from ..trackers import Tracker
 from ..versions import versions
 from .run import TrackedRun
@@ -255,13 +255,12 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         try:
             action()
         except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self._run.fail(what, reason)
             if self.on_error == "raise":
                 raise
             switch_off()
-            self._warn(
-                f"{what} failed and is switched off until the next fit; training goes on. "
-                f"{type(error).__name__}: {error}"
-            )
+            self._warn(f"{what} failed and is switched off until the next fit; training goes on. {reason}")
 
 
 def check_overlay(overlay: object) -> None:
@@ -283,6 +282,7 @@ def run_config(
     augmentations: tuple[str, ...] = (),
     regions: tuple[Region | None, ...] = (),
     rules: str = "",
+    space: Space | None = None,
 ) -> RunConfig:
     """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
     return RunConfig(
@@ -309,6 +309,7 @@ def run_config(
         views=views,
         augmentations=augmentations,
         regions=regions,
+        space=space,
     )
 
 

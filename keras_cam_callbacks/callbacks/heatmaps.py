@@ -12,11 +12,12 @@ import numpy as np
 from ..checks import check_positive
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
-from ..explaining.explanation import Explanation, Explanations, epoch_record, object_masks
+from ..explaining.explanation import Explanation, Explanations, object_masks
+from ..explaining.recorded import epoch_record
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
-from ..records import EpochRecord, Floats, RunConfig
+from ..records import EpochRecord, Floats, RunConfig, Space
 from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
 from .rules import rules_digest
 
@@ -264,6 +265,7 @@ class HeatmapLogger(EpochLogger):
             augmentations=source.augmentations,
             regions=self._kept.batch.regions,
             rules=rules_digest(self.target, self.method, self.augmentations),
+            space=Space(("height", "width"), (None, None)),
         )
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..checks import is_seconds
 from ..records import EpochRecord, Floats, Region, RunConfig
-from ..store import Place, choose_directory, find_run, new_run_id, read_run
+from ..store import Event, Place, choose_directory, find_run, new_run_id, read_run
 from ..trackers import resolve
 from ..trackers.base import Tracker
 from ..trackers.waiting import CallThread
@@ -42,6 +43,8 @@ class TrackedRun:
         self._attempt = attempt
         self._named: dict[str, Tracker] = {}
         self._live: list[Tracker] = []
+        self._started: list[Tracker] = []
+        self._epoch = 0
         self._threads: dict[int, CallThread] = {}
         self._models: tuple[weakref.ref[Any], ...] = ()
         self._log_dir: Path | None = None
@@ -135,11 +138,11 @@ class TrackedRun:
         if goes_on and self.config:
             run_id, tracked = self.config.run_id, self.config.tracked
         self.config = dataclasses.replace(config, directory=place.directory, run_id=run_id, tracked=tracked)
-        self._live, started = [], []
+        self._epoch, self._live, self._started = epoch, [], []
 
         def start(tracker: Tracker) -> None:
             self._call(tracker, "start", self.config)
-            started.append(tracker)
+            self._started.append(tracker)
 
         for tracker in self.trackers:
             thread = self._threads.get(id(tracker))
@@ -147,7 +150,7 @@ class TrackedRun:
                 self._attempt(tracker_name(tracker), lambda: None, partial(start, tracker))
             else:
                 start(tracker)
-        self._live = started
+        self._live = list(self._started)
 
     def _held(self, prefix: str) -> tuple[str, ...]:
         """Returns the runs that trackers go on with: ours, that their libraries' runs hold, and the latter's names."""
@@ -187,13 +190,27 @@ class TrackedRun:
 
     def count(self, epoch: int) -> int:
         """Returns the step of an epoch that has ended, logged or not; steps grow over all fits of a process."""
-        self._last_step = self._offset + epoch
+        self._epoch, self._last_step = epoch, self._offset + epoch
         return self._last_step
 
     def log(self, record: EpochRecord) -> None:
         """Sends a record to all trackers; one that fails is left out from then on."""
         for tracker in list(self._live):
             self._attempt_last(tracker, "log", record)
+
+    def fail(self, what: str, error: str) -> None:
+        """Tells the trackers of this fit what has failed in its last epoch; also one that is switched off.
+
+        Args:
+            what: What has failed, as it is called in messages.
+            error: The error in words.
+        """
+        event = Event(self._epoch, self._offset + self._epoch, time.time(), what, error)
+        for tracker in self._started:
+            # It may have another class than Tracker, and what has failed may be the disk: it is told already.
+            if getattr(type(tracker), "fail", Tracker.fail) is not Tracker.fail:
+                with suppress(Exception):
+                    self._call(tracker, "fail", event)
 
     def finish(self) -> None:
         """Ends a fit for all trackers."""

@@ -12,7 +12,8 @@ from ..drawing.files import encode
 from ..drawing.grids import grid
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
-from ..explaining.explanation import Explanation, epoch_record
+from ..explaining.explanation import Explanation
+from ..explaining.recorded import epoch_record
 from ..metrics import degenerate, mean
 from ..network.architecture import architecture, layer_place, model_label
 from ..records import RunConfig, class_name
@@ -65,7 +66,7 @@ def write_record(
         scalars |= {lead + metric: value for metric, value in means.items() if not math.isnan(value)}
         scalars[lead + "degenerate"] = float(degenerate(view.heatmaps).sum())
     record = epoch_record(views, overlay, epoch=0, step=0, scalars=scalars, values=values)
-    RunWriter(config).write(record)
+    RunWriter(config, overlays=True).write(record)
     sheet = grid(record.overlays, None if "" in views else 1)
     if max(sheet.shape) < 2**16:  # JPEG has no larger ones.
         (folder / "grid.jpg").write_bytes(encode(sheet))

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ..records import Label
 from ..store import STABLE, Run, are_stable, read_run
 
 __all__ = [
@@ -138,7 +139,7 @@ def texts(value: Any) -> tuple[str, ...] | None:
 
 def align_samples(
     runs: Sequence[Run], names: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[int | None, ...], dict[str, tuple[str, ...]]]:
+) -> tuple[tuple[str, ...], tuple[Label | None, ...], dict[str, tuple[str, ...]]]:
     """Finds the samples that all runs have, and checks that they are the same images with the same labels.
 
     Args:
@@ -156,7 +157,7 @@ def align_samples(
     for run in runs:
         keys, known = run.sample_keys, run.manifest["labels"]
         prints.append(dict(zip(keys, run.manifest["fingerprints"], strict=True)))
-        labels.append(dict(zip(keys, known, strict=True)))
+        labels.append(dict(zip(keys, (tuple(sorted(k)) if isinstance(k, list) else k for k in known), strict=True)))
     common = tuple(key for key in prints[0] if all(key in of_run for of_run in prints))
     if not common:
         held = "; ".join(f"{name}: {_listed(of_run)}" for name, of_run in zip(names, prints, strict=True))
@@ -167,7 +168,7 @@ def align_samples(
     other = [key for key in common if len({repr(of_run[key]) for of_run in prints}) > 1]
     if other:
         raise ValueError(_other_pixels(runs, names, prints, other))
-    told: dict[str, int | None] = {}
+    told: dict[str, Label | None] = {}
     for key in common:
         found = {of_run[key] for of_run in labels} - {None}
         if len(found) > 1:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..metrics import QUESTIONS, REGISTRY, Metric, mean
-from ..records import Floats, Ints, Region, class_name
+from ..records import Floats, Ints, Label, Region, class_name
 from ..store import Run, StoredEpoch
 from .reading import Reader
 
@@ -43,7 +43,7 @@ class Compared:
     runs: tuple[Run, ...]
     view: str
     sample_keys: tuple[str, ...]
-    labels: tuple[int | None, ...]
+    labels: tuple[Label | None, ...]
     class_names: tuple[str, ...] | None
     epochs: tuple[int, ...]
     predicted: Ints
@@ -160,13 +160,15 @@ class Compared:
 
     def correct(self) -> Doubles:
         """Tells which predictions are right: (R, E, N) float64, 1 right, 0 wrong, NaN where either class is unknown."""
-        labels = np.array([-1 if label is None else label for label in self.labels], np.int64)
         unknown = (self.predicted < 0) | np.array([label is None for label in self.labels])
-        return np.where(unknown, np.nan, self.predicted == labels)
+        # One of several labels is as right as the only one.
+        classes = [label if isinstance(label, tuple) else (-1 if label is None else label,) for label in self.labels]
+        right = [np.isin(self.predicted[..., i], of_sample) for i, of_sample in enumerate(classes)]
+        return np.where(unknown, np.nan, np.stack(right, axis=-1))
 
-    def class_name(self, index: int | None) -> str | None:
+    def class_name(self, index: Label | None) -> str | None:
         """Returns the name of a class: its index as text where it has no name, None for None."""
-        return None if index is None or index < 0 else class_name(self.class_names, index)
+        return None if index is None or (isinstance(index, int) and index < 0) else class_name(self.class_names, index)
 
     def most_different(self, count: int | None = None) -> tuple[int, ...]:
         """Finds the samples in which the runs differ most, by `disagreement`.

@@ -15,6 +15,7 @@ from ..metrics.agreement import correlated, standardized
 from ..records import Floats, Ints
 from ..space import resize
 from ..store import Run, StoredEpoch, check_file
+from ..store.arrays import is_known
 
 __all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of", "put"]
 
@@ -114,7 +115,7 @@ class Reader:
         check_file(epoch.heatmap_file)
         try:
             with zipfile.ZipFile(epoch.heatmap_file) as file:
-                members = file.infolist()
+                members = [member for member in file.infolist() if is_known(member.filename)]
         except zipfile.BadZipFile:
             members = []  # `arrays` says what is wrong.
         # So that no small file is unpacked into all memory; ours are stored as they are.
@@ -133,6 +134,13 @@ class Reader:
                 "Records of GradCAMLogger, CAMLogger and HeatmapLogger work."
             )
         maps = arrays[name]
+        space = self._run.space
+        if space is not None and len(space.axes) != 2 and maps.ndim == 1 + len(space.axes):
+            raise ValueError(
+                "Runs must have heatmaps of images to be compared, of two axes. "
+                f"Received: {self._run.directory}, whose heatmaps have {', '.join(space.axes)}. "
+                "StoredEpoch.heatmaps() reads them."
+            )
         if maps.ndim != 3 or len(maps) != self._count or 0 in maps.shape or maps.dtype.kind != "f":
             raise self._wrong(epoch, f"heatmaps of shape {maps.shape} and type {maps.dtype}, not float (N, h, w)")
         return np.asarray(maps[self._rows], np.float32)

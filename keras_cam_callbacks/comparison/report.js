@@ -24,6 +24,7 @@ function isolated(text) {
 }
 
 function className(index) {
+  if (Array.isArray(index)) return index.map(className).join(" + ") || "none";
   return page.classes?.[index] ?? String(index);
 }
 
@@ -49,7 +50,7 @@ function nearestEpoch(step) {
 function isRight(run, epoch, sample) {
   const at = epochOf(run, epoch);
   const predicted = at < 0 ? -1 : predictionOf(run, at, sample);
-  return predicted < 0 || page.labels[sample] === null ? NaN : Number(predicted === page.labels[sample]);
+  return predicted < 0 || page.labels[sample] === null ? NaN : Number([page.labels[sample]].flat().includes(predicted));
 }
 
 const confidence = page.metrics.findIndex(({ name }) => name === "confidence");
@@ -130,9 +131,9 @@ function passes(sample) {
   if (wanted === "right" && (!known.length || known.includes(0))) return false;
   if (wanted === "differ" && new Set(predicted).size < 2) return false;
   const label = page.labels[sample];
-  if (byId("class").value !== "" && String(label) !== byId("class").value) return false;
+  if (byId("class").value !== "" && ![label].flat().map(String).includes(byId("class").value)) return false;
   const text = byId("text").value.trim().toLowerCase();
-  const names = [page.keys[sample], ...[label, ...predicted].filter((index) => index !== null && index >= 0).map(className)];
+  const names = [page.keys[sample], ...[label, ...predicted].flat().filter((index) => index !== null && index >= 0).map(className)];
   return !text || names.some((name) => name.toLowerCase().includes(text));
 }
 

@@ -35,7 +35,7 @@ function fillChoices() {
   if (several) addOption(outcome, "differ", "runs differ");
 
   addOption(byId("class"), "", "all classes");
-  const labels = [...new Set(page.labels)].filter((label) => label !== null).sort((a, b) => a - b);
+  const labels = [...new Set(page.labels.flat())].filter((label) => label !== null).sort((a, b) => a - b);
   for (const label of labels) addOption(byId("class"), String(label), className(label));
   byId("class").closest("label").hidden = !known;
   byId("regions").closest("label").hidden = !page.regions.some(Boolean);

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from ..metrics import mean
+from ..records import Label
 from ..store.whole import whole_file
 from .compared import Compared, epoch_numbers
 
@@ -50,10 +51,14 @@ def _of_samples(comparison: Compared, run: int, place: int, numbers: Mapping[str
             "label_name": comparison.class_name(label),
             "predicted": found,
             "predicted_name": comparison.class_name(found),
-            "correct": None if label is None or found is None else label == found,
+            "correct": None if label is None or found is None else found in _classes(label),
             "confidence": _plain(confidences[i]),
         }
         yield row | {name: column[i] for name, column in listed.items() if name not in row}
+
+
+def _classes(label: Label) -> tuple[int, ...]:
+    return label if isinstance(label, tuple) else (label,)
 
 
 def _of_epoch(comparison: Compared, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

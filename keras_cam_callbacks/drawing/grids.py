@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from ..checks import is_whole
@@ -12,7 +13,7 @@ from ..records import Image, Place
 from .columns import checked_image
 from .places import Drawn
 
-__all__ = ["grid", "grid_placed"]
+__all__ = ["grid", "grid_placed", "shrunk"]
 
 _GAP = 8  # px around the samples of a grid
 
@@ -59,3 +60,12 @@ def grid_placed(drawn: Sequence[Drawn], columns: int | None = None) -> Drawn:
         sheet[top : top + height, left : left + width] = picture
         places += drawn[i].moved(left, top)
     return Drawn(sheet, tuple(places))
+
+
+def shrunk(picture: Image, longest: int) -> Image:
+    """Returns the picture, shrunk by area where a side is longer than `longest` px. uint8 RGB (H, W, 3)."""
+    side = max(picture.shape[:2])
+    if side <= longest:
+        return picture
+    height, width = (max(1, round(length * longest / side)) for length in picture.shape[:2])
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))

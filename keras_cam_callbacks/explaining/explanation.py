@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..drawing.embedded import image_tag
-from ..drawing.files import encode
 from ..drawing.grids import grid, grid_placed
 from ..drawing.overlay import Overlay
 from ..drawing.places import Drawn
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, inside, measured
-from ..records import EpochRecord, Floats, Image, Ints, Sample, ValidationBatch, View, brief, class_name, short_repr
+from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, class_name, short_repr
 
 _SHOWN = 16  # heatmaps in a notebook
 
@@ -240,10 +238,10 @@ def pictures(views: Mapping[str, Explanation], overlay: Overlay, most: int | Non
     Returns:
         N pictures, uint8 RGB (H, W, 3).
     """
-    return tuple(drawn.picture for drawn in _placed(views, overlay, most))
+    return tuple(drawn.picture for drawn in placed(views, overlay, most))
 
 
-def _placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None) -> tuple[Drawn, ...]:
+def placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None) -> tuple[Drawn, ...]:
     """Draws as `pictures`, and tells where the display images are, not those that were augmented."""
     first, *augmented = (_row(overlay, *row, most) for row in rows(views))
     if not augmented:
@@ -255,43 +253,6 @@ def _placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None
 def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
     """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given."""
     return inside(batch.regions, batch.image_size) if batch.regions and batch.image_size else None
-
-
-def epoch_record(
-    views: Mapping[str, Explanation],
-    overlay: Overlay,
-    *,
-    epoch: int,
-    step: int,
-    scalars: Mapping[str, float],
-    values: Mapping[str, npt.NDArray[np.floating[Any]]],
-) -> EpochRecord:
-    """Draws views of one batch, and puts them and what was measured into the record that trackers get.
-
-    Args:
-        views: Explanations of one batch by name; a single one may have the name "".
-        overlay: How to draw.
-        epoch: As in `EpochRecord`, and likewise the others.
-        step: Our own count.
-        scalars: Numbers about the epoch.
-        values: Numbers of each sample.
-    """
-    drawn = _placed(views, overlay)
-    first = next(iter(views.values()))
-    return EpochRecord(
-        epoch=epoch,
-        step=step,
-        heatmaps=first.heatmaps,
-        overlays=tuple(each.picture for each in drawn),
-        encoded=tuple(encode(each.picture, overlay.image_format) for each in drawn),
-        image_format=overlay.image_format,
-        scalars=scalars,
-        samples=first.samples(),
-        outputs=first.outputs,
-        views={name: View(view.heatmaps, view.samples()) for name, view in views.items() if name},
-        values=values,
-        places=tuple(each.places for each in drawn),
-    )
 
 
 Correlations = Mapping[str, npt.NDArray[np.float64]]

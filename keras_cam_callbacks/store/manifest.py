@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from keras_cam_callbacks.records import Region, RunConfig
+from keras_cam_callbacks.records import Region, RunConfig, Space
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+LOG = "metrics.jsonl"
 # Two records with these in common show the same thing, so that one can be the other's continuation.
 IDENTITY = ("prefix", "model_name", "layer", "method", "target", "sample_keys", "fingerprints")
 # What stands for these where both records have it: without the numbers of Keras, which count what was built before.
 STABLE = {"model_name": "model_label", "layer": "layer_place", "architecture": "architecture", "rules": "rules"}
 # Fields that a record may lack.
-_OPTIONAL = ("run_id", "architecture", "model_label", "layer_place", "rules", "freq", "tracked")
+_OPTIONAL = ("run_id", "architecture", "model_label", "layer_place", "rules", "tracked")
 
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
@@ -92,6 +93,7 @@ def manifest_of(config: RunConfig) -> dict[str, Any]:
         "views",
         "augmentations",
         "training",
+        "freq",
     )
     samples = ("sample_keys", "fingerprints", "labels")
     files = _stems(config.sample_keys)
@@ -100,6 +102,7 @@ def manifest_of(config: RunConfig) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "layer": config.layer_name,
         **{name: plain(getattr(config, name)) for name in settings + samples},
+        "space": None if config.space is None else plain(vars(config.space)),
         "files": files,
         "regions": [_region(region, f"regions/{files[key]}.png") for key, region in regions],
         **{name: plain(value) for name in _OPTIONAL if (value := getattr(config, name))},
@@ -147,19 +150,45 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         check_file(path)
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["schema_version"]
-        if version == SCHEMA_VERSION:
+        if type(version) is not int or version < 1:
+            raise ValueError(f"{version!r} is no schema_version")
+        if version <= SCHEMA_VERSION:
             _check_manifest(manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(
             f"A run's {MANIFEST} must be whole. Received: {path} ({error!r}). "
             "The run's heatmaps and overlays can still be opened one by one."
         ) from error
-    if version != SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise ValueError(
-            f"A record must have schema_version {SCHEMA_VERSION}. Received: {version!r} in {path}. "
+            f"A record must have a schema_version of at most {SCHEMA_VERSION}. Received: {version!r} in {path}. "
             "Read it with the version of keras_cam_callbacks that wrote it, or a later one."
         )
     return manifest
+
+
+def space_of(manifest: Mapping[str, Any]) -> Space | None:
+    """Returns what the axes of a record's heatmaps are; None where it is not said.
+
+    Raises:
+        KeyError: If the manifest lacks a part of it.
+        TypeError: If a part is of the wrong type.
+        ValueError: If a part is impossible.
+    """
+    stored = manifest.get("space")
+    if stored is None:
+        return None
+    axes, sizes = tuple(stored["axes"]), tuple(stored["sizes"])
+    texts = all(isinstance(text, str) for text in (*axes, stored["layout"]))
+    if len(axes) != len(sizes) or not texts or not all(s is None or (type(s) is int and s > 0) for s in sizes):
+        raise ValueError(f"{stored!r} is no space")
+    return Space(axes, sizes, stored["layout"])
+
+
+def _is_label(label: Any) -> bool:
+    if isinstance(label, list):
+        return all(not isinstance(one, list) and _is_label(one) for one in label)
+    return type(label) is int and abs(label) < 2**63
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
@@ -172,8 +201,9 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be a list of texts")
     if len(set(manifest["sample_keys"])) != len(manifest["sample_keys"]):
         raise ValueError("sample_keys must differ")
-    if not all(label is None or (type(label) is int and abs(label) < 2**63) for label in manifest["labels"]):
-        raise ValueError("labels must be whole numbers or null")
+    if not all(label is None or _is_label(label) for label in manifest["labels"]):
+        raise ValueError("labels must be whole numbers, lists of them, or null")
+    space_of(manifest)
     texts = ("prefix", "model_name", "layer", "method", "target", "run_id", *STABLE.values())
     for name in texts:
         if not isinstance(manifest.get(name, ""), str):

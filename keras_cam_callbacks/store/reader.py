@@ -6,22 +6,21 @@ import json
 import math
 import os
 import stat
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Floats, Image, Region, short_repr
+from keras_cam_callbacks.records import Floats, Image, Region, Space, short_repr
 
-from .manifest import MANIFEST, check_file, read_manifest
-
-LOG = "metrics.jsonl"
+from .arrays import read_arrays
+from .events import Event, Missing, missing_epochs, read_event
+from .manifest import LOG, MANIFEST, check_file, read_manifest, space_of
+from .pictures import Pictures, read_recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +34,12 @@ class StoredEpoch:
         scalars: Numbers by name; NaN where they were not finite.
         captions: N captions, one for each sample key.
         heatmap_file: The file of `arrays`.
-        overlay_files: N image files, JPEG or PNG.
+        pictures: The N pictures: where they come from, their sizes and bytes, and some of them.
         views: Names of the views, where there are several.
         value_names: Names of the rows of the array `values`.
+        sheet_file: A JPEG of all pictures, to be looked at; None where there is none. Records among W&B's files have
+            none of pictures that can be drawn.
+        freq: Of how many epochs one was logged.
     """
 
     epoch: int
@@ -46,43 +48,34 @@ class StoredEpoch:
     scalars: Mapping[str, float]
     captions: tuple[str, ...]
     heatmap_file: Path
-    overlay_files: tuple[Path, ...]
+    pictures: Pictures
     views: tuple[str, ...] = ()
     value_names: tuple[str, ...] = ()
+    sheet_file: Path | None = None
+    freq: int = 1
 
     __repr__ = short_repr
+
+    @property
+    def overlay_files(self) -> tuple[Path, ...]:
+        """N image files, JPEG or PNG, where each picture has one: in records of schema 1, and on request; else none."""
+        return self.pictures.files
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Reads the epoch's arrays.
 
         Returns:
-            heatmaps (N, h, w) float32, raw; scores (N,) float32; confidences (N,) float32, NaN for none;
-            predicted and targets (N,) int64, -1 for none; degenerate (N,) bool; outputs (N, K) float32 where
+            heatmaps (N, *space) float32, raw, (N, h, w) of images; scores (N,) float32; confidences (N,) float32, NaN
+            for none; predicted and targets (N,) int64, -1 for none; degenerate (N,) bool; outputs (N, K) float32 where
             the record had them; values (len(value_names), N) float64. Those of a second view have "_1" behind their
-            names, and so on; where pictures show no heatmaps, there are none.
+            names, and so on; where pictures show no heatmaps, there are none. What a later version has added is there
+            too, where it can be read.
 
         Raises:
             ValueError: If the file is damaged, or holds pickled objects.
             OSError: If the file is gone.
         """
-        check_file(self.heatmap_file)
-        try:
-            with open(self.heatmap_file, "rb") as binary, np.load(binary, allow_pickle=False) as file:
-                # Arrays are stored as they are; what grows is made to fill the memory.
-                size = sum(part.file_size for part in file.zip.infolist())
-                if size > 20 * os.path.getsize(self.heatmap_file) + 2**20:
-                    raise ValueError(f"it would unpack to {size} bytes")
-                arrays = {name: file[name] for name in file.files}
-            arrays["scores"]
-        except (
-            *(ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error),
-            *(NotImplementedError, RuntimeError, OverflowError, SyntaxError, MemoryError),  # of hostile headers
-        ) as error:
-            raise ValueError(
-                f"A heatmap file must be an .npz of plain arrays. Received: {self.heatmap_file} ({error}). "
-                f"Delete the line of step {self.step} from {LOG} to do without it."
-            ) from error
-        return arrays
+        return read_arrays(self.heatmap_file, self.step)
 
     def heatmaps(self, view: str = "") -> Floats:
         """Reads the raw heatmaps.
@@ -91,7 +84,7 @@ class StoredEpoch:
             view: Which of `views`; by default the first.
 
         Returns:
-            (N, h, w) float32.
+            (N, *space) float32, (N, h, w) of images.
 
         Raises:
             ValueError: If there is no such view, or as `arrays` does.
@@ -114,10 +107,21 @@ class StoredEpoch:
         return arrays[key]
 
     def overlays(self) -> tuple[Image, ...]:
-        """Reads the N overlays, uint8 RGB (H, W, 3); raises as `read_image` does."""
-        from keras_cam_callbacks.drawing.files import read_image
+        """Draws the N overlays anew from images, heatmaps and captions, or reads them where that can't be done.
 
-        return tuple(read_image(path) for path in self.overlay_files)
+        Returns:
+            N pictures, uint8 RGB (H, W, 3). Those that are drawn are equal to what was logged, pixel for pixel, before
+            it became a JPEG.
+
+        Raises:
+            ValueError: If a file is damaged.
+            OSError: If a file is gone.
+        """
+        return self.pictures.read()
+
+    def encoded(self) -> tuple[bytes, ...]:
+        """Returns the N overlays as the bytes of image files, as they were logged; raises as `overlays` does."""
+        return self.pictures.encoded()
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +131,15 @@ class Run:
     Attributes:
         directory: Its folder.
         manifest: What is the same for all epochs: versions, model_name, layer, method, target, prefix,
-            class_names, sample_keys, files, fingerprints, labels, value_range, overlay, regions, training.
+            class_names, sample_keys, files, fingerprints, labels, value_range, overlay, regions, training, freq, space.
         epochs: The epochs in the order of their steps.
+        events: What failed while the run was logged, in the order in which it did.
     """
 
     directory: Path
     manifest: Mapping[str, Any]
     epochs: tuple[StoredEpoch, ...]
+    events: tuple[Event, ...] = ()
 
     __repr__ = short_repr
 
@@ -149,14 +155,26 @@ class Run:
         return None if names is None else tuple(names)
 
     @property
+    def space(self) -> Space | None:
+        """What the axes of the heatmaps are; None where the record does not say."""
+        return space_of(self.manifest)
+
+    @property
     def image_files(self) -> tuple[Path, ...]:
         """The N files of the display images, which `read_image` opens.
 
         Raises:
             ValueError: If one is a link that leads out of the folder.
         """
-        folder = os.path.realpath(self.directory)
-        return tuple(_inside(folder, f"images/{self.manifest['files'][key]}.png") for key in self.sample_keys)
+        return _image_files(self.directory, self.manifest)
+
+    def missing(self) -> tuple[Missing, ...]:
+        """Tells which epochs are missing between those that are known of, and why; as text each says so itself.
+
+        An epoch failed, was passed over by `freq`, or came after something that failed and was switched off; else the
+        record does not say why. After the last known epoch nothing is missing: who knows how far the training went?
+        """
+        return missing_epochs(((e.step, e.epoch, e.freq) for e in self.epochs), self.events)
 
     def regions(self) -> tuple[Region | None, ...]:
         """Reads where the object is in each of the N images, None where that was not given.
@@ -173,7 +191,7 @@ class Run:
         if stored is None:
             return None
         file = stored["mask"]
-        mask = None if file is None else read_image(_inside(os.path.realpath(self.directory), file))[..., 0] > 127
+        mask = None if file is None else read_image(inside(os.path.realpath(self.directory), file))[..., 0] > 127
         return Region(np.array(stored["boxes"], np.float64).reshape(-1, 4), mask)
 
 
@@ -206,42 +224,83 @@ def read_run(path: str | Path) -> Run:
         directory = runs[0]
     manifest = read_manifest(directory)
     epochs: dict[int, StoredEpoch] = {}
+    events: list[Event] = []
     log = directory / LOG
-    for number, line in enumerate(log.read_bytes().split(b"\n") if log.is_file() else (), 1):
+    check_file(log)
+    for number, line in enumerate(log.read_bytes().split(b"\n") if log.exists() else (), 1):
         try:
             entry = json.loads(line)
         except ValueError:
             # The half line of a process that was killed: its epoch was not committed.
             continue
         try:
-            epoch = _stored_epoch(directory, entry, len(manifest["sample_keys"]))
+            if "event" in entry:
+                event = read_event(entry)
+                events += [] if event is None else [event]
+            else:
+                epoch = _stored_epoch(directory, entry, manifest)
+                epochs[epoch.step] = epoch
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ValueError(
                 f"Each line of {log} must describe one epoch of this run. Received in line {number}: "
                 f"{error!r}. Delete the line to do without it."
             ) from error
-        epochs[epoch.step] = epoch
-    return Run(directory, manifest, tuple(epochs[step] for step in sorted(epochs)))
+    return Run(directory, manifest, tuple(epochs[step] for step in sorted(epochs)), tuple(events))
 
 
-def _stored_epoch(directory: Path, entry: Any, samples: int) -> StoredEpoch:
-    if not len(entry["captions"]) == len(entry["overlays"]) == samples:
-        raise ValueError(f"{len(entry['captions'])} captions, {len(entry['overlays'])} overlays, {samples} samples")
+def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> StoredEpoch:
+    keys: list[str] = manifest["sample_keys"]
+    overlays, captions = entry.get("overlays", ()), tuple(str(caption) for caption in entry["captions"])
+    if len(captions) != len(keys) or ("overlays" in entry and len(overlays) != len(keys)):
+        raise ValueError(f"{len(captions)} captions, {len(overlays)} overlays, {len(keys)} samples")
     folder, parents = os.path.realpath(directory), dict[str, str]()
+    views, step = tuple(map(str, entry.get("views", ()))), int(entry["step"])
+    heatmap_file = inside(folder, entry["heatmaps"])
+    image_format = str(entry.get("format", "jpg"))
+    drawn, archive, sheet = (entry.get(name) for name in ("drawn", "pictures", "sheet"))
+
+    def heatmaps() -> list[Floats]:
+        arrays = read_arrays(heatmap_file, step)
+        names = [f"heatmaps_{place}" if place else "heatmaps" for place in range(len(views) or 1)]
+        if any(name not in arrays for name in names):
+            raise ValueError(f"A heatmap file must hold {', '.join(names)}. Received: {heatmap_file}, which does not.")
+        return [arrays[name] for name in names]
+
     return StoredEpoch(
         epoch=int(entry["epoch"]),
-        step=int(entry["step"]),
+        step=step,
         wall_time=float(entry["wall_time"]),
         scalars={name: math.nan if x is None else float(x) for name, x in entry["scalars"].items()},
-        captions=tuple(str(caption) for caption in entry["captions"]),
-        heatmap_file=_inside(folder, entry["heatmaps"]),
-        overlay_files=tuple(_inside(folder, name, parents) for name in entry["overlays"]),
-        views=tuple(map(str, entry.get("views", ()))),
+        captions=captions,
+        heatmap_file=heatmap_file,
+        pictures=Pictures(
+            image_format=image_format,
+            recipe=None if drawn is None else read_recipe(drawn, manifest.get("overlay"), captions),
+            files=tuple(inside(folder, name, parents) for name in overlays),
+            archive=None if archive is None else inside(folder, archive),
+            names=tuple(f"{manifest['files'][key]}.{image_format}" for key in keys),
+            image_files=partial(_image_files, directory, manifest),
+            heatmaps=heatmaps,
+        ),
+        views=views,
         value_names=tuple(map(str, entry.get("values", ()))),
+        sheet_file=None if sheet is None else inside(folder, sheet),
+        freq=_positive(entry.get("freq", manifest.get("freq", 1))),
     )
 
 
-def _inside(folder: str, name: str, parents: dict[str, str] | None = None) -> Path:
+def _positive(freq: Any) -> int:
+    if type(freq) is not int or freq < 1:
+        raise ValueError(f"{freq!r} is no freq")
+    return freq
+
+
+def _image_files(directory: Path, manifest: Mapping[str, Any]) -> tuple[Path, ...]:
+    folder = os.path.realpath(directory)
+    return tuple(inside(folder, f"images/{manifest['files'][key]}.png") for key in manifest["sample_keys"])
+
+
+def inside(folder: str, name: str, parents: dict[str, str] | None = None) -> Path:
     """Returns where a name in a run's folder, which is a real path, leads to; ValueError where that is outside.
 
     Files that share a parent can share `parents`, too: then the way down to it is gone only once.

@@ -10,24 +10,23 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_cam_callbacks.records import EpochRecord, RunConfig
 
-from .manifest import MANIFEST, check_file, differing, manifest_of, plain, read_manifest, same_run
-from .reader import LOG
+from .events import Event, event_line
+from .locks import locked
+from .manifest import LOG, MANIFEST, check_file, differing, manifest_of, plain, read_manifest, same_run
+from .pictures import Recipe, packed, recipe, sheet
 
-try:
-    import fcntl
-except ImportError:  # On Windows two processes that write at the same moment are told apart by the log's size alone.
-    fcntl = None  # type: ignore[assignment]
-
-_LOCK_SECONDS = 5.0
+# Names of an epoch's files, none of which may be there.
+_NAMES = ("heatmaps/{}.npz", "overlays/{}", "pictures/{}.zip", "sheets/{}.jpg", "sheets/{}.png")
 
 
 def _put_file(path: Path, data: bytes) -> None:
@@ -35,6 +34,7 @@ def _put_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".new{path.suffix}")
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
+        temporary.unlink(missing_ok=True)  # It may be anything, a pipe too.
         temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:  # Half a file on a full disk.
@@ -57,25 +57,29 @@ class RunWriter:
     """Writes the record of a run, one epoch at a time.
 
     The manifest and the display images are written at once. A folder that holds a record of the same run is
-    continued. One writer at a time may write to a folder: the log is locked while an epoch is written. Nothing is kept
-    open between epochs.
+    continued, in the schema that it has: one of schema 1 gets each picture as a file, and no notes of what has failed.
+    One writer at a time may write to a folder: it is locked while an epoch is written. Nothing is kept open between
+    epochs.
 
     Args:
         config: The run; `config.directory` is its folder.
+        overlays: Whether each picture is also a file of its own.
 
     Raises:
-        ValueError: If the folder holds the record of another run, or a damaged one.
+        ValueError: If the folder holds the record of another run, or a damaged one, or what should be a file is none.
         RuntimeError: If another process is writing to the folder.
         OSError: If the folder can't be written to.
     """
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, *, overlays: bool = False):
         self._directory = config.directory
         self._keys = config.sample_keys
         self._log = config.directory / LOG
+        self._freq = config.freq
+        self._display = config.display
         manifest = manifest_of(config)
-        self._files: dict[str, str] = manifest["files"]
         self._directory.mkdir(parents=True, exist_ok=True)
+        check_file(self._directory / MANIFEST)
         if (self._directory / MANIFEST).exists():
             stored = read_manifest(self._directory)
             if not same_run(stored, manifest):
@@ -84,8 +88,13 @@ class RunWriter:
                     f"A run folder must belong to one run. Received: {self._directory}, whose record "
                     f"differs in {names}. Pass another log_dir or prefix."
                 )
+            manifest = stored
         else:
             _put_file(self._directory / MANIFEST, json.dumps(manifest, indent=2).encode("utf-8"))
+        self._files: dict[str, str] = manifest["files"]
+        self._manifest = manifest
+        self._is_first_schema = manifest["schema_version"] == 1
+        self._overlays = overlays or self._is_first_schema
         # After the manifest, which says whose pictures these are.
         masks = {
             key: np.dstack([region.mask.astype(np.uint8) * 255] * 3)
@@ -93,53 +102,73 @@ class RunWriter:
             if region is not None and region.mask is not None
         }
         self._put_pictures("regions", masks)
-        self._put_pictures("images", dict(zip(self._keys, config.display, strict=True)))
+        self._shows_images = self._put_pictures("images", dict(zip(self._keys, config.display, strict=True)))
+        check_file(self._log)
         self._log.touch()
-        with self._claimed_log() as log:
-            self._end = log.seek(0, os.SEEK_END)
-            if self._end:
-                log.seek(-1, os.SEEK_END)
+        with self._claimed():
+            self._end = self._log.stat().st_size
+            with open(self._log, "rb") as log:
+                log.seek(max(0, self._end - 1))
+                last = log.read(1)
+            if last not in (b"", b"\n"):
                 # A process that was killed may leave half a line: ours start on a fresh one.
-                if log.read(1) != b"\n":
-                    self._end += log.write(b"\n")
+                self._append(b"\n")
 
-    def _put_pictures(self, name: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-        """Puts a folder of PNG files into place, one for each sample key, unless it is there already."""
-        if not pictures or (self._directory / name).exists():
-            return
-        from keras_cam_callbacks.drawing.files import encode
+    def _put_pictures(self, name: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> bool:
+        """Puts a folder of PNG files into place, one for each sample key; tells whether it holds just these.
 
-        files = {f"{self._files[key]}.png": encode(picture, "png") for key, picture in pictures.items()}
-        _put_folder(self._directory / name, files)
+        One that is there already stays: the same pixels for the model may be displayed otherwise than before.
+        """
+        if not pictures:
+            return True
+        from keras_cam_callbacks.drawing.files import encode, read_image
+
+        folder = self._directory / name
+        if not folder.exists():
+            _put_folder(
+                folder, {f"{self._files[key]}.png": encode(picture, "png") for key, picture in pictures.items()}
+            )
+            return True
+        try:
+            return all(
+                np.array_equal(read_image(folder / f"{self._files[key]}.png"), picture)
+                for key, picture in pictures.items()
+            )
+        except (ValueError, OSError):  # Damaged or gone.
+            return False
 
     @contextmanager
-    def _claimed_log(self) -> Iterator[BinaryIO]:
-        """Opens the log to append to it, while no other process can do the same.
+    def _claimed(self) -> Iterator[None]:
+        """Holds the folder, so that no other process writes to it meanwhile.
 
         Raises:
             RuntimeError: If another process is writing for longer than an epoch takes. One that only looks, and finds
                 that it is not the only writer, is gone in a moment.
         """
+        with locked(self._directory) as held:
+            if not held:
+                raise RuntimeError(self._other_writer())
+            yield
+
+    def _check_end(self) -> None:
         check_file(self._log)
-        with open(self._log, "rb+") as log:
-            until = time.monotonic() + _LOCK_SECONDS
-            while fcntl is not None:
-                try:
-                    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > until:
-                        raise RuntimeError(self._other_writer()) from error
-                    time.sleep(0.01)
-                except OSError:  # A network disk without locks.
-                    break
+        if self._log.stat().st_size != self._end:
+            raise RuntimeError(self._other_writer())
+
+    def _append(self, line: bytes) -> None:
+        """Adds to the log, all of it or nothing."""
+        check_file(self._log)
+        with open(self._log, "rb+", buffering=0) as log:
+            log.seek(self._end)
+            rest = memoryview(line)
             try:
-                yield log
-                log.flush()
-            finally:
-                if fcntl is not None:
-                    with suppress(OSError):  # Not by closing alone: a process that was forked meanwhile has it open.
-                        fcntl.flock(log, fcntl.LOCK_UN)
+                while rest:
+                    rest = rest[log.write(rest) :]
+            except OSError:
+                with suppress(OSError):
+                    log.truncate(self._end)
+                raise
+        self._end += len(line)
 
     def _other_writer(self) -> str:
         return (
@@ -162,29 +191,37 @@ class RunWriter:
         """
         keys = tuple(sample.key for sample in record.samples)
         counts = [len(maps) for maps in _heatmaps(record).values()]
-        if keys != self._keys or {len(record.encoded), len(keys), *counts} != {len(keys)}:
+        pictures = {len(record.encoded), len(record.overlays)}
+        if keys != self._keys or {*pictures, len(keys), *counts} != {len(keys)}:
             raise ValueError(
                 f"A record must hold one heatmap and one overlay for each of the samples {list(self._keys)}. "
                 f"Received: {counts} heatmaps, {len(record.encoded)} overlays, {list(keys)}."
             )
-        with self._claimed_log() as log:
-            if log.seek(0, os.SEEK_END) != self._end:
-                raise RuntimeError(self._other_writer())
-            line = self._put_epoch(record)
-            log.write(line)
-        self._end += len(line)  # Once it is flushed.
+        with self._claimed():
+            self._check_end()
+            self._append(_line(self._put_epoch(record)))
 
-    def _put_epoch(self, record: EpochRecord) -> bytes:
-        """Puts an epoch's files into place; returns the line that commits them."""
-        heatmaps, overlays = self._directory / "heatmaps", self._directory / "overlays"
+    def note(self, event: Event) -> None:
+        """Writes down that something has failed; a record of schema 1 has no place for that.
+
+        Raises:
+            RuntimeError: If another process has written to the folder.
+            OSError: If the disk is full, or the folder was removed.
+        """
+        if self._is_first_schema:
+            return
+        with self._claimed():
+            self._check_end()
+            self._append(_line(event_line(event)))
+
+    def _put_epoch(self, record: EpochRecord) -> dict[str, Any]:
+        """Puts an epoch's files into place; returns what the line that commits them says."""
         names = (f"{record.step:06d}" if n == 1 else f"{record.step:06d}-{n}" for n in count(1))
-        name = next(n for n in names if not ((heatmaps / f"{n}.npz").exists() or (overlays / n).exists()))
+        name = next(n for n in names if not any(os.path.lexists(self._directory / form.format(n)) for form in _NAMES))
         buffer = io.BytesIO()
         np.savez(buffer, **_arrays(record))  # type: ignore[arg-type]  # numpy takes **kwargs for allow_pickle
-        _put_file(heatmaps / f"{name}.npz", buffer.getvalue())
-        files = [f"{self._files[key]}.{record.image_format}" for key in self._keys]
-        _put_folder(overlays / name, dict(zip(files, record.encoded, strict=True)))
-        line = {
+        _put_file(self._directory / f"heatmaps/{name}.npz", buffer.getvalue())
+        return {
             "epoch": record.epoch,
             "step": record.step,
             "wall_time": time.time(),
@@ -193,9 +230,55 @@ class RunWriter:
             "heatmaps": f"heatmaps/{name}.npz",
             "views": list(record.views),
             "values": list(record.values),
-            "overlays": [f"overlays/{name}/{file}" for file in files],
+            **self._put_overlays(record, name),
+            **({} if self._freq == self._manifest.get("freq", 1) else {"freq": self._freq}),
         }
-        return json.dumps(plain(line), allow_nan=False).encode("utf-8") + b"\n"
+
+    def _put_overlays(self, record: EpochRecord, name: str) -> dict[str, Any]:
+        """Puts an epoch's pictures into place, or keeps how they are drawn; returns what its line says of them."""
+        files = [f"{self._files[key]}.{record.image_format}" for key in self._keys]
+        line: dict[str, Any] = {"format": record.image_format}
+        if self._overlays:
+            _put_folder(self._directory / "overlays" / name, dict(zip(files, record.encoded, strict=True)))
+            line["overlays"] = [f"overlays/{name}/{file}" for file in files]
+        if self._is_first_schema:
+            return line
+        drawn = record.drawn_from if self._holds_images_of(record) else None
+        made = None if drawn is None else recipe(record)
+        if made is not None:
+            line["drawn"] = self._changed(made, [sample.caption for sample in record.samples])
+        elif len(files) == 1 and not self._overlays:  # The picture is its own sheet.
+            file = f"sheets/{name}.{record.image_format}"
+            _put_file(self._directory / file, record.encoded[0])
+            return line | {"overlays": [file], "sheet": file}
+        elif not self._overlays:
+            line["pictures"] = f"pictures/{name}.zip"
+            _put_file(self._directory / line["pictures"], packed(files, record.encoded))
+        line["sheet"] = f"sheets/{name}.jpg"
+        _put_file(self._directory / line["sheet"], sheet(record, None if made is None else drawn))
+        return line
+
+    def _holds_images_of(self, record: EpochRecord) -> bool:
+        """Tells whether the pictures show the images that the folder holds."""
+        drawn = record.drawn_from
+        if drawn is None or not self._shows_images:
+            return False
+        return drawn.images is self._display or (
+            len(drawn.images) == len(self._display) and all(map(np.array_equal, drawn.images, self._display))
+        )
+
+    def _changed(self, made: Recipe, captions: list[str]) -> dict[str, Any]:
+        """Returns how pictures are drawn, without what the run or the samples say already."""
+        entry = plain(asdict(made))
+        if entry["overlay"] == self._manifest.get("overlay"):
+            del entry["overlay"]
+        if entry["captions"] == captions:
+            del entry["captions"]
+        return {name: value for name, value in entry.items() if name != "titles" or value}
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(plain(entry), allow_nan=False).encode("utf-8") + b"\n"
 
 
 def _heatmaps(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:

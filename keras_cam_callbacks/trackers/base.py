@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import EpochRecord, RunConfig
+from ..store import Event
 
 
 class Tracker(ABC):
@@ -67,6 +68,15 @@ class Tracker(ABC):
 
         Args:
             record: The epoch. Its arrays are shared with other trackers: they are read, not written to.
+        """
+
+    def fail(self, event: Event) -> None:  # noqa: B027  # A tracker need not do anything about it.
+        """Is told of what has failed: another tracker, or the record of an epoch, which then never comes.
+
+        It is also told after its own `log` has failed. What it raises is lost.
+
+        Args:
+            event: The epoch, and what has failed in it.
         """
 
     @abstractmethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from keras_cam_callbacks.checks import check
 from keras_cam_callbacks.records import EpochRecord, RunConfig
-from keras_cam_callbacks.store import RunWriter
+from keras_cam_callbacks.store import Event, RunWriter
 
 from .base import Tracker
 
@@ -13,20 +14,35 @@ __all__ = ["DiskTracker", "FunctionTracker", "MemoryTracker"]
 
 
 class DiskTracker(Tracker):
-    """Writes the run record into the run's folder, `RunConfig.directory`; `store.read_run` reads it back."""
+    """Writes the run record into the run's folder, `RunConfig.directory`; `store.read_run` reads it back.
 
-    def __init__(self) -> None:
+    An epoch is its raw heatmaps, its line of numbers, and one sheet, a JPEG of all samples: a person leafs through the
+    epochs in `sheets`. Each overlay is drawn anew when it is read, equal to the last pixel; pictures that can't be
+    drawn from images and heatmaps, such as those of augmentations, are kept in one file an epoch.
+
+    Args:
+        overlays: Also write each overlay to a file of its own, in `overlays/<step>`.
+    """
+
+    def __init__(self, *, overlays: bool = False) -> None:
+        check("overlays", overlays, isinstance(overlays, bool), "True or False", "True")
+        self._overlays = overlays
         self._writer: RunWriter | None = None
 
     def start(self, config: RunConfig) -> None:
         """Makes the folder, or continues the record in it; raises as `store.RunWriter` does."""
-        self._writer = RunWriter(config)
+        self._writer = RunWriter(config, overlays=self._overlays)
 
     def log(self, record: EpochRecord) -> None:
         """Writes one epoch; raises as `store.RunWriter.write` does."""
         if self._writer is None:
             raise RuntimeError("DiskTracker.start must be called before log. Received: a record and no run.")
         self._writer.write(record)
+
+    def fail(self, event: Event) -> None:
+        """Writes down what has failed, so that the record says why an epoch is missing."""
+        if self._writer is not None:
+            self._writer.note(event)
 
     def finish(self) -> None:
         """Nothing is left to write: `log` keeps nothing back."""

@@ -144,8 +144,8 @@ def test_disk_tensorboard_and_wandb_read_back(tmp_path, image_format):
         assert "heatmaps" not in epoch.arrays()
         with pytest.raises(ValueError, match="it has no heatmaps"):
             epoch.heatmaps()
-        for key, picture, file, data in zip(keys, epoch.overlays(), epoch.overlay_files, record.encoded, strict=True):
-            assert file.read_bytes() == data
+        assert epoch.encoded() == record.encoded
+        for key, picture, data in zip(keys, epoch.overlays(), record.encoded, strict=True):
             assert picture.shape == opened(data).shape
             step, (_, _, blob) = events[f"activations/{key}"][epoch.step]
             assert (step, blob) == (epoch.step, data)
@@ -161,7 +161,8 @@ def test_disk_tensorboard_and_wandb_read_back(tmp_path, image_format):
     events, rows = read_tensors(tmp_path / "filters"), log.rows_with("filters/epoch")
     assert len(stored.epochs) == len(rows) == 2
     for epoch, row in zip(stored.epochs, rows, strict=True):
-        data = epoch.overlay_files[0].read_bytes()
+        (data,) = epoch.encoded()
+        assert epoch.sheet_file.read_bytes() == data
         assert events["filters/middle/inner/conv2"][epoch.step][1][2] == data
         assert log.images(row["filters/overlays"]) == [data]
         assert set(epoch.scalars) == {"activation", "dead"}

@@ -151,7 +151,7 @@ def test_auto_is_disk_and_tensorboard(tmp_path, ours_first):
     assert sorted(found) == sorted(f"gradcam/{name}" for name in (*KEYS, *numbers, "epoch"))
     for i, key in enumerate(KEYS):
         assert [step for step, _ in found[f"gradcam/{key}"]] == list(range(6))
-        stored = [epoch.overlay_files[i].read_bytes() for epoch in read_run(directory).epochs]
+        stored = [epoch.encoded()[i] for epoch in read_run(directory).epochs]
         assert [value[2] for _, value in found[f"gradcam/{key}"]] == stored
     numbers = {
         tag: [(step, float(value)) for step, value in found[f"gradcam/{tag}"]] for tag in ("epoch", "drift", "area")
@@ -185,7 +185,7 @@ def test_wandb_beside_its_metrics_logger(tmp_path, ours_first):
     stored = read_run(tmp_path / "logs").epochs
     assert len(stored) == 6
     for row, epoch in zip(rows, stored, strict=True):
-        assert log.images(row["gradcam/overlays"]) == [path.read_bytes() for path in epoch.overlay_files]
+        assert log.images(row["gradcam/overlays"]) == list(epoch.encoded())
         assert tuple(row["gradcam/overlays"]["captions"]) == epoch.captions
         assert row["gradcam/area"] == epoch.scalars["area"]
     assert len(log.rows_with("epoch/loss")) == 6
@@ -285,7 +285,7 @@ def test_auto_is_all_that_is_active(tmp_path):
     history = [fit(logger, model=model, epochs=2) for _ in range(2)]
     stored = read_run(tmp_path).epochs
     assert len(stored) == 4
-    images = [[path.read_bytes() for path in epoch.overlay_files] for epoch in stored]
+    images = [list(epoch.encoded()) for epoch in stored]
     for case, run in cases.values():
         read = case.read(None, run)
         assert [(epoch["step"], epoch["epoch"]) for epoch in read] == [(e.step, e.epoch) for e in stored]

@@ -44,7 +44,7 @@ def test_hostile_names_stay_names(tmp_path):
         assert (stored.sample_keys, stored.class_names) == (KEYS, tuple(CLASSES))
         assert stored.manifest["prefix"] == prefix
         assert [epoch.scalars["area"] for epoch in stored.epochs] == history[f"{prefix}_area"]
-        pictures = [[path.read_bytes() for path in epoch.overlay_files] for epoch in stored.epochs]
+        pictures = [list(epoch.encoded()) for epoch in stored.epochs]
         for epoch in stored.epochs:
             assert len(epoch.overlays()) == len(KEYS)
             for caption, label in zip(epoch.captions, Y, strict=True):

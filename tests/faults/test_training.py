@@ -139,4 +139,4 @@ assert ours[1] == again[1], (ours[1], again[1])
     for ours, theirs in zip(one, other, strict=True):
         for name in ("gradcam", "smoothgrad"):
             np.testing.assert_array_equal(ours.heatmaps(name), theirs.heatmaps(name))
-        assert [p.read_bytes() for p in ours.overlay_files] == [p.read_bytes() for p in theirs.overlay_files]
+        assert list(ours.encoded()) == list(theirs.encoded())

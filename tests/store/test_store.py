@@ -21,8 +21,8 @@ from keras_cam_callbacks.drawing.files import read_image
 from keras_cam_callbacks.store import RunWriter, choose_directory, file_stem, find_runs, read_run
 
 
-def write_run(config, steps, **changes):
-    writer = RunWriter(config)
+def write_run(config, steps, overlays=False, **changes):
+    writer = RunWriter(config, overlays=overlays)
     for step in steps:
         writer.write(make_record(step, keys=config.sample_keys, **changes))
     return config.directory
@@ -72,8 +72,8 @@ def test_all_comes_back(tmp_path, image_format):
         assert (stored.epoch, stored.step, stored.scalars) == (record.epoch, record.step, record.scalars)
         assert stored.captions == tuple(sample.caption for sample in record.samples)
         assert before <= stored.wall_time <= time.time()
-        assert [path.read_bytes() for path in stored.overlay_files] == list(record.encoded)
-        formats = {opened(path)[0] for path in stored.overlay_files}
+        assert list(stored.encoded()) == list(record.encoded)
+        formats = {opened(io.BytesIO(data))[0] for data in stored.encoded()}
         assert formats == {{"jpg": "JPEG", "png": "PNG"}[image_format]}
         for read, overlay in zip(stored.overlays(), record.overlays, strict=True):
             # Swapped channels would differ by far more.
@@ -143,7 +143,7 @@ def test_unsafe_sample_keys_get_safe_files(tmp_path):
     run = read_run(write_run(config, [0]))
     assert run.sample_keys == UNSAFE
     record = make_record(0, keys=UNSAFE)
-    assert [path.read_bytes() for path in run.epochs[0].overlay_files] == list(record.encoded)
+    assert list(run.epochs[0].encoded()) == list(record.encoded)
     stems = [run.manifest["files"][key] for key in UNSAFE]
     assert len({stem.lower() for stem in stems}) == len(UNSAFE)
     for stem in stems:
@@ -185,7 +185,7 @@ def test_a_step_that_comes_again_wins_and_overwrites_nothing(tmp_path):
     assert [epoch.step for epoch in run.epochs] == [0, 1, 2]
     assert run.epochs[1].captions[0].startswith("step 12")
     np.testing.assert_array_equal(run.epochs[1].heatmaps(), make_record(12).heatmaps)
-    assert [path.read_bytes() for path in run.epochs[1].overlay_files] == list(make_record(12).encoded)
+    assert list(run.epochs[1].encoded()) == list(make_record(12).encoded)
     lines = [strict(line) for line in (tmp_path / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert len({line["heatmaps"] for line in lines}) == len(lines) == 5
 
@@ -209,7 +209,7 @@ def test_a_writer_starts_on_a_fresh_line_after_half_a_line(tmp_path):
     assert [epoch.step for epoch in run.epochs] == [0, 1, 2, 3]
     for epoch in run.epochs:
         np.testing.assert_array_equal(epoch.heatmaps(), make_record(epoch.step).heatmaps)
-        assert [p.read_bytes() for p in epoch.overlay_files] == list(make_record(epoch.step).encoded)
+        assert list(epoch.encoded()) == list(make_record(epoch.step).encoded)
 
 
 def test_memory_is_bounded_however_many_epochs_there_are(tmp_path):
@@ -242,8 +242,8 @@ def test_a_process_forked_while_an_epoch_is_written_keeps_no_lock(tmp_path, monk
     put, copies = RunWriter._put_epoch, []
 
     def put_and_copy(self, record):
-        log = (tmp_path / "metrics.jsonl").resolve()
-        mine = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.resolve() == log]
+        lock = (tmp_path / "lock").resolve()
+        mine = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.resolve() == lock]
         copies.extend(map(os.dup, mine))
         return put(self, record)
 
@@ -361,7 +361,7 @@ def test_a_manifest_that_is_no_object_is_refused(tmp_path, text):
 def test_a_later_schema_is_refused(tmp_path):
     path = write_run(make_config(tmp_path), [0]) / "manifest.json"
     path.write_text('{"schema_version": 99, "samples": "elsewhere"}', "utf-8")
-    with pytest.raises(ValueError, match=r"schema_version 1\. Received: 99 in .*manifest\.json"):
+    with pytest.raises(ValueError, match=r"schema_version of at most 2\. Received: 99 in .*manifest\.json"):
         read_run(tmp_path)
 
 
@@ -387,7 +387,7 @@ def test_a_later_schema_is_refused(tmp_path):
 )
 def test_a_line_that_leads_out_of_the_folder_or_is_wrong_is_refused(tmp_path, change):
     directory = tmp_path / "logs" / "run"
-    log = write_run(make_config(directory), [0]) / "metrics.jsonl"
+    log = write_run(make_config(directory), [0], overlays=True) / "metrics.jsonl"
     (directory / "link").symlink_to(tmp_path)
     np.savez(tmp_path / "secret.npz", heatmaps=np.ones(3))
     shutil.copy(tmp_path / "secret.npz", directory.parent)
@@ -400,7 +400,7 @@ def test_a_line_that_leads_out_of_the_folder_or_is_wrong_is_refused(tmp_path, ch
 def test_overlays_lead_where_their_whole_paths_do(tmp_path):
     """Their common folder is looked up once: through links and points, each must still be what the system has it be."""
     directory = tmp_path / "logs" / "run"
-    log = write_run(make_config(directory), [0]) / "metrics.jsonl"
+    log = write_run(make_config(directory), [0], overlays=True) / "metrics.jsonl"
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "x.jpg").touch()
     (directory / "out").symlink_to(tmp_path / "outside")
@@ -458,7 +458,7 @@ def _npz(**arrays):
 
 
 def test_damaged_files_are_named(tmp_path):
-    epoch = read_run(write_run(make_config(tmp_path), [0])).epochs[0]
+    epoch = read_run(write_run(make_config(tmp_path), [0], overlays=True)).epochs[0]
     whole = epoch.heatmap_file.read_bytes()
     single = io.BytesIO()
     np.save(single, np.ones(3))
@@ -615,7 +615,7 @@ def test_the_store_loads_no_framework():
     ("name", "message"),
     [
         ("heatmaps/000000.npz", "000000.npz, which is none."),
-        ("metrics.jsonl", "without any. Wait for its first epoch"),
+        ("metrics.jsonl", "metrics.jsonl, which is none."),
         ("manifest.json", "with these runs: none."),
     ],
 )

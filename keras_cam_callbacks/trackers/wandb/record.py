@@ -10,19 +10,24 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_cam_callbacks.store.manifest import MANIFEST
-from keras_cam_callbacks.store.reader import LOG
+from keras_cam_callbacks.store import check_file
+from keras_cam_callbacks.store.manifest import LOG, MANIFEST
+from keras_cam_callbacks.store.reader import inside
 
 if TYPE_CHECKING:
     import wandb
+
+# What a line says of pictures that are drawn anew: their files are not put there.
+_PICTURES = ("overlays", "pictures", "sheet")
 
 
 class RecordFiles:
     """Puts the record that a `DiskTracker` writes into a folder of the run's files, epoch by epoch.
 
     The folder of files has the record's name, or that and a number where the run has it already. It can be read by
-    `read_run` as it is. Files are hard links where both folders are on one disk, and copies elsewhere; not
-    W&B's symbolic links, which lead nowhere once the folder is moved.
+    `read_run` as it is. Pictures that are drawn anew from the rest are left out, for W&B has them already. Files are
+    hard links where both folders are on one disk, and copies elsewhere; not W&B's symbolic links, which lead nowhere
+    once the folder is moved.
 
     Args:
         directory: The record's folder, `RunConfig.directory`. What it holds now may be of an earlier run: nothing is
@@ -35,12 +40,14 @@ class RecordFiles:
         self._run = run
         self._target: Path | None = None
         self._read = _size(directory / LOG)
+        self._written = 0
 
     def save(self) -> None:
         """Puts the epochs there that were written since the last call; with the first of them, all that was before.
 
         Raises:
             wandb.errors.UsageError: If the run was finished.
+            ValueError: If something in the record is no file, or leads out of its folder.
             OSError: If the disk is full.
         """
         if _size(self._source / LOG) <= self._read:
@@ -48,6 +55,7 @@ class RecordFiles:
         if self._target is None:
             self._target, self._read = self._chosen_target(), 0
         is_first = self._read == 0
+        check_file(self._source / LOG)
         if is_first:
             self._put(MANIFEST)
             for folder in ("images", "regions"):
@@ -56,17 +64,23 @@ class RecordFiles:
             lines.seek(self._read)
             data = lines.read()
         whole = data[: data.rfind(b"\n") + 1]
+        put: list[bytes] = []
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:  # The half line of a process that was killed.
                 continue
-            self._put(entry["heatmaps"])
-            self._put(*entry["overlays"])
+            if "drawn" in entry:
+                entry = {name: value for name, value in entry.items() if name not in _PICTURES}
+            elif entry.get("sheet") not in entry.get("overlays", ()):
+                entry.pop("sheet", None)
+            for names in ([entry.get("heatmaps")], [entry.get("pictures")], entry.get("overlays", ())):
+                self._put(*filter(None, names))
+            put.append(json.dumps(entry, allow_nan=False).encode("utf-8") + b"\n")
         # No link: what is logged once W&B has failed has no files there.
         with open(self._target / LOG, "ab") as copy:
-            copy.truncate(self._read)  # Half a line is left where the disk was full.
-            copy.write(whole)
+            copy.truncate(self._written)  # Half a line is left where the disk was full.
+            self._written += copy.write(b"".join(put))
         self._read += len(whole)
         if is_first:
             self._tell(LOG, policy="live")
@@ -79,8 +93,11 @@ class RecordFiles:
     def _put(self, *names: str) -> None:
         """Puts files of one folder of the record there, and tells W&B of them at once."""
         assert self._target is not None
+        folder = os.path.realpath(self._source)
         for name in names:
-            _link(self._source / name, self._target / name)
+            source = inside(folder, name)
+            check_file(source)  # W&B would wait for a pipe without end.
+            _link(source, self._target / name)
         if names:
             self._tell(*names)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_cam_callbacks.records import EpochRecord, RunConfig, class_name
+from keras_cam_callbacks.records import EpochRecord, Label, RunConfig, class_name
 
 from ..base import Tracker, numbers, picture, settings
 from .record import RecordFiles
@@ -45,8 +45,8 @@ class WandbTracker(Tracker):
             each number that samples have. W&B fixes the columns of a table: numbers that first come later begin a
             second one, `<prefix>_table_2`. W&B warns after 100 additions to a table.
         record: Also put the run record among the run's files, where a tracker before this one writes it to disk, as
-            in `tracker=["disk", WandbTracker()]` and "auto". Each epoch adds its heatmaps and its overlays, which
-            makes the overlays twice as much to upload; a download can be read by `read_run` and compared.
+            in `tracker=["disk", WandbTracker()]` and "auto". Each epoch adds its heatmaps, and pictures only where
+            they can't be drawn from images and heatmaps; a download can be read by `read_run` and compared.
     """
 
     uses_directory = False
@@ -214,7 +214,7 @@ class WandbTracker(Tracker):
             self._table.add_data(record.epoch, sample.key, *classes, *map(_number, values), image)
         return self._table
 
-    def _name(self, index: int | None) -> str | None:
+    def _name(self, index: Label | None) -> str | None:
         names = self._config.class_names if self._config else None
         return None if index is None else class_name(names, index)
 
