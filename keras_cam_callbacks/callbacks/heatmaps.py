@@ -15,9 +15,12 @@ from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations, epoch_record, object_masks
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
-from ..records import EpochRecord, Floats, RunConfig
+from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics, worst
+from ..metrics.agreement import same_class
+from ..metrics.registry import IN_LOGS, names_all
+from ..records import EpochRecord, Floats, Ints, RunConfig
 from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
+from .names import check_names
 
 
 class HeatmapLogger(EpochLogger):
@@ -215,7 +218,8 @@ class HeatmapLogger(EpochLogger):
             measures_faithfulness=self.faithfulness_freq is not None,
             keeps=True,
         )
-        _check_names(source.names, self._names)
+        self._numbers = check_names(source.names, self._names, source.augmentations)
+        self._said_flips = False
         return source
 
     def _checked_metrics(self) -> tuple[str, ...]:
@@ -227,7 +231,7 @@ class HeatmapLogger(EpochLogger):
             ("faithfulness", "faithfulness_freq", self.faithfulness_freq, "5"),
         ):
             asked = [name for name in names if name in METRICS[group]]
-            if self.metrics is not None and asked and value is None:
+            if not names_all(self.metrics) and asked and value is None:
                 raise ValueError(
                     f"`metrics` can name {', '.join(asked)} only with `{argument}`. "
                     f"Received: {argument}=None. {argument}={works} works."
@@ -238,7 +242,24 @@ class HeatmapLogger(EpochLogger):
         return (
             f"explains {source.description} by {config.method} of {source.capturer.explained}, "
             f"{len(config.sample_keys)} images of range {config.value_range}"
+            + (self.metrics is None)
+            * (
+                f"; adds {', '.join(f'{self.prefix}_{name}' for name in self._names_in_logs(source))} to Keras' logs, "
+                "and others where metrics=[...] names them, or 'all'"
+            )
         )
+
+    def _names_in_logs(self, source: Explainer) -> list[str]:
+        if self.metrics is not None:
+            return self._numbers
+        lead = f"{source.names[0]}_" if source.names[0] else ""
+        return [lead + name for name in IN_LOGS if name not in METRICS["regions"] or self.regions is not None]
+
+    def _for_logs(self, source: Explainer, scalars: dict[str, float]) -> dict[str, float]:
+        if self.metrics is None:
+            names = self._names_in_logs(source)
+            return {name: scalars[name] for name in names if np.isfinite(scalars.get(name, np.nan))}
+        return {name: worst(name) if np.isnan(value) else value for name, value in scalars.items()}
 
     def _config(self, source: Explainer) -> RunConfig:
         assert self._kept is not None
@@ -271,6 +292,7 @@ class HeatmapLogger(EpochLogger):
         faithful: dict[str, dict[str, Any]] = {}
         if self.faithfulness_freq and self._is_due(epoch, self.faithfulness_freq):
             faithful = source.faithfulness(views, self._names)
+        check_names(source.names, self._names, source.augmentations, {name: v.values for name, v in views.items()})
         for name, view in views.items():
             dead = degenerate(view.heatmaps)
             self._warn_degenerate(name, view.heatmaps, dead, epoch)
@@ -279,14 +301,25 @@ class HeatmapLogger(EpochLogger):
             found: dict[str, Any] = dict(view.values)
             if "confidence" in self._names:
                 found["confidence"] = view.confidences
-            found |= measured(view.heatmaps, self._names, last=last, first=first, masks=masks)
+            found |= measured(
+                view.heatmaps,
+                self._names,
+                last=last,
+                first=first,
+                masks=masks,
+                targets=view.targets,
+                last_targets=self._run.last_targets.get(name),
+                first_targets=self._run.first_targets.get(name),
+            )
+            self._say_flips(name, view.targets, epoch)
             found |= faithful.get(name, {})
             for augmentation, augmented in view.augmented.items():
                 found[f"{augmentation}_correlation"] = augmented.correlation
                 if augmented.unchanged is not None:
                     found[f"{augmentation}_unchanged"] = augmented.unchanged
-            self._run.last_heatmaps[name] = view.heatmaps
+            self._run.last_heatmaps[name], self._run.last_targets[name] = view.heatmaps, view.targets
             self._run.first_heatmaps.setdefault(name, view.heatmaps)
+            self._run.first_targets.setdefault(name, view.targets)
             lead = f"{name}_" if name else ""
             values |= {lead + metric: of_samples for metric, of_samples in found.items()}
             scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in found.items()}
@@ -294,6 +327,20 @@ class HeatmapLogger(EpochLogger):
                 scalars[lead + "degenerate"] = float(dead.sum())
         record = partial(epoch_record, views, self.overlay, epoch=epoch, step=step, scalars=scalars, values=values)
         return scalars, record
+
+    def _say_flips(self, name: str, targets: Ints | None, epoch: int) -> None:
+        """Says, once in a fit, that all maps are of other classes than before, so that nothing is compared."""
+        for group, earlier in (("last", self._run.last_targets), ("first", self._run.first_targets)):
+            others = earlier.get(name)
+            if self._said_flips or not {*self._names} & {*METRICS[group]} or targets is None or others is None:
+                continue
+            if not same_class(targets, others, len(targets)).any():
+                self._said_flips = True
+                self._say(
+                    f"compares no heatmap{f' of {name}' if name else ''} of epoch {epoch} with the {group} logged "
+                    "epoch, as the explained class of each sample is another one now. `target_kept` counts those that "
+                    "stay; target='true', or a class, stays in all epochs"
+                )
 
     def _warn_degenerate(self, name: str, heatmaps: Floats, flags: Any, epoch: int) -> None:
         if any(flags) and not self._warned_degenerate:
@@ -303,17 +350,6 @@ class HeatmapLogger(EpochLogger):
                 f"{sum(flags)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in epoch "
                 f"{epoch}; they are drawn as the bare image. {cause}"
             )
-
-
-def _check_names(views: Sequence[str], metrics: Sequence[str]) -> None:
-    """Checks that no two views have a number of one name, as "a" and "a_first" have "a_first_drift"."""
-    logged = [f"{view}_{metric}" for view in views for metric in metrics]
-    twice = sorted({name for name in logged if logged.count(name) > 1})
-    if twice:
-        raise ValueError(
-            "Methods and targets must have names whose numbers can be told apart. "
-            f"Received: {', '.join(views)}, of which two would log {twice[0]}. Name one of them otherwise."
-        )
 
 
 def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> None:
