@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.batches import fingerprint
 from ..drawing.channels import GridStyle
 from ..drawing.files import ImageFormat, encode
@@ -19,6 +21,8 @@ from ..records import EpochRecord, Image, Look, RunConfig, Sample, ValidationBat
 from .base import EpochLogger, KeptBatch, kept_batch, run_config
 
 _FONT = 15  # px, of captions
+_MOST_IN_LOGS = 5  # numbers in Keras' logs of layers that nobody named
+_OF_ALL = "dead_share"
 
 
 class ActivationLogger(EpochLogger):
@@ -34,7 +38,8 @@ class ActivationLogger(EpochLogger):
     a learning rate that is too high. In few samples a channel may also rest because none shows what it stands for:
     more of them, by `max_samples`, give a lower and surer share. A convolution without an activation of its own is
     seen before the ReLU that follows; name that ReLU's layer to count what it cuts off. <layer> is the layer's path,
-    with all but letters and digits replaced by "_".
+    with all but letters and digits replaced by "_". Of more than 5 layers that `layers` does not name, `logs` get
+    `<prefix>_dead_share` alone, the share of all their channels; records and trackers have each layer's too.
 
     Fits, runs and prefixes are as in `HeatmapLogger`.
 
@@ -119,7 +124,9 @@ class ActivationLogger(EpochLogger):
 
     def _description(self, source: ActivationSource, config: RunConfig) -> str:
         assert self._kept is not None
-        return f"shows the channels of {config.layer_name} for {len(self._kept.batch)} images"
+        logged = ", ".join(f"{self.prefix}_{name}" for name in self._names_in_logs(source))
+        shown = f"the channels of {config.layer_name} for {len(self._kept.batch)} images"
+        return f"shows {shown}; adds {logged} to Keras' logs"
 
     def _config(self, source: ActivationSource) -> RunConfig:
         assert self._kept is not None
@@ -150,7 +157,18 @@ class ActivationLogger(EpochLogger):
         self._warn_dead([name for name, grid in grids.items() if grid.dead.all()], epoch)
         names = metric_names(grids)
         scalars = {f"{names[path]}_dead_share": grid.dead_share for path, grid in grids.items()}
+        if self.layers is None and len(grids) > _MOST_IN_LOGS:
+            scalars[_OF_ALL] = float(np.concatenate([grid.dead for grid in grids.values()]).mean())
         return scalars, partial(self._drawn, grids, epoch, step, scalars)
+
+    def _for_logs(self, source: ActivationSource, scalars: dict[str, float]) -> dict[str, float]:
+        chosen = {_OF_ALL: scalars[_OF_ALL]} if _OF_ALL in scalars else scalars
+        return super()._for_logs(source, chosen)
+
+    def _names_in_logs(self, source: ActivationSource) -> list[str]:
+        if self.layers is None and len(source.layer_names) > _MOST_IN_LOGS:
+            return [_OF_ALL]
+        return [f"{name}_dead_share" for name in metric_names(source.layer_names).values()]
 
     def _drawn(
         self, grids: dict[str, ActivationGrids], epoch: int, step: int, scalars: dict[str, float]
@@ -285,6 +303,9 @@ class FilterLogger(EpochLogger):
             layer_name=source.ascent.path,
             target=str(source.ascent.filters.tolist()),
         )
+
+    def _names_in_logs(self, source: PatternSource) -> list[str]:
+        return ["activation", "dead"]
 
     def _record(
         self, source: PatternSource, epoch: int, step: int

@@ -32,17 +32,21 @@ class HeatmapLogger(EpochLogger):
     - of the map: `confidence` (probability of the explained class), `area` (share of the map above half of its
       maximum), `entropy`, `centre_x`, `centre_y`, `blobs`, and `degenerate` (number of maps that explain nothing);
     - against the last logged epoch: `drift` (1 - Pearson correlation), `spearman`, `top_iou` (overlap of the top
-      fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`; against the run's first
-      logged epoch the same with `first_` before them;
+      fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`, and `target_kept` (share
+      of the samples whose explained class is still the same: only these are compared); against the run's first logged
+      epoch the same with `first_` before them;
     - with `regions`: `energy_in_region` (share of the heat on the object), `energy_ratio` (to chance), `pointing`
       (share of peaks on the object), `region_iou`, `peak_outside`;
     - with `faithfulness_freq`: `insertion`, `deletion`, `average_drop`, `increase`.
 
     Where there is nothing to measure or to compare with, as with the last epoch in the first, a number is NaN in
-    records. In `logs` it is then infinite in the direction that is worse, for all but those of the map alone, because
-    EarlyStopping and ModelCheckpoint would keep a NaN as the best for ever. Keras' progress bar prints all of `logs`:
-    name those that you watch in `metrics` to keep its line short. With several methods or targets each has its own:
-    `<prefix>_layercam_drift`, `<prefix>_true_area`, `<prefix>_layercam_true_area`.
+    records. Records and trackers have all of them. Keras' `logs`, which its progress bar prints, have few where
+    `metrics` names none: `confidence`, `area`, `entropy` and `degenerate`, and with `regions` `energy_in_region`, of
+    the first view alone, each only where it is finite. Name in `metrics` what another callback monitors. What is named
+    is in `logs` in every logged epoch, for all views; where it can't be measured, it is infinite in the direction that
+    is worse, for all but those of the map alone, because EarlyStopping and ModelCheckpoint would keep a NaN as the best
+    for ever. With several methods or targets each has its own: `<prefix>_layercam_drift`, `<prefix>_true_area`,
+    `<prefix>_layercam_true_area`.
 
     One instance serves several fits. They are one run as long as they explain the same model, layer, method, target
     and samples; where you change one of these, or have built the model anew, another run begins. Several instances in
@@ -81,11 +85,12 @@ class HeatmapLogger(EpochLogger):
         augmentations: Does attention hold where the images are changed? Names of built-in augmentations in a list (see
             `AUGMENTATIONS`), or a dict of augmentations by names of yours. Pictures get a row for each, and the numbers
             `<prefix>_<name>_correlation` (mean correlation with the map without augmentation, over the pixels that both
-            have) and `<prefix>_<name>_unchanged` (share of predictions that stay). Each costs one more explanation of
-            the batch.
-        metrics: Names of the metrics that are computed and logged, such as ["drift", "energy_in_region"]; None for all
-            that can be. The numbers of augmentations, and those that a method tells of itself, such as integrated
-            gradients' "completeness_gap", are logged in any case.
+            have, of the samples whose explained class stays) and `<prefix>_<name>_unchanged` (share of predictions that
+            stay). Each costs one more explanation of the batch.
+        metrics: Names of the metrics that are computed and logged, such as ["drift", "energy_in_region"]; "all" for all
+            that can be; None for all of them in records and trackers, and few in Keras' `logs`. The numbers of
+            augmentations, and those that a method tells of itself, such as integrated gradients' "completeness_gap",
+            are logged in any case, and are in `logs` unless `metrics` is None.
         regions: Where the objects are: for each explained sample, or for each of the data, a box (left, top, right,
             bottom) in px of the model's input, several boxes, a mask, several masks, a dict with "boxes" and "masks",
             or None where it is not known. Boxes in other formats: `Regions(boxes, "rel_xyxy")`. They concern the images
@@ -131,7 +136,7 @@ class HeatmapLogger(EpochLogger):
         sample_keys: Sequence[str] | None = None,
         fuse: Fusion | None = None,
         augmentations: Any = None,
-        metrics: Sequence[str] | None = None,
+        metrics: Sequence[str] | str | None = None,
         regions: Any = None,
         faithfulness_freq: int | None = None,
         freq: int = 1,

@@ -205,7 +205,18 @@ IN_LOGS: tuple[str, ...] = tuple(name for name, row in REGISTRY.items() if row.i
 """The numbers that Keras' logs get where `metrics` names none: few, and there from the first epoch on."""
 
 RESERVED = frozenset(
-    {*REGISTRY, "accuracy", "agreement", "correct", "epoch", "label", "label_name", "predicted", "predicted_name"}
+    {
+        *REGISTRY,
+        "accuracy",
+        "agreement",
+        "correct",
+        "epoch",
+        "explained",
+        "label",
+        "label_name",
+        "predicted",
+        "predicted_name",
+    }
     | {"run", "sample", "samples"}
 )
 """Names that no method's own number may have: those of the metrics, and of the columns in which runs are compared."""
