@@ -6,10 +6,10 @@ number of axes.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..opencv import cv2
 from ..records import Floats, Ints
 from ..space import diagonal, places
 from .maps import Doubles, centre, degenerate, flattened, pooled
