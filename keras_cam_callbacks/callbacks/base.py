@@ -20,6 +20,7 @@ from ..checks import check_positive
 from ..data.batches import check_inputs, make_batch
 from ..drawing.overlay import Overlay
 from ..network.layers import find_layer
+from ..network.legacy import WAY_OUT, check_keras3, is_keras2
 from ..passes.probe import silently
 from ..records import EpochRecord, Region, RunConfig, ValidationBatch
 from ..trackers import Tracker
@@ -153,7 +154,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         """Is asked for by Keras 2 alone, before the first batch."""
         raise TypeError(
             "Callbacks of this package need a model of Keras 3, `import keras`. Received: a model of Keras 2, as "
-            "`tf_keras` and TF_USE_LEGACY_KERAS=1 give it. A model that Keras 3 has built or loaded works."
+            f"`tf_keras` and TF_USE_LEGACY_KERAS=1 give it. {WAY_OUT}."
         )
 
     def _claim(self, logs: dict[str, Any]) -> None:
@@ -327,6 +328,8 @@ def part_of(model: Any, part: Any) -> Any:
     """
     if isinstance(part, str):
         part = getattr(model, part, None) or find_layer(model, part)[1]
+    if is_keras2(part):
+        check_keras3(part)
     if not isinstance(part, keras.Model):
         raise TypeError(
             f"`model` must be a Keras model, or name one that is part of the trained one. Received: {part!r}."
