@@ -307,6 +307,12 @@ class Explainer:
             functions = [name for name in method.needs if name in FUNCTIONS]
             for t, target_name in enumerate(targets):
                 name = "_".join(filter(None, (method_name, target_name)))
+                if name in views:
+                    raise ValueError(
+                        "Methods and targets must have names that can be told apart together. Received: methods "
+                        f"{', '.join(methods)} and targets {', '.join(targets)}, two of which would be called {name}. "
+                        "Name one of them otherwise."
+                    )
                 views[name] = _View(
                     method,
                     t,
