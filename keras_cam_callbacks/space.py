@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .opencv import cv2
 from .records import Floats
 
 __all__ = ["blur", "components", "diagonal", "places", "resize"]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
-import cv2
 import numpy as np
 
 from .checks import did_you_mean, is_real
@@ -14,6 +13,7 @@ from .drawing.files import read_image
 from .drawing.films import FilmFormat, fitted, write_film
 from .drawing.grids import grid
 from .drawing.text import bar_height, clean, text_width, wrap, write
+from .opencv import cv2
 from .records import Image
 from .store import Run, StoredEpoch, file_stem, read_run
 from .store.whole import whole_file, whole_folder

@@ -12,9 +12,10 @@ __all__ = ["versions"]
 
 def versions() -> dict[str, str]:
     """Returns the versions by name: "keras_cam_callbacks", "python", "keras", its backend, "numpy" and "opencv"."""
-    import cv2
     import keras
     import numpy as np
+
+    from .opencv import cv2
 
     backend = str(keras.backend.backend())
     return {

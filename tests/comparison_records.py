@@ -17,6 +17,7 @@ def write_run(
     steps=None,
     labels=None,
     predicted=None,
+    targets=None,
     values=None,
     scalars=None,
     views=None,
@@ -32,6 +33,7 @@ def write_run(
         steps: E steps, by default from 0.
         labels: N labels, by default zeros.
         predicted: (E, N) classes, None for right ones.
+        targets: (E, N) classes that the maps explain, by default the predicted ones.
         values: (E, N) numbers by name.
         scalars: E numbers by name.
         views: (E, N, h, w) maps by name, in place of `maps` where there are several.
@@ -47,9 +49,11 @@ def write_run(
     for e in range(epochs):
         classes = labels if predicted is None else [None if p is None else int(p) for p in predicted[e]]
 
-        def samples(sure, classes=classes):
-            rows = zip(keys, made.fingerprints, labels, classes, strict=True)
-            return tuple(Sample(k, f, label, found, found, 0.0, sure, False, "caption") for k, f, label, found in rows)
+        explained = classes if targets is None else targets[e]
+
+        def samples(sure, classes=classes, explained=explained):
+            rows = zip(keys, made.fingerprints, labels, classes, explained, strict=True)
+            return tuple(Sample(k, f, label, p, t, 0.0, sure, False, "caption") for k, f, label, p, t in rows)
 
         several = {
             name: View(np.asarray(of_view[e], np.float32), samples(confidence / (i + 1)))

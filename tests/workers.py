@@ -97,7 +97,7 @@ def main(folder, index, addresses):
 
     loggers = [
         GradCAMLogger(data(), tracker=["disk", "tensorboard"], log_dir=folder / "logs", on_error="raise"),
-        HeatmapLogger(data(), method="smoothgrad", faithfulness_freq=1, tracker=None, on_error="raise"),
+        HeatmapLogger(data(), method="smoothgrad", faithfulness_freq=1, metrics="all", tracker=None, on_error="raise"),
         ActivationLogger(data(), tracker=None, on_error="raise"),
         FilterLogger("conv2", filters=2, steps=2, tracker=None, on_error="raise"),
     ]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..checks import check, is_real, is_whole
+from ..opencv import cv2
 from ..records import Floats
 
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..checks import check, is_real
+from ..opencv import cv2
 from ..records import Floats
 from .base import Augmentation, check_position
 

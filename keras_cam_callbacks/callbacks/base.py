@@ -19,9 +19,9 @@ import numpy as np
 from ..checks import check_positive
 from ..data.batches import check_inputs, make_batch
 from ..drawing.overlay import Overlay
-from ..metrics import worst
 from ..network.architecture import architecture, layer_place, model_label
 from ..network.layers import find_layer
+from ..network.legacy import WAY_OUT, check_keras3, is_keras2
 from ..passes.probe import silently
 from ..records import EpochRecord, Region, RunConfig, Space, ValidationBatch
 from ..trackers import Tracker
@@ -100,7 +100,17 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     def _record(self, source: Any, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
         """Returns the epoch's numbers, and what makes the record, which costs nothing where no tracker wants it."""
 
+    def _for_logs(self, source: Any, scalars: dict[str, float]) -> dict[str, float]:
+        """Returns which of an epoch's numbers go into Keras' logs, by their names without prefix."""
+        # EarlyStopping and ModelCheckpoint would keep a NaN as the best for ever.
+        return {name: value for name, value in scalars.items() if np.isfinite(value)}
+
+    def _names_in_logs(self, source: Any) -> Sequence[str]:
+        """Returns the names of the numbers that will be in Keras' logs, as far as they can be known before."""
+        return ()
+
     def _forget_fits(self) -> None:
+        self._added: set[str] = set()  # names in Keras' logs that are ours
         self._run = TrackedRun(self._attempt)
         self._run.prepare(self.tracker)  # A wrong name is told at once.
         self._source: Any = None  # None before the first fit, after each, and once it has failed
@@ -144,7 +154,12 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             self._starts = False
             self._say(f"logs on the chief alone, and does nothing in this process, which is {worker.name}")
             return
-        self._source = self._checked_source(self.explained_model)
+        source = self._checked_source(self.explained_model)
+        if logs is not None:
+            names = [f"{self.prefix}_{name}" for name in self._names_in_logs(source)]
+            _check_free([name for name in names if name in logs], self.prefix)
+            logs.update(dict.fromkeys(names, np.nan))
+        self._source = source
 
     @property
     def explained_model(self) -> Any:
@@ -155,7 +170,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         """Is asked for by Keras 2 alone, before the first batch."""
         raise TypeError(
             "Callbacks of this package need a model of Keras 3, `import keras`. Received: a model of Keras 2, as "
-            "`tf_keras` and TF_USE_LEGACY_KERAS=1 give it. A model that Keras 3 has built or loaded works."
+            f"`tf_keras` and TF_USE_LEGACY_KERAS=1 give it. {WAY_OUT}."
         )
 
     def _claim(self, logs: dict[str, Any]) -> None:
@@ -239,9 +254,11 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         with silently() if (self.params or {}).get("verbose") == 0 else nullcontext():
             scalars, record = self._record(source, epoch, step)
         if logs is not None:
-            # EarlyStopping and ModelCheckpoint would keep the NaN of a first epoch's drift as the best for ever.
-            found = {name: worst(name) if np.isnan(value) else value for name, value in scalars.items()}
-            logs.update({f"{self.prefix}_{name}": value for name, value in found.items()})
+            added = {f"{self.prefix}_{name}": value for name, value in self._for_logs(source, scalars).items()}
+            # A loop of the user's own may hand the same dict to each epoch.
+            _check_free([name for name in added if name in logs and name not in self._added], self.prefix)
+            self._added |= added.keys()
+            logs.update(added)
         if self._run.is_tracked:
             self._run.log(record())
 
@@ -261,6 +278,16 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
                 raise
             switch_off()
             self._warn(f"{what} failed and is switched off until the next fit; training goes on. {reason}")
+
+
+def _check_free(taken: Sequence[str], prefix: str) -> None:
+    """Raises ValueError for names in Keras' logs that are not ours."""
+    if taken:
+        raise ValueError(
+            "Each number in Keras' logs must have a name of its own. "
+            f"Received: {', '.join(taken)}, which is there already, of the model's metrics or of another callback. "
+            f"Another prefix works, such as prefix='{prefix}_2'."
+        )
 
 
 def check_overlay(overlay: object) -> None:
@@ -326,6 +353,8 @@ def part_of(model: Any, part: Any) -> Any:
     """
     if isinstance(part, str):
         part = getattr(model, part, None) or find_layer(model, part)[1]
+    if is_keras2(part):
+        check_keras3(part)
     if not isinstance(part, keras.Model):
         raise TypeError(
             f"`model` must be a Keras model, or name one that is part of the trained one. Received: {part!r}."

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.batches import fingerprint
 from ..drawing.channels import GridStyle
 from ..drawing.files import ImageFormat, encode
@@ -20,6 +22,8 @@ from ..records import EpochRecord, Image, Look, RunConfig, Sample, ValidationBat
 from .base import EpochLogger, KeptBatch, kept_batch, run_config
 
 _FONT = 15  # px, of captions
+_MOST_IN_LOGS = 5  # numbers in Keras' logs of layers that nobody named
+_OF_ALL = "dead_share"
 
 
 class ActivationLogger(EpochLogger):
@@ -36,7 +40,9 @@ class ActivationLogger(EpochLogger):
     more of them, by `max_samples`, give a lower and surer share. A convolution without an activation of its own is
     seen before the ReLU that follows; name that ReLU's layer to count what it cuts off. <layer> is the layer's path,
     with all but letters and digits replaced by "_". A layer that Keras has named, such as "conv2d_3", whose number
-    tells what was built before, is called by its place: "Conv2D 2", and `<prefix>_Conv2D_2_dead_share`.
+    tells what was built before, is called by its place: "Conv2D 2", and `<prefix>_Conv2D_2_dead_share`. Of more than 5
+    layers that `layers` does not name, `logs` get `<prefix>_dead_share` alone, the share of all their channels; records
+    and trackers have each layer's too.
 
     Fits, runs and prefixes are as in `HeatmapLogger`.
 
@@ -121,18 +127,20 @@ class ActivationLogger(EpochLogger):
             display=self.display,
             sample_keys=self.sample_keys,
         )
-        return ActivationSource(model, self._kept.batch, self.layers, self.style, self.batch_size)
+        source = ActivationSource(model, self._kept.batch, self.layers, self.style, self.batch_size)
+        places = layer_places(model)
+        self._places = {path: places.get(path, path) for path in source.layer_names}
+        return source
 
     def _description(self, source: ActivationSource, config: RunConfig) -> str:
         assert self._kept is not None
-        return f"shows the channels of {config.layer_name} for {len(self._kept.batch)} images"
+        logged = ", ".join(f"{self.prefix}_{name}" for name in self._names_in_logs(source))
+        shown = f"the channels of {config.layer_name} for {len(self._kept.batch)} images"
+        return f"shows {shown}; adds {logged} to Keras' logs"
 
     def _config(self, source: ActivationSource) -> RunConfig:
         assert self._kept is not None
         batch, layers = self._kept.batch, source.layer_names
-        places = layer_places(self.explained_model)
-        self._places.clear()
-        self._places.update((path, places.get(path, path)) for path in layers)
         several = len(layers)
         pictured = ValidationBatch(
             inputs=None,
@@ -159,7 +167,18 @@ class ActivationLogger(EpochLogger):
         self._warn_dead([name for name, grid in grids.items() if grid.dead.all()], epoch)
         names = metric_names(self._places.values())
         scalars = {f"{names[self._places[path]]}_dead_share": grid.dead_share for path, grid in grids.items()}
+        if self.layers is None and len(grids) > _MOST_IN_LOGS:
+            scalars[_OF_ALL] = float(np.concatenate([grid.dead for grid in grids.values()]).mean())
         return scalars, partial(self._drawn, grids, epoch, step, scalars)
+
+    def _for_logs(self, source: ActivationSource, scalars: dict[str, float]) -> dict[str, float]:
+        chosen = {_OF_ALL: scalars[_OF_ALL]} if _OF_ALL in scalars else scalars
+        return super()._for_logs(source, chosen)
+
+    def _names_in_logs(self, source: ActivationSource) -> list[str]:
+        if self.layers is None and len(source.layer_names) > _MOST_IN_LOGS:
+            return [_OF_ALL]
+        return [f"{name}_dead_share" for name in metric_names(self._places.values()).values()]
 
     def _drawn(
         self, grids: dict[str, ActivationGrids], epoch: int, step: int, scalars: dict[str, float]
@@ -302,6 +321,9 @@ class FilterLogger(EpochLogger):
             layer_name=source.ascent.path,
             target=str(source.ascent.filters.tolist()),
         )
+
+    def _names_in_logs(self, source: PatternSource) -> list[str]:
+        return ["activation", "dead"]
 
     def _record(
         self, source: PatternSource, epoch: int, step: int

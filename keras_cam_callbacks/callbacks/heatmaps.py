@@ -16,9 +16,12 @@ from ..explaining.explanation import Explanation, Explanations, object_masks
 from ..explaining.recorded import epoch_record
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
-from ..records import EpochRecord, Floats, RunConfig, Space
+from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics, worst
+from ..metrics.agreement import same_class
+from ..metrics.registry import IN_LOGS, names_all
+from ..records import EpochRecord, Floats, Ints, RunConfig, Space
 from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
+from .names import check_names
 from .rules import rules_digest
 
 
@@ -31,17 +34,21 @@ class HeatmapLogger(EpochLogger):
     - of the map: `confidence` (probability of the explained class), `area` (share of the map above half of its
       maximum), `entropy`, `centre_x`, `centre_y`, `blobs`, and `degenerate` (number of maps that explain nothing);
     - against the last logged epoch: `drift` (1 - Pearson correlation), `spearman`, `top_iou` (overlap of the top
-      fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`; against the run's first
-      logged epoch the same with `first_` before them;
+      fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`, and `target_kept` (share
+      of the samples whose explained class is still the same: only these are compared); against the run's first logged
+      epoch the same with `first_` before them;
     - with `regions`: `energy_in_region` (share of the heat on the object), `energy_ratio` (to chance), `pointing`
       (share of peaks on the object), `region_iou`, `peak_outside`;
     - with `faithfulness_freq`: `insertion`, `deletion`, `average_drop`, `increase`.
 
     Where there is nothing to measure or to compare with, as with the last epoch in the first, a number is NaN in
-    records. In `logs` it is then infinite in the direction that is worse, for all but those of the map alone, because
-    EarlyStopping and ModelCheckpoint would keep a NaN as the best for ever. Keras' progress bar prints all of `logs`:
-    name those that you watch in `metrics` to keep its line short. With several methods or targets each has its own:
-    `<prefix>_layercam_drift`, `<prefix>_true_area`, `<prefix>_layercam_true_area`.
+    records. Records and trackers have all of them. Keras' `logs`, which its progress bar prints, have few where
+    `metrics` names none: `confidence`, `area`, `entropy` and `degenerate`, and with `regions` `energy_in_region`, of
+    the first view alone, each only where it is finite. Name in `metrics` what another callback monitors. What is named
+    is in `logs` in every logged epoch, for all views; where it can't be measured, it is infinite in the direction that
+    is worse, for all but those of the map alone, because EarlyStopping and ModelCheckpoint would keep a NaN as the best
+    for ever. With several methods or targets each has its own: `<prefix>_layercam_drift`, `<prefix>_true_area`,
+    `<prefix>_layercam_true_area`.
 
     One instance serves several fits. They are one run as long as they explain the same model, layer, method, target
     and samples; where you change one of these, or have built the model anew, another run begins. Several instances in
@@ -85,11 +92,12 @@ class HeatmapLogger(EpochLogger):
         augmentations: Does attention hold where the images are changed? Names of built-in augmentations in a list (see
             `AUGMENTATIONS`), or a dict of augmentations by names of yours. Pictures get a row for each, and the numbers
             `<prefix>_<name>_correlation` (mean correlation with the map without augmentation, over the pixels that both
-            have) and `<prefix>_<name>_unchanged` (share of predictions that stay). Each costs one more explanation of
-            the batch.
-        metrics: Names of the metrics that are computed and logged, such as ["drift", "energy_in_region"]; None for all
-            that can be. The numbers of augmentations, and those that a method tells of itself, such as integrated
-            gradients' "completeness_gap", are logged in any case.
+            have, of the samples whose explained class stays) and `<prefix>_<name>_unchanged` (share of predictions that
+            stay). Each costs one more explanation of the batch.
+        metrics: Names of the metrics that are computed and logged, such as ["drift", "energy_in_region"]; "all" for all
+            that can be; None for all of them in records and trackers, and few in Keras' `logs`. The numbers of
+            augmentations, and those that a method tells of itself, such as integrated gradients' "completeness_gap",
+            are logged in any case, and are in `logs` unless `metrics` is None.
         regions: Where the objects are: for each explained sample, or for each of the data, a box (left, top, right,
             bottom) in px of the model's input, several boxes, a mask, several masks, a dict with "boxes" and "masks",
             or None where it is not known. Boxes in other formats: `Regions(boxes, "rel_xyxy")`. They concern the images
@@ -138,7 +146,7 @@ class HeatmapLogger(EpochLogger):
         sample_keys: Sequence[str] | None = None,
         fuse: Fusion | None = None,
         augmentations: Any = None,
-        metrics: Sequence[str] | None = None,
+        metrics: Sequence[str] | str | None = None,
         regions: Any = None,
         faithfulness_freq: int | None = None,
         freq: int = 1,
@@ -226,7 +234,8 @@ class HeatmapLogger(EpochLogger):
             measures_faithfulness=self.faithfulness_freq is not None,
             keeps=True,
         )
-        _check_names(source.names, self._names)
+        self._numbers = check_names(source.names, self._names, source.augmentations)
+        self._said_flips = False
         return source
 
     def _checked_metrics(self) -> tuple[str, ...]:
@@ -238,7 +247,7 @@ class HeatmapLogger(EpochLogger):
             ("faithfulness", "faithfulness_freq", self.faithfulness_freq, "5"),
         ):
             asked = [name for name in names if name in METRICS[group]]
-            if self.metrics is not None and asked and value is None:
+            if not names_all(self.metrics) and asked and value is None:
                 raise ValueError(
                     f"`metrics` can name {', '.join(asked)} only with `{argument}`. "
                     f"Received: {argument}=None. {argument}={works} works."
@@ -249,7 +258,24 @@ class HeatmapLogger(EpochLogger):
         return (
             f"explains {source.description} by {config.method} of {source.capturer.explained}, "
             f"{len(config.sample_keys)} images of range {config.value_range}"
+            + (self.metrics is None)
+            * (
+                f"; adds {', '.join(f'{self.prefix}_{name}' for name in self._names_in_logs(source))} to Keras' logs, "
+                "and others where metrics=[...] names them, or 'all'"
+            )
         )
+
+    def _names_in_logs(self, source: Explainer) -> list[str]:
+        if self.metrics is not None:
+            return self._numbers
+        lead = f"{source.names[0]}_" if source.names[0] else ""
+        return [lead + name for name in IN_LOGS if name not in METRICS["regions"] or self.regions is not None]
+
+    def _for_logs(self, source: Explainer, scalars: dict[str, float]) -> dict[str, float]:
+        if self.metrics is None:
+            names = self._names_in_logs(source)
+            return {name: scalars[name] for name in names if np.isfinite(scalars.get(name, np.nan))}
+        return {name: worst(name) if np.isnan(value) else value for name, value in scalars.items()}
 
     def _config(self, source: Explainer) -> RunConfig:
         assert self._kept is not None
@@ -284,6 +310,7 @@ class HeatmapLogger(EpochLogger):
         faithful: dict[str, dict[str, Any]] = {}
         if self.faithfulness_freq and self._is_due(epoch, self.faithfulness_freq):
             faithful = source.faithfulness(views, self._names)
+        check_names(source.names, self._names, source.augmentations, {name: v.values for name, v in views.items()})
         for name, view in views.items():
             dead = degenerate(view.heatmaps)
             self._warn_degenerate(name, view.heatmaps, dead, epoch)
@@ -292,14 +319,25 @@ class HeatmapLogger(EpochLogger):
             found: dict[str, Any] = dict(view.values)
             if "confidence" in self._names:
                 found["confidence"] = view.confidences
-            found |= measured(view.heatmaps, self._names, last=last, first=first, masks=masks)
+            found |= measured(
+                view.heatmaps,
+                self._names,
+                last=last,
+                first=first,
+                masks=masks,
+                targets=view.targets,
+                last_targets=self._run.last_targets.get(name),
+                first_targets=self._run.first_targets.get(name),
+            )
+            self._say_flips(name, view.targets, epoch)
             found |= faithful.get(name, {})
             for augmentation, augmented in view.augmented.items():
                 found[f"{augmentation}_correlation"] = augmented.correlation
                 if augmented.unchanged is not None:
                     found[f"{augmentation}_unchanged"] = augmented.unchanged
-            self._run.last_heatmaps[name] = view.heatmaps
+            self._run.last_heatmaps[name], self._run.last_targets[name] = view.heatmaps, view.targets
             self._run.first_heatmaps.setdefault(name, view.heatmaps)
+            self._run.first_targets.setdefault(name, view.targets)
             lead = f"{name}_" if name else ""
             values |= {lead + metric: of_samples for metric, of_samples in found.items()}
             scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in found.items()}
@@ -307,6 +345,20 @@ class HeatmapLogger(EpochLogger):
                 scalars[lead + "degenerate"] = float(dead.sum())
         record = partial(epoch_record, views, self.overlay, epoch=epoch, step=step, scalars=scalars, values=values)
         return scalars, record
+
+    def _say_flips(self, name: str, targets: Ints | None, epoch: int) -> None:
+        """Says, once in a fit, that all maps are of other classes than before, so that nothing is compared."""
+        for group, earlier in (("last", self._run.last_targets), ("first", self._run.first_targets)):
+            others = earlier.get(name)
+            if self._said_flips or not {*self._names} & {*METRICS[group]} or targets is None or others is None:
+                continue
+            if not same_class(targets, others, len(targets)).any():
+                self._said_flips = True
+                self._say(
+                    f"compares no heatmap{f' of {name}' if name else ''} of epoch {epoch} with the {group} logged "
+                    "epoch, as the explained class of each sample is another one now. `target_kept` counts those that "
+                    "stay; target='true', or a class, stays in all epochs"
+                )
 
     def _warn_degenerate(self, name: str, heatmaps: Floats, flags: Any, epoch: int) -> None:
         if any(flags) and not self._warned_degenerate:
@@ -316,17 +368,6 @@ class HeatmapLogger(EpochLogger):
                 f"{sum(flags)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in epoch "
                 f"{epoch}; they are drawn as the bare image. {cause}"
             )
-
-
-def _check_names(views: Sequence[str], metrics: Sequence[str]) -> None:
-    """Checks that no two views have a number of one name, as "a" and "a_first" have "a_first_drift"."""
-    logged = [f"{view}_{metric}" for view in views for metric in metrics]
-    twice = sorted({name for name in logged if logged.count(name) > 1})
-    if twice:
-        raise ValueError(
-            "Methods and targets must have names whose numbers can be told apart. "
-            f"Received: {', '.join(views)}, of which two would log {twice[0]}. Name one of them otherwise."
-        )
 
 
 def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..checks import is_seconds
-from ..records import EpochRecord, Floats, Region, RunConfig
-from ..store import Event, Place, choose_directory, find_run, new_run_id, read_run
+from ..records import EpochRecord, Floats, Ints, Region, RunConfig
+from ..store import Event, Place, StoredEpoch, choose_directory, find_run, new_run_id, read_run
 from ..trackers import resolve
 from ..trackers.base import Tracker
 from ..trackers.waiting import CallThread
@@ -37,6 +37,8 @@ class TrackedRun:
         config: The run, from its first fit on.
         last_heatmaps: (N, h, w) float32 of the last logged epoch by view; empty before the first.
         first_heatmaps: The same of the first logged epoch of the run.
+        last_targets: (N,) int64 by view, the classes that `last_heatmaps` explain; None where they explain none.
+        first_targets: The same of `first_heatmaps`.
     """
 
     def __init__(self, attempt: Callable[[str, Callable[[], object], Callable[[], object]], None]) -> None:
@@ -58,6 +60,8 @@ class TrackedRun:
         self.config: RunConfig | None = None
         self.last_heatmaps: dict[str, Floats] = {}
         self.first_heatmaps: dict[str, Floats] = {}
+        self.last_targets: dict[str, Ints | None] = {}
+        self.first_targets: dict[str, Ints | None] = {}
 
     @property
     def is_tracked(self) -> bool:
@@ -128,6 +132,7 @@ class TrackedRun:
             self._offset = max(self._offset, self._last_step + 1 - epoch)
         else:
             self._offset, self._last_step, self.last_heatmaps, self.first_heatmaps = 0, -1, {}, {}
+            self.last_targets, self.first_targets = {}, {}
             self._models, self._log_dir = tuple(map(weakref.ref, models)), config.directory
             self._has_folder = False
         if place.last_step is not None:
@@ -184,9 +189,9 @@ class TrackedRun:
             f" (it holds epoch {', '.join(again)} too: of what is logged twice the later counts)" if again else ""
         )
         with suppress(ValueError, OSError):  # A damaged file costs one number, not the training.
-            self.last_heatmaps = {name: last.heatmaps(name) for name in last.views or ("",)}
+            self.last_heatmaps, self.last_targets = _stored_maps(last)
         with suppress(ValueError, OSError):
-            self.first_heatmaps = {name: epochs[0].heatmaps(name) for name in epochs[0].views or ("",)}
+            self.first_heatmaps, self.first_targets = _stored_maps(epochs[0])
 
     def count(self, epoch: int) -> int:
         """Returns the step of an epoch that has ended, logged or not; steps grow over all fits of a process."""
@@ -239,6 +244,12 @@ class TrackedRun:
                 + ("no call, as one before still hangs." if hung else "no answer.")
                 + " Its `timeout` may be more seconds, or None to wait without end."
             )
+
+
+def _stored_maps(epoch: StoredEpoch) -> tuple[dict[str, Floats], dict[str, Ints | None]]:
+    """Returns the heatmaps of an epoch by view, and the classes that they explain."""
+    names = epoch.views or ("",)
+    return {name: epoch.heatmaps(name) for name in names}, {name: epoch.targets(name) for name in names}
 
 
 def tracker_name(tracker: Tracker) -> str:

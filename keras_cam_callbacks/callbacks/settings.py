@@ -24,7 +24,7 @@ class HeatmapSettings(TypedDict, total=False):
     sample_keys: Sequence[str] | None
     fuse: Fusion | None
     augmentations: Any
-    metrics: Sequence[str] | None
+    metrics: Sequence[str] | str | None
     regions: Any
     faithfulness_freq: int | None
     freq: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 try:
     import click
@@ -14,7 +15,19 @@ from .. import __version__
 from . import compare, demo, explain, layers, report, runs, timelapse
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Ends with one message where OpenCV can't be imported, which any command may be the first to do."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ImportError as error:
+            if error.name != "cv2":
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="keras_cam_callbacks %(version)s")
 def main() -> None:
     """Shows where a vision model looks while it trains."""

@@ -23,6 +23,7 @@ from .console import say
 # Keras stores weights as they are: parts that grow this much are no weights.
 _LARGEST_GROWTH = 100
 _LARGEST_CONFIG = 2**27
+_LARGEST_METADATA = 2**16
 
 FREE_SIDE = 224
 """Height and width in px of images for models that take any."""
@@ -209,6 +210,13 @@ def _explained(path: Path, error: Exception) -> str:
             "that is stored in the file and would run here, with all your rights. If you trust the people who made "
             "it, --unsafe loads it; a layer class of its own instead of the Lambda needs no such trust."
         )
+    version = _saved_by(path)
+    if version.startswith(("1.", "2.")):
+        return (
+            f"A model must be saved by Keras 3. Received: {path}, which Keras {version} saved, in a form that Keras 3 "
+            "can't load. With that Keras, model.save('model.h5'); with Keras 3, keras.models.load_model('model.h5') "
+            "and model.save('model.keras')."
+        )
     missing = re.search(r"Could not locate (?:class|function) '([^']+)'", text)
     if missing:
         return (
@@ -216,6 +224,16 @@ def _explained(path: Path, error: Exception) -> str:
             "function of someone's own. In Python, where that is imported, `explain(model, images)` explains it."
         )
     return f"A model must be whole. Received: {path}, which Keras can't load: {type(error).__name__}: {text[:600]}"
+
+
+def _saved_by(path: Path) -> str:
+    """Returns the version of Keras that wrote a .keras file; "" where it doesn't say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.getinfo("metadata.json")
+            return str(json.loads(archive.read(part))["keras_version"]) if part.file_size <= _LARGEST_METADATA else ""
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
+        return ""
 
 
 def _checked_archive(path: Path) -> bytes:

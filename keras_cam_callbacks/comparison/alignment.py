@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +216,28 @@ def steps(runs: Sequence[Run]) -> tuple[int, ...]:
     return tuple(every)
 
 
-def class_names(runs: Sequence[Run]) -> tuple[str, ...] | None:
-    """Returns the first class names that a run has."""
-    return next((names for run in runs if (names := texts(run.manifest["class_names"]))), None)
+def class_names(runs: Sequence[Run], names: Sequence[str]) -> tuple[str, ...] | None:
+    """Returns the first class names that a run has.
+
+    Args:
+        runs: R runs.
+        names: R names, for errors.
+
+    Raises:
+        ValueError: If two runs have a class of one name at different numbers: their predictions and heatmaps would be
+            taken for those of other classes.
+    """
+    named_classes = [(name, texts(run.manifest["class_names"])) for name, run in zip(names, runs, strict=True)]
+    with_names = [(name, classes) for name, classes in named_classes if classes]
+    for (one, first), (other, second) in combinations(with_names, 2):
+        moved = [name for name in dict.fromkeys(first) if name in second and first.index(name) != second.index(name)]
+        if moved:
+            raise ValueError(
+                "A class must have the same number in all runs. "
+                f"Received: {moved[0]!r}, which is {first.index(moved[0])} in {one} and {second.index(moved[0])} in "
+                f"{other}. Number the classes alike, or look at the runs one by one."
+            )
+    return with_names[0][1] if with_names else None
 
 
 def differences(runs: Sequence[Run], common: Sequence[str]) -> dict[str, tuple[Any, ...]]:

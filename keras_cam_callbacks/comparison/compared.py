@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..metrics import QUESTIONS, REGISTRY, Metric, mean
 from ..records import Floats, Ints, Label, Region, class_name
 from ..store import Run, StoredEpoch
-from .reading import Reader
+from .reading import Reader, unlike
 
 __all__ = ["Compared", "epoch_numbers", "lasting", "ordered", "row_of"]
 
@@ -23,8 +23,8 @@ _OWN = {
     for row in (
         Metric("accuracy", "", "share of these images whose class is predicted rightly", "near 1", (0, 1), 1),
         Metric(
-            "agreement", "", "correlation of two runs' heatmaps: 1 is the same place, 0 an unrelated one",
-            limits=(-1, 1),
+            "agreement", "",
+            "correlation of two runs' heatmaps of one class: 1 is the same place, 0 an unrelated one", limits=(-1, 1),
         ),
     )
 }  # fmt: skip
@@ -47,6 +47,7 @@ class Compared:
     class_names: tuple[str, ...] | None
     epochs: tuple[int, ...]
     predicted: Ints
+    targets: Ints
     confidences: Floats
     peaks: Floats
     values: Mapping[str, Doubles]
@@ -157,6 +158,16 @@ class Compared:
         """Tells which epochs each run has, (R, E) bool."""
         steps = [{stored.step for stored in run.epochs} for run in self.runs]
         return np.array([[epoch in of_run for epoch in self.epochs] for of_run in steps])
+
+    def unlike(self) -> npt.NDArray[np.bool_]:
+        """Tells where the maps of two runs explain different classes, which leaves them out of the agreement.
+
+        Returns:
+            (P, E, N) bool; False where either run lacks the epoch.
+        """
+        held = self.held()
+        both = np.array([held[one] & held[other] for one, other in self.pairs], np.bool_)
+        return unlike(self.targets, self.pairs) & both.reshape(len(self.pairs), -1, 1)
 
     def correct(self) -> Doubles:
         """Tells which predictions are right: (R, E, N) float64, 1 right, 0 wrong, NaN where either class is unknown."""

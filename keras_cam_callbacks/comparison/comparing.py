@@ -15,7 +15,7 @@ from ..records import Floats
 from ..store import Run
 from . import alignment, tables, words
 from .compared import Compared
-from .reading import Reader, agreements, peaks_of, put
+from .reading import Reader, agreements, peaks_of, put, unlike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +43,7 @@ class Comparison(Compared):
         class_names: Names by class index, of the first run that has them, or None.
         epochs: The E steps that any run has, rising.
         predicted: (R, E, N) int64, the predicted class; -1 where there is none or the run lacks the epoch.
+        targets: (R, E, N) int64, the class that the heatmap explains; -1 likewise.
         confidences: (R, E, N) float32 in [0, 1], the probability of the explained class; NaN likewise.
         peaks: (R, E, N, 2) float32 in [0, 1], where each heatmap is highest: x and y as shares of the image's width and
             height; NaN where it is degenerate or missing.
@@ -52,7 +53,7 @@ class Comparison(Compared):
         pairs: The P pairs of runs, by their places.
         agreement: (P, E, N) float64 in [-1, 1], how far two runs look at the same place: Pearson's correlation of the
             heatmaps' positive parts. 1 is the same place, near 0 an unrelated one. NaN where either run lacks the
-            epoch or its map is degenerate.
+            epoch or its map is degenerate, and where the two maps explain different classes (see `unlike`).
         differences: R values by the name of the setting, such as "layer" or "overlay.colormap", of all settings in
             which runs differ.
         left_out: By the names of runs, the sample keys that others lack.
@@ -63,9 +64,10 @@ class Comparison(Compared):
 
         Args:
             grain: "sample" gives a row for each run, epoch and sample: run, epoch, sample, label, predicted, both by
-                name, correct, confidence, agreement (its mean with the other runs; of more than two runs also the one
-                with each), and all `values`. "epoch" gives a row for each run and epoch: samples, accuracy, and the
-                means over the compared samples; where a number is not known of each sample, it is the run's own.
+                name, explained (the class of the heatmap), correct, confidence, agreement (its mean with the other
+                runs; of more than two runs also the one with each), and all `values`. "epoch" gives a row for each run
+                and epoch: samples, accuracy, and the means over the compared samples; where a number is not known of
+                each sample, it is the run's own.
 
         Returns:
             The rows, all with the same names, in the order of runs, epochs and samples. A run has no rows for epochs
@@ -200,8 +202,8 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
 
     Raises:
         ValueError: If there is no run, a run is given twice, holds no epoch, no heatmaps, or lacks the view; if no
-            sample is common to all, or one has other pixels or another label in another run; if a record is damaged or
-            does not fit its manifest.
+            sample is common to all, or one has other pixels or another label in another run, or a class another number;
+            if a record is damaged or does not fit its manifest.
         TypeError: If an argument is of the wrong kind.
         OSError: If a file is gone.
 
@@ -221,6 +223,7 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
     readers = [Reader(run, keys, view) for run in opened]
     stored = [{epoch.step: epoch for epoch in run.epochs} for run in opened]
     predicted = np.full(shape, -1, np.int64)
+    targets = np.full(shape, -1, np.int64)
     confidences = np.full(shape, np.nan, np.float32)
     peaks = np.full((*shape, 2), np.nan, np.float32)
     values: dict[str, Doubles] = {}
@@ -232,20 +235,22 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
             if step in stored[r]:
                 read = reader.read(stored[r][step])
                 maps[r] = read.heatmaps
-                predicted[r, e], confidences[r, e] = read.predicted, read.confidences
+                predicted[r, e], targets[r, e], confidences[r, e] = read.predicted, read.targets, read.confidences
                 peaks[r, e] = peaks_of(read.heatmaps)
                 put(values, read.values, (r, e), shape)
                 put(scalars, read.scalars, (r, e), shape[:2])
-        agreement[:, e] = agreements(maps, pairs)
+        # A cat's map and a dog's map of one image differ also where the runs look alike.
+        agreement[:, e] = np.where(unlike(targets[:, e], pairs), np.nan, agreements(maps, pairs))
     return Comparison(
         names=called,
         runs=opened,
         view=view,
         sample_keys=keys,
         labels=labels,
-        class_names=alignment.class_names(opened),
+        class_names=alignment.class_names(opened, called),
         epochs=epochs,
         predicted=predicted,
+        targets=targets,
         confidences=confidences,
         peaks=peaks,
         values=values,

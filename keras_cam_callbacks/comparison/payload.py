@@ -7,13 +7,13 @@ import gzip
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..drawing.files import read_image
 from ..drawing.overlay import colorize
 from ..metrics import degenerate, mean
+from ..opencv import cv2
 from ..records import Floats, Image, Region
 from ..space import resize
 from .compared import Compared, epoch_numbers, ordered, row_of

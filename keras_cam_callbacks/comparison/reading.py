@@ -17,7 +17,7 @@ from ..space import resize
 from ..store import Run, StoredEpoch, check_file
 from ..store.arrays import is_known
 
-__all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of", "put"]
+__all__ = ["Reader", "SampleEpoch", "agreements", "peaks_of", "put", "unlike"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -33,6 +33,7 @@ class SampleEpoch:
     Attributes:
         heatmaps: (N, h, w) float32, raw.
         predicted: (N,) int64, -1 where none.
+        targets: (N,) int64, the explained classes, -1 where a score is explained that is no class's.
         confidences: (N,) float32, NaN where none.
         values: (N,) float64 by name, without the view's name.
         scalars: Numbers by name, without the view's name.
@@ -40,6 +41,7 @@ class SampleEpoch:
 
     heatmaps: Floats
     predicted: Ints
+    targets: Ints
     confidences: Floats
     values: Mapping[str, Doubles]
     scalars: Mapping[str, float]
@@ -73,6 +75,7 @@ class Reader:
         heatmaps = self._heatmaps(epoch, arrays, place)
         ending = f"_{place}" if place else ""
         predicted = self._column(epoch, arrays, f"predicted{ending}", "iu")
+        targets = self._column(epoch, arrays, f"targets{ending}", "iu")
         confidences = self._column(epoch, arrays, f"confidences{ending}", "f")
         values = np.asarray(arrays.get("values", np.empty((0, self._count))))
         shape = (len(epoch.value_names), self._count)
@@ -82,6 +85,7 @@ class Reader:
         return SampleEpoch(
             heatmaps=heatmaps,
             predicted=predicted.astype(np.int64),
+            targets=targets.astype(np.int64),
             confidences=confidences.astype(np.float32),
             values={name: values[row, self._rows].astype(np.float64) for name, row in names.items()},
             scalars={name: list(epoch.scalars.values())[i] for name, i in self._names(epoch, epoch.scalars).items()},
@@ -177,6 +181,21 @@ def put(into: dict[str, Doubles], found: Mapping[str, Any], place: tuple[int, in
                 )
             into[name] = np.full(shape, np.nan)
         into[name][place] = value
+
+
+def unlike(targets: Ints, pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+    """Tells which maps of pairs of runs explain different classes, and so can't be compared.
+
+    Args:
+        targets: (R, ..., N) int64, the explained classes, -1 where a score is explained that is no class's: such a
+            score is no class, and the same as another one as far as is known.
+        pairs: P pairs of runs.
+
+    Returns:
+        (P, ..., N) bool.
+    """
+    differ = [targets[one] != targets[other] for one, other in pairs]
+    return np.array(differ, np.bool_).reshape(len(pairs), *targets.shape[1:])
 
 
 def agreements(maps: Sequence[Floats | None], pairs: Sequence[tuple[int, int]]) -> Doubles:

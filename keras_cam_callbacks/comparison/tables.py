@@ -40,6 +40,7 @@ def _of_samples(comparison: Compared, run: int, place: int, numbers: Mapping[str
     columns = _agreements(comparison, run, place) | columns
     listed = {name: [_plain(value) for value in column.tolist()] for name, column in columns.items()}
     predicted = comparison.predicted[run, place].tolist()
+    targets = comparison.targets[run, place].tolist()
     confidences = comparison.confidences[run, place].astype(np.float64).tolist()
     for i, (key, label) in enumerate(zip(comparison.sample_keys, comparison.labels, strict=True)):
         found = predicted[i] if predicted[i] >= 0 else None
@@ -51,6 +52,7 @@ def _of_samples(comparison: Compared, run: int, place: int, numbers: Mapping[str
             "label_name": comparison.class_name(label),
             "predicted": found,
             "predicted_name": comparison.class_name(found),
+            "explained": targets[i] if targets[i] >= 0 else None,
             "correct": None if label is None or found is None else found in _classes(label),
             "confidence": _plain(confidences[i]),
         }

@@ -117,7 +117,10 @@ def _agreement(comparison: Compared, threshold: float) -> list[str]:
         return []
     shared = np.isfinite(mean(comparison.agreement, (0, 2)))
     if not shared.any():
-        return ["Whether they look at the same place can't be told: no two runs have maps of the same epoch."]
+        lines = [
+            "Whether they look at the same place can't be told: no two runs have comparable maps of the same epoch."
+        ]
+        return lines + _classes(comparison)
     # Of runs that never overlap all at once there is no average over time.
     lines = [_pair(comparison, None, threshold)] if np.isfinite(comparison.together()).any() else []
     if len(comparison.pairs) > 1:
@@ -155,20 +158,19 @@ def _pair(comparison: Compared, pair: int | None, threshold: float) -> str:
 
 
 def _classes(comparison: Compared) -> list[str]:
-    """Says where maps explain different classes, which by itself makes them differ."""
-    held = comparison.held().all(axis=0)
-    aims_at_predicted = any("predicted" in str(run.manifest["target"]) for run in comparison.runs)
-    if not held.any() or not aims_at_predicted:
+    """Says how many maps are of different classes, and so are not compared."""
+    unlike = comparison.unlike()
+    if not unlike.any():
         return []
-    row = int(np.flatnonzero(held)[-1])
-    predicted = comparison.predicted[:, row]
-    differ = int(((predicted != predicted[0]) & (predicted >= 0)).any(axis=0).sum())
-    if not differ:
-        return []
+    held = comparison.held()
+    shared = np.array([held[one] & held[other] for one, other in comparison.pairs])
+    pairs = int(shared.sum()) * unlike.shape[2]
+    row = int(np.flatnonzero(shared.any(axis=0))[-1])
+    last = int(unlike[:, row].any(axis=0).sum())
     return [
-        f"In epoch {comparison.epochs[row]} they predict different classes in "
-        f"{differ} of {_count(predicted.shape[1], 'sample')}: where the predicted class is explained, "
-        "their maps then speak for different classes."
+        f"Left out of the agreement, as the maps explain different classes: {int(unlike.sum())} of "
+        f"{_count(pairs, 'pair')} of maps; in epoch {comparison.epochs[row]} those of {last} of "
+        f"{_count(unlike.shape[2], 'sample')}."
     ]
 
 

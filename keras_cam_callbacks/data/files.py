@@ -162,7 +162,7 @@ def _pixels(picture: Any, channels: int) -> Image:
 
 
 def _resized(pixels: Image, size: tuple[int, int], crop: bool) -> Image:
-    import cv2
+    from ..opencv import cv2
 
     height, width = pixels.shape[:2]
     if crop:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..opencv import cv2
 from ..records import Image, Ints
 
 __all__ = ["COLOURS", "SIDE", "STICKER", "Scenes", "make_scenes", "with_stickers"]

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..checks import check_whole
+from ..opencv import cv2
 from ..records import Floats, Image
 from .columns import displayed
 from .files import ImageFormat

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence, Sized
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 
+from ..opencv import cv2
 from ..records import Image
 from .places import Drawn
 from .text import bar_height, text_width, title_lines, write

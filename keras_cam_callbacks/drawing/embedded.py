@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import html
 
-import cv2
-
+from ..opencv import cv2
 from ..records import Image
 from .files import encode
 

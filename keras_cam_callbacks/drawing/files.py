@@ -8,10 +8,10 @@ import warnings
 from pathlib import Path
 from typing import IO, Literal, get_args
 
-import cv2
 import numpy as np
 
 from ..checks import check_choice
+from ..opencv import cv2
 from ..records import Image
 from .columns import checked_image
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
-import cv2
 import numpy as np
 import PIL.Image
 
+from ..opencv import cv2
 from ..records import Image
 
 __all__ = ["FilmFormat", "Frames", "fitted", "write_film"]

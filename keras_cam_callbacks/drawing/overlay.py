@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..checks import check, check_choice, is_real, is_whole
 from ..metrics import clipped, degenerate
+from ..opencv import cv2
 from ..records import Floats, Image
 from .columns import GAP, Column, by_column, checked_image, displayed, filled, joined, with_titles
 from .files import ImageFormat

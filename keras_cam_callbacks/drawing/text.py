@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..opencv import cv2
 from ..records import Image
 from .places import Drawn
 

@@ -14,6 +14,7 @@ from ..augmentations import Augmentation, apply, bring_back, resized, resolve_au
 from ..data.layout import as_images, as_input, image_size, largest_input
 from ..data.ranges import display_images, is_displayable, limits, value_range
 from ..metrics import correlation
+from ..metrics.agreement import of_one_class
 from ..records import Floats, Image, Look, ValidationBatch
 from .explanation import Augmented, Explanation
 
@@ -99,10 +100,11 @@ def compared(original: Explanation, changed: Explanation, augmentation: Augmenta
     size = image_size(largest_input(original.batch.inputs))
     restored = bring_back(augmentation, changed.heatmaps, size, name=name)
     before, after = original.predicted, changed.predicted
+    reference = of_one_class(resized(original.heatmaps, size), changed.targets, original.targets)
     return Augmented(
         explanation=changed,
         restored=restored,
-        correlation=correlation(restored, resized(original.heatmaps, size)),
+        correlation=correlation(restored, reference),
         unchanged=None if before is None or after is None else before == after,
     )
 

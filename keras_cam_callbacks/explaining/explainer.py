@@ -18,6 +18,7 @@ from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
 from ..network.layers import Tap, check_runs
+from ..network.legacy import check_keras3
 from ..network.targets import Target, check_classes, check_target, resolve_targets
 from ..passes.capture import Capturer, needs_layer
 from ..passes.probe import FUNCTIONS, Probe
@@ -127,8 +128,7 @@ class Explainer:
         self._fuse: Fusion = fuse or "mean"
         targets = resolve_targets(target)
         self._targets = tuple(targets.values())
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
+        check_keras3(model)
         check_runs(model)
         self.model = model
         self._augmentations = augmentations
@@ -307,6 +307,12 @@ class Explainer:
             functions = [name for name in method.needs if name in FUNCTIONS]
             for t, target_name in enumerate(targets):
                 name = "_".join(filter(None, (method_name, target_name)))
+                if name in views:
+                    raise ValueError(
+                        "Methods and targets must have names that can be told apart together. Received: methods "
+                        f"{', '.join(methods)} and targets {', '.join(targets)}, two of which would be called {name}. "
+                        "Name one of them otherwise."
+                    )
                 views[name] = _View(
                     method,
                     t,

@@ -163,7 +163,8 @@ class Augmented:
         restored: (N, H, W) float32, the heatmaps at the images' size in the frame of the original images; NaN where
             the augmented image doesn't show a pixel.
         correlation: (N,) float64 in [-1, 1], of the positive parts of `restored` and of the map without augmentation,
-            over the pixels that both have; NaN where there is none.
+            over the pixels that both have; NaN where there is none, or where the augmented image's map explains another
+            class.
         unchanged: (N,) bool, whether the predicted class is the same; None where none is predicted.
     """
 

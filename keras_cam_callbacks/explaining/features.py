@@ -28,6 +28,7 @@ from ..drawing.channels import (
     tones,
     with_image,
 )
+from ..network.legacy import check_keras3
 from ..passes.ascent import Ascent, AscentSettings, image_shape
 from ..passes.channels import LayerActivations
 from ..passes.taps import make_variables
@@ -150,7 +151,7 @@ class ActivationSource:
             TypeError: If a setting is of the wrong kind.
         """
         check_whole("batch_size", batch_size, 1, 32)
-        _check_model(model)
+        check_keras3(model)
         if not model.built:
             make_variables(model, keras.tree.map_structure(lambda a: a[:1], batch.inputs))
         self._batch, self._style = batch, style
@@ -197,7 +198,7 @@ class PatternSource:
             ValueError: If a setting does not fit the model.
             TypeError: If a setting is of the wrong kind.
         """
-        _check_model(model)
+        check_keras3(model)
         shape = image_shape(model, size)
         if not model.built:
             make_variables(model, np.zeros((1, *shape), np.float32))
@@ -302,8 +303,3 @@ def filter_patterns(
     """
     settings = AscentSettings(steps, step_size, seed, jitter, blur, value_range)
     return PatternSource(model, layer, filters, settings, size, batch_size)()
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")

@@ -82,6 +82,11 @@ class Method:
                 f"({', '.join(map(str, expected))}). Received: {maps.shape} from method {self.name!r}."
             )
         for name, of_samples in numbers.items():
+            if not isinstance(name, str) or not name.strip() or "/" in name:
+                raise ValueError(
+                    "Names of a method's numbers must be text, not empty and without '/', which separates the parts of "
+                    f"logged names. Received: {name!r} from method {self.name!r}. 'my_number' works."
+                )
             if of_samples.shape != expected[:1]:
                 raise ValueError(
                     f"A method's numbers must be one for each sample, here ({expected[0]},). "

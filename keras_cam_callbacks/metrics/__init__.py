@@ -4,7 +4,7 @@ Every function takes raw maps (N, h, w) float32, or with another number of axes,
 where there is nothing to measure. They know no framework.
 """
 
-from .agreement import centre_shift, correlation, drift, moved, spearman, top_iou
+from .agreement import centre_shift, correlation, drift, moved, spearman, target_kept, top_iou
 from .faithfulness import average_drop, deletion, increase, insertion, masked_confidence
 from .maps import area, blobs, centre, clipped, degenerate, degenerate_cause, entropy, mean, pooled
 from .regions import energy_in_region, energy_ratio, inside, peak_outside, pointing, region_iou
@@ -42,6 +42,7 @@ __all__ = [
     "region_iou",
     "resolve_metrics",
     "spearman",
+    "target_kept",
     "top_iou",
     "worst",
 ]

@@ -6,15 +6,27 @@ number of axes.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..records import Floats
+from ..opencv import cv2
+from ..records import Floats, Ints
 from ..space import diagonal, places
 from .maps import Doubles, centre, degenerate, flattened, pooled
 
-__all__ = ["centre_shift", "correlated", "correlation", "drift", "moved", "spearman", "standardized", "top_iou"]
+__all__ = [
+    "centre_shift",
+    "correlated",
+    "correlation",
+    "drift",
+    "moved",
+    "of_one_class",
+    "same_class",
+    "spearman",
+    "standardized",
+    "target_kept",
+    "top_iou",
+]
 
 _BLOCK = 32  # maps
 
@@ -184,6 +196,55 @@ def centre_shift(heatmaps: Floats, reference: Floats) -> Doubles:
     _check_same_shape(heatmaps, reference, "reference")
     space = np.shape(heatmaps)[1:]
     return diagonal((centre(heatmaps) - centre(reference)) * space[::-1]) / diagonal(space)
+
+
+def same_class(targets: Ints | None, others: Ints | None, count: int) -> npt.NDArray[np.bool_]:
+    """Tells of which samples two maps explain the same, so that they can be compared.
+
+    Args:
+        targets: (N,) int64, the explained classes, negative where there is none; None where scores are explained that
+            are no class's.
+        others: Those of the other maps.
+        count: N.
+
+    Returns:
+        (N,) bool: True where both explain one class; everywhere where both explain scores that are no class's.
+    """
+    if targets is None or others is None or len(others) != len(targets):
+        return np.full(count, targets is None and others is None)
+    same: npt.NDArray[np.bool_] = (np.asarray(targets) == others) & (np.asarray(targets) >= 0)
+    return same
+
+
+def of_one_class(reference: Floats, targets: Ints | None, others: Ints | None) -> Floats:
+    """Returns reference maps, NaN throughout where they are of another class than the maps compared with them.
+
+    Args:
+        reference: (N, h, w) float32, raw.
+        targets: (N,) int64, the classes of the maps that are compared with them, as for `same_class`.
+        others: (N,) int64, their own.
+    """
+    same = same_class(targets, others, len(reference))
+    if same.all():
+        return reference
+    return np.where(same.reshape(-1, *[1] * (np.ndim(reference) - 1)), reference, np.float32(np.nan))
+
+
+def target_kept(targets: Ints, reference: Ints) -> Doubles:
+    """Tells which samples still explain the class that they explained in the reference, such as the epoch before.
+
+    Its mean is the share of samples that are compared at all: a prediction that flips has a map of another class, and
+    how far apart these two are says nothing of training.
+
+    Args:
+        targets: (N,) int64, the explained classes, negative where there is none.
+        reference: (N,) int64, those of the reference.
+
+    Returns:
+        (N,) float64: 1 where the class is the same, 0 where it is another, NaN where either is not there.
+    """
+    explained = (np.asarray(targets) >= 0) & (np.asarray(reference) >= 0)
+    return np.where(explained, np.asarray(targets) == reference, np.nan)
 
 
 def _check_same_shape(heatmaps: Floats, others: Floats, name: str) -> None:

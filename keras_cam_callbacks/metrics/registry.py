@@ -12,13 +12,24 @@ from typing import Any
 import numpy as np
 
 from ..checks import did_you_mean
-from ..records import Floats
-from .agreement import centre_shift, drift, moved, spearman, top_iou
+from ..records import Floats, Ints
+from .agreement import centre_shift, drift, moved, of_one_class, spearman, target_kept, top_iou
 from .faithfulness import average_drop, deletion, increase, insertion
 from .maps import Doubles, area, blobs, centre, degenerate, entropy, pooled
 from .regions import Masks, energy_in_region, pointing, region_iou, to_chance
 
-__all__ = ["METRICS", "QUESTIONS", "REGISTRY", "Metric", "measured", "resolve_metrics", "worst"]
+__all__ = [
+    "IN_LOGS",
+    "METRICS",
+    "QUESTIONS",
+    "REGISTRY",
+    "RESERVED",
+    "Metric",
+    "measured",
+    "names_all",
+    "resolve_metrics",
+    "worst",
+]
 
 _RANKED = 32**2  # Most pixels that are put in order; sorting those of a saliency map takes a second.
 
@@ -49,6 +60,8 @@ class Metric:
             the model's confidences; None where whoever has the numbers counts them.
         of: The metric whose values `function` takes in place of heatmaps.
         ranked: Whether the pixels of a map are put in order, for which large maps are averaged first.
+        of_targets: Whether `function` is of the explained classes of both epochs, not of their maps.
+        in_logs: Whether Keras' logs get it where `metrics` names nothing.
     """
 
     name: str
@@ -60,6 +73,8 @@ class Metric:
     function: Callable[..., Any] | None = None
     of: str = ""
     ranked: bool = False
+    of_targets: bool = False
+    in_logs: bool = False
 
     @property
     def judged(self) -> bool:
@@ -79,12 +94,15 @@ def _centre_y(heatmaps: Floats) -> Doubles:
 
 
 _OF_MAP = (
-    Metric("confidence", "map", "probability of the explained class"),
+    Metric("confidence", "map", "probability of the explained class", in_logs=True),
     Metric(
         "area", "map", "share of the map above half of its maximum", "about the object's share of the image",
-        function=area,
+        function=area, in_logs=True,
     ),
-    Metric("entropy", "map", "how evenly the heat is spread: 0 is one spot, 1 the whole image alike", function=entropy),
+    Metric(
+        "entropy", "map", "how evenly the heat is spread: 0 is one spot, 1 the whole image alike", function=entropy,
+        in_logs=True,
+    ),
     Metric(
         "centre_x", "map", "the heat's centre, across: 0 is left, 1 is right", "the object's, not always one corner",
         function=lambda heatmaps: centre(heatmaps)[:, 0],
@@ -96,7 +114,7 @@ _OF_MAP = (
     Metric("blobs", "map", "separate hot places", "the number of objects", (1, np.inf), function=blobs),
     Metric(
         "degenerate", "map", "how many maps are nowhere positive, constant or not finite, a count", "0", (0, np.inf),
-        better=-1,
+        better=-1, in_logs=True,
     ),
 )  # fmt: skip
 _CHANGE = (
@@ -122,9 +140,17 @@ _CHANGE = (
         "how far the heat's centre has moved since the last logged epoch, in diagonals of the image", "towards 0",
         (0, 1), -1, centre_shift,
     ),
+    Metric(
+        "target_kept", "last",
+        "share of the samples whose explained class is that of the last logged epoch; numbers of change are of these "
+        "alone", "towards 1", (0, 1), 1, target_kept, of_targets=True,
+    ),
 )  # fmt: skip
 _OF_REGIONS = (
-    Metric("energy_in_region", "regions", "share of the heat on the object", "near 1", (0, 1), 1, energy_in_region),
+    Metric(
+        "energy_in_region", "regions", "share of the heat on the object", "near 1", (0, 1), 1, energy_in_region,
+        in_logs=True,
+    ),
     Metric(
         "energy_ratio", "regions",
         "share of the heat on the object, divided by the object's share of the image: 1 is chance", "well above 1",
@@ -175,28 +201,54 @@ METRICS: dict[str, tuple[str, ...]] = {
 """The names of all metrics, by what they need: the map alone, those of the last and of the first logged epoch, regions
 of the objects, further passes of the model."""
 
+IN_LOGS: tuple[str, ...] = tuple(name for name, row in REGISTRY.items() if row.in_logs)
+"""The numbers that Keras' logs get where `metrics` names none: few, and there from the first epoch on."""
+
+RESERVED = frozenset(
+    {
+        *REGISTRY,
+        "accuracy",
+        "agreement",
+        "correct",
+        "epoch",
+        "explained",
+        "label",
+        "label_name",
+        "predicted",
+        "predicted_name",
+    }
+    | {"run", "sample", "samples"}
+)
+"""Names that no method's own number may have: those of the metrics, and of the columns in which runs are compared."""
+
+
+def names_all(metrics: Iterable[str] | None) -> bool:
+    """Tells whether `metrics` stands for all that can be measured: None, "all" or ["all"]."""
+    return metrics is None or (isinstance(metrics, (str, list, tuple)) and metrics in ("all", ["all"], ("all",)))
+
 
 def resolve_metrics(names: Iterable[str] | None) -> tuple[str, ...]:
     """Returns the metrics that are to be logged, in the order of `METRICS`.
 
     Args:
-        names: Some of the names; None for all.
+        names: Some of the names; None, "all" or ["all"] for all.
 
     Raises:
         ValueError: If a name is unknown.
         TypeError: If they are no names in a list.
     """
-    if names is None:
+    if names_all(names):
         return tuple(REGISTRY)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise TypeError(
-            f"`metrics` must be a list of names, or None for all. Received: {names!r}. ['drift', 'area'] works."
+            f"`metrics` must be a list of names, 'all' or None. Received: {names!r}. ['drift', 'area'] works."
         )
     chosen: list[Any] = list(names)
     for name in chosen:
         if name not in REGISTRY:
             raise ValueError(
-                f"`metrics` must be some of {', '.join(REGISTRY)}. Received: {name!r}.{did_you_mean(name, REGISTRY)}"
+                f"`metrics` must be some of {', '.join(REGISTRY)}, or 'all' alone. "
+                f"Received: {name!r}.{did_you_mean(name, REGISTRY)}"
             )
     return tuple(name for name in REGISTRY if name in chosen)
 
@@ -227,6 +279,9 @@ def measured(
     last: Floats | None = None,
     first: Floats | None = None,
     masks: Masks | None = None,
+    targets: Ints | None = None,
+    last_targets: Ints | None = None,
+    first_targets: Ints | None = None,
 ) -> dict[str, Doubles]:
     """Measures heatmaps by every metric of the map that is asked for.
 
@@ -239,6 +294,9 @@ def measured(
             leaves these metrics out.
         first: The maps of the first epoch, likewise.
         masks: (N, H, W) bool, True on the object; None where no object is known.
+        targets: (N,) int64, the classes that the maps explain, negative for none; None where they explain no class.
+        last_targets: Those of the epoch before. A sample whose class was another is not compared with it.
+        first_targets: Those of the first epoch, likewise.
 
     Returns:
         By name (N,) float64, NaN where there is nothing to measure.
@@ -251,16 +309,20 @@ def measured(
             values[row.name] = _of(row, heatmaps)
     most = round(_RANKED ** (1 / (heatmaps.ndim - 1)))
     small = None
-    for group, reference in (("last", last), ("first", first)):
+    for group, earlier, earlier_targets in (("last", last, last_targets), ("first", first, first_targets)):
         change = [row for row in rows if row.group == group]
-        if reference is None or not change:
+        if earlier is None or not change:
             continue
+        reference = of_one_class(earlier, targets, earlier_targets)
         comparable = reference.shape == heatmaps.shape and not degenerate(reference).all()
         pools = None
         for row in change:
             since_last = row.name.removeprefix("first_")
-            if group == "first" and reference is last and since_last in values:  # In the second epoch.
+            if group == "first" and earlier is last and since_last in values:  # In the second epoch.
                 values[row.name] = values[since_last]
+            elif row.of_targets:
+                known = targets is not None and earlier_targets is not None
+                values[row.name] = _of(row, targets, earlier_targets) if known else np.full(len(heatmaps), np.nan)
             elif not comparable:
                 values[row.name] = np.full(len(heatmaps), np.nan)
             elif row.ranked:

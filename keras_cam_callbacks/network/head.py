@@ -10,6 +10,7 @@ import keras
 
 from ..checks import is_whole
 from .layers import LayerCall, listing
+from .legacy import check_keras3, is_keras2
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +114,7 @@ def build_cam_model(
 
     Raises:
         ValueError: If the base's output is not a feature map, or `classes` is not positive.
+        TypeError: If the base is a model of Keras 2.
 
     Example:
         >>> base = keras.applications.VGG16(include_top=False, input_shape=(224, 224, 3))
@@ -120,6 +122,8 @@ def build_cam_model(
     """
     if not is_whole(classes, 1):
         raise ValueError(f"`classes` must be a positive integer, 1 for a single sigmoid unit. Received: {classes!r}.")
+    if is_keras2(base):
+        check_keras3(base, "base")
     shape = getattr(base, "output_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise ValueError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Floats, Image, Region, Space, short_repr
+from keras_cam_callbacks.records import Floats, Image, Ints, Region, Space, short_repr
 
 from .arrays import read_arrays
 from .events import Event, Missing, missing_epochs, read_event
@@ -91,6 +91,18 @@ class StoredEpoch:
         """
         heatmaps: Floats = self._of_view("heatmaps", view)
         return heatmaps
+
+    def targets(self, view: str = "") -> Ints | None:
+        """Reads the explained classes; raises as `heatmaps` does.
+
+        Args:
+            view: Which of `views`; by default the first.
+
+        Returns:
+            (N,) int64, -1 where none is explained; None where none is in any sample.
+        """
+        targets: Ints = self._of_view("targets", view)
+        return targets if (targets >= 0).any() else None
 
     def values(self) -> dict[str, npt.NDArray[np.float64]]:
         """Reads the numbers of each sample by name, (N,) float64; raises as `arrays` does."""

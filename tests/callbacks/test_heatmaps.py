@@ -31,7 +31,7 @@ def memory():
 @pytest.fixture
 def logger(memory, tmp_path):
     """Grad-CAM of all samples into memory and onto the disk."""
-    return GradCAMLogger((X, Y), tracker=["disk", memory], log_dir=tmp_path / "logs")
+    return GradCAMLogger((X, Y), tracker=["disk", memory], log_dir=tmp_path / "logs", metrics="all")
 
 
 def steps(memory):
@@ -89,7 +89,9 @@ def test_early_stopping_and_checkpoint_on_drift(tmp_path):
     checkers = np.indices((10, 14))
     u, v = (-1.0) ** checkers[0], (-1.0) ** checkers[1]
     maps = iter([np.tile(2 + np.cos(a) * u + np.sin(a) * v, (SAMPLES, 1, 1)) for a in angles])
-    turning = HeatmapLogger((X, Y), method=lambda activations, gradients: next(maps), tracker=None, prefix="turning")
+    turning = HeatmapLogger(
+        (X, Y), method=lambda activations, gradients: next(maps), tracker=None, prefix="turning", metrics=["drift"]
+    )
     settings = {"monitor": "turning_drift", "mode": "min"}
     stopping = keras.callbacks.EarlyStopping(**settings, patience=2)
     saving = keras.callbacks.ModelCheckpoint(
@@ -122,7 +124,8 @@ def test_early_stopping_on_confidence():
     ],
 )
 def test_freq_keeps_first_and_last(memory, tmp_path, freq, settings, epochs):
-    history = fit(GradCAMLogger(X, tracker=memory, log_dir=tmp_path, freq=freq), **settings)
+    logger = GradCAMLogger(X, tracker=memory, log_dir=tmp_path, freq=freq, metrics="all")
+    history = fit(logger, **settings)
     assert steps(memory) == [(epoch, epoch) for epoch in epochs]
     assert [len(history[name]) for name in NUMBERS] == [len(epochs)] * len(NUMBERS)
 
@@ -166,7 +169,7 @@ def test_fit_is_run_again_after_an_error(memory, logger, tmp_path):
 
 def test_another_model_is_another_run(memory, logger, tmp_path):
     """Its maps have another size, and are not compared with those of the first."""
-    bare = GradCAMLogger(X, tracker=None, prefix="bare")
+    bare = GradCAMLogger(X, tracker=None, prefix="bare", metrics="all")
     fit(logger, bare, epochs=1)
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -196,7 +199,7 @@ def test_two_callbacks_in_one_fit(tmp_path):
     model = compiled(build_cam_model(base, CLASSES, trainable=True))
     kernel, bias = model.layers[-1].get_weights()
     model.layers[-1].set_weights([np.abs(kernel), bias])  # So that all maps have positive parts.
-    loggers = [kind((X, Y), log_dir=tmp_path) for kind in (GradCAMLogger, CAMLogger)]
+    loggers = [kind((X, Y), log_dir=tmp_path, metrics="all") for kind in (GradCAMLogger, CAMLogger)]
     history = fit(*loggers, model=model, epochs=2)
     assert set(NUMBERS) | {name.replace("gradcam", "cam") for name in NUMBERS} < set(history)
     assert [logger.directory.name for logger in loggers] == ["gradcam", "cam"]

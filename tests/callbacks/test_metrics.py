@@ -33,7 +33,9 @@ def heat_at(columns, sigma=1.0):
 @from_keras
 def test_keras_watches_the_energy_in_the_region(tmp_path):
     """The heat walks into the box, and out again; Keras keeps the epoch in which it was there."""
-    logger = HeatmapLogger((X, Y), method=heat_at([0, 3, 7, 11, 13]), prefix="spot", tracker=None, regions=BOXES)
+    logger = HeatmapLogger(
+        (X, Y), method=heat_at([0, 3, 7, 11, 13]), prefix="spot", tracker=None, regions=BOXES, metrics="all"
+    )
     watched = {"monitor": "spot_energy_in_region", "mode": "max"}
     stopping = keras.callbacks.EarlyStopping(**watched, patience=2)
     saving = keras.callbacks.ModelCheckpoint(
@@ -59,7 +61,13 @@ def test_keras_watches_the_energy_in_the_region(tmp_path):
 def test_a_first_epoch_without_a_number_is_never_the_best(name, mode):
     maps = iter([np.zeros((SAMPLES, 10, 14))] + [np.random.default_rng(i).random((SAMPLES, 10, 14)) for i in range(3)])
     logger = HeatmapLogger(
-        (X, Y), method=lambda activations, gradients: next(maps), prefix="m", tracker=None, regions=BOXES
+        (X, Y),
+        method=lambda activations, gradients: next(maps),
+        target="true",
+        prefix="m",
+        tracker=None,
+        regions=BOXES,
+        metrics=[name],
     )
     stopping = keras.callbacks.EarlyStopping(f"m_{name}", mode=mode, patience=9)
     with pytest.warns(RuntimeWarning, match="heatmaps explain nothing in epoch 0"):
@@ -91,7 +99,7 @@ def test_metrics_chooses_what_is_logged():
 
 def test_names_of_views_that_would_meet(tmp_path):
     logger = HeatmapLogger((X, Y), target={"a": 0, "a_first": 1}, log_dir=tmp_path)
-    with pytest.raises(ValueError, match="a, a_first, of which two would log a_first_"):
+    with pytest.raises(ValueError, match="methods and targets: a, a_first, of which two would log a_first_"):
         fit(logger, epochs=1)
     assert list(tmp_path.iterdir()) == []
 
@@ -101,7 +109,7 @@ def test_names_of_views_that_would_meet(tmp_path):
     [
         ({"metrics": ["area", "energy"]}, ValueError, "Received: 'energy'. Did you mean 'entropy'|energy_"),
         ({"metrics": ["drft"]}, ValueError, "must be some of confidence, area.*'drft'. Did you mean 'drift'"),
-        ({"metrics": "drift"}, TypeError, "must be a list of names, or None for all. Received: 'drift'"),
+        ({"metrics": "drift"}, TypeError, "must be a list of names, 'all' or None. Received: 'drift'"),
         ({"faithfulness_freq": 0}, ValueError, "`faithfulness_freq` must be a positive integer. Received: 0"),
         ({"faithfulness_freq": 3, "freq": 2}, ValueError, "must be a multiple of `freq`.*=3, freq=2"),
         ({"metrics": ["area", "pointing"]}, ValueError, "pointing only with `regions`. Received: regions=None"),
@@ -175,7 +183,8 @@ def test_other_regions_are_another_run(tmp_path):
 @from_keras
 def test_first_epoch_is_kept_by_a_resumed_run(tmp_path):
     fit(GradCAMLogger((X, Y), log_dir=tmp_path, tracker="disk"), model=new_model(), epochs=2)
-    resumed = GradCAMLogger((X, Y), log_dir=tmp_path, tracker="disk")  # As in another process.
+    # As in another process.
+    resumed = GradCAMLogger((X, Y), log_dir=tmp_path, tracker="disk", metrics=["first_drift"])
     history = fit(resumed, model=new_model(), epochs=3, initial_epoch=2)
     epochs = read_run(tmp_path).epochs
     assert [epoch.step for epoch in epochs] == [0, 1, 2]
@@ -198,7 +207,13 @@ def test_a_resume_with_other_regions_is_another_run(tmp_path):
 def test_several_views_have_their_own():
     memory = MemoryTracker()
     logger = HeatmapLogger(
-        (X, Y), method=["gradcam", "layercam"], target="both", tracker=memory, regions=BOXES, faithfulness_freq=1
+        (X, Y),
+        method=["gradcam", "layercam"],
+        target="both",
+        tracker=memory,
+        regions=BOXES,
+        faithfulness_freq=1,
+        metrics="all",
     )
     history = fit(logger, epochs=1)
     for view in ("gradcam_predicted", "gradcam_true", "layercam_predicted", "layercam_true"):

@@ -29,7 +29,7 @@ def folders(log_dir):
 def test_a_model_that_was_built_again_is_another_run(tmp_path):
     """As when the cells of a notebook are run again, but for the one with the callback."""
     memory = MemoryTracker()
-    logger = GradCAMLogger(X, tracker=["disk", memory], log_dir=tmp_path)
+    logger = GradCAMLogger(X, tracker=["disk", memory], log_dir=tmp_path, metrics="all")
     first, second = new_model(), new_model()
     assert first.name == second.name
     fit(logger, model=first, epochs=2)

@@ -63,7 +63,7 @@ def epochs_in_memory(memory):
 
 def test_no_tracker_leaves_nothing_on_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    logger = GradCAMLogger(X, tracker=None)
+    logger = GradCAMLogger(X, tracker=None, metrics="all")
     history = fit(logger)
     assert set(NUMBERS) < set(history)
     assert len(history["gradcam_drift"]) == 3
@@ -78,7 +78,7 @@ def test_records(tmp_path):
         on_epoch_end=lambda epoch, logs: outputs.append(logger.model.predict(X, verbose=0))
     )
     overlay = Overlay(size=(24, 32), caption=False, image_format="png")
-    logger = GradCAMLogger((X, Y), tracker=memory, log_dir=tmp_path, class_names=NAMES, overlay=overlay)
+    logger = GradCAMLogger((X, Y), tracker=memory, log_dir=tmp_path, class_names=NAMES, overlay=overlay, metrics="all")
     history = fit(logger, predicts, epochs=2)
     assert memory.config.directory == tmp_path / "gradcam"
     assert logger.directory is None
@@ -139,7 +139,7 @@ def test_a_tracker_of_the_users_own(tmp_path):
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_auto_is_disk_and_tensorboard(tmp_path, ours_first):
     """Beside Keras' own callback, whose update_freq would swallow most of our epochs."""
-    logger, model = GradCAMLogger((X, Y), log_dir=tmp_path / "logs"), tiny_model()
+    logger, model = GradCAMLogger((X, Y), log_dir=tmp_path / "logs", metrics="all"), tiny_model()
     history = []
     for _ in range(2):
         own = keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=3)
@@ -413,7 +413,7 @@ def test_a_dead_layer_is_told_once(tmp_path):
     last = model.get_layer("conv2")
     last.bias.assign(last.bias - 100)
     drawn = Overlay(caption=False, size=SHAPE[:2], image_format="png")
-    logger = GradCAMLogger(X, tracker=memory, log_dir=tmp_path, overlay=drawn)
+    logger = GradCAMLogger(X, tracker=memory, log_dir=tmp_path, overlay=drawn, metrics=["degenerate", "drift"])
     cause = rf"{SAMPLES} of {SAMPLES} heatmaps explain nothing in epoch 0.*bare image.*zero everywhere.*dead ReLU"
     with pytest.warns(RuntimeWarning, match=cause) as caught:
         history = fit(logger, model=model)

@@ -528,7 +528,8 @@ def test_two_real_fits(tmp_path):
     for name, rate in (("small", 0.001), ("large", 0.5)):
         model = new_model()
         model.optimizer.learning_rate = rate
-        logger = GradCAMLogger((X, Y), log_dir=tmp_path / name, tracker="disk", class_names=["a", "b", "c"])
+        names, folder = ["a", "b", "c"], tmp_path / name
+        logger = GradCAMLogger((X, Y), target="true", log_dir=folder, tracker="disk", class_names=names)
         histories[name] = fit(logger, model=model, epochs=2)
         maps[name] = logger.explain(model).heatmaps
         predicted = model.predict(X, verbose=0).argmax(axis=1)

@@ -29,7 +29,8 @@ def pair(tmp_path):
     predicted = {"honest": [[0, 1, 0, 1]] * 4, "shortcut": [[0, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]]}
     return [
         write_run(
-            tmp_path / name / "gradcam", maps, labels=(0, 1, 0, 1), predicted=predicted[name], regions=(BOX,) * 4,
+            tmp_path / name / "gradcam", maps, labels=(0, 1, 0, 1), predicted=predicted[name],
+            targets=[[0, 1, 0, 1]] * 4, target="true", regions=(BOX,) * 4,
             values={
                 "energy_in_region": [[ratio / 4] * 4 for ratio in ratios[name]],
                 "energy_ratio": [[ratio] * 4 for ratio in ratios[name]],
@@ -59,6 +60,7 @@ def test_a_row_for_each_run_epoch_and_sample(pair):
         "label_name": "dog",
         "predicted": 0,
         "predicted_name": "cat",
+        "explained": 1,
         "correct": False,
         "confidence": 0.5,
         "agreement": pytest.approx(found.agreement[0, 3, 1]),
@@ -185,11 +187,7 @@ def test_the_summary_says_who_looks_where_and_since_when(pair):
         f"mean agreement {after:.2f} in epoch 3."
     )
     assert lines[4].startswith("They differ most in these samples (mean agreement over the epochs): 'sample_03' (")
-    assert lines[5] == (
-        "In epoch 3 they predict different classes in 2 of 4 samples: where the predicted class is explained, their "
-        "maps then speak for different classes."
-    )
-    assert lines[6] == "Their records differ in no setting; what data they were trained on is not in them."
+    assert lines[5] == "Their records differ in no setting; what data they were trained on is not in them."
 
 
 @pytest.mark.parametrize(
@@ -211,7 +209,7 @@ def test_the_summary_does_not_say_what_was_not_measured(tmp_path):
         # Half of two samples is one: the first corner.
         "b, epoch 1: of the object: its peak is on it in 1 of 2 samples (pointing); its peak is near the top left "
         "corner of the image in 1 of 2 samples.",
-        "Whether they look at the same place can't be told: no two runs have maps of the same epoch.",
+        "Whether they look at the same place can't be told: no two runs have comparable maps of the same epoch.",
         "Their records differ in no setting; what data they were trained on is not in them.",
     ]
 
@@ -268,7 +266,7 @@ def test_the_figure_shows_samples_runs_and_epochs(pair):
     assert "energy_in_region" in shown
     assert "epoch\nshare of the heat on the object" in shown
     assert "agreement" in shown
-    assert "epoch\ncorrelation of two runs' heatmaps: 1 is the same\nplace, 0 an unrelated one" in shown
+    assert "epoch\ncorrelation of two runs' heatmaps of one class: 1\nis the same place, 0 an unrelated one" in shown
     frames = [patch for axes in figure.axes for patch in axes.patches if isinstance(patch, Rectangle)]
     assert len(frames) == 2 * 8  # black and white
     assert frames[0].get_bbox().bounds == pytest.approx((119.5, 89.5, 120, 90))  # 240 x 180 px

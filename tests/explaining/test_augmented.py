@@ -68,6 +68,7 @@ def test_in_fit_with_the_record_on_disk(tmp_path):
         log_dir=tmp_path,
         prefix="gradcam",
         on_error="raise",
+        metrics="all",
     )
     history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[logger]).history
     explained = logger.explain()
@@ -153,7 +154,7 @@ def test_nothing_is_augmented_anew_at_each_epoch():
 
     model = functional().model
     model.compile("sgd", models.SPARSE, jit_compile=False)
-    logger = HeatmapLogger((X, Y), augmentations={"same": counting}, tracker=None, max_samples=4)
+    logger = HeatmapLogger((X, Y), augmentations={"same": counting}, tracker=None, max_samples=4, metrics=["area"])
     history = model.fit(X, Y, epochs=3, verbose=0, callbacks=[logger]).history
     assert calls == [4]
     np.testing.assert_allclose(history["gradcam_same_correlation"], 1)

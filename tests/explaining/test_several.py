@@ -177,6 +177,7 @@ def test_in_fit_with_the_record_on_disk(split, tmp_path):
         tracker=[memory, "disk"],
         log_dir=tmp_path,
         on_error="raise",
+        metrics="all",
     )
     history = model.fit(X, Y, epochs=3, verbose=0, callbacks=[logger]).history
     names = ["ours_predicted", "ours_true", "noisy_predicted", "noisy_true"]
@@ -220,7 +221,7 @@ def test_a_trace_goes_on_where_another_process_stopped(tmp_path):
     model.compile(keras.optimizers.SGD(0.1), models.SPARSE, jit_compile=False)
 
     def fit(**settings):
-        logger = HeatmapLogger((X, Y), method=["gradcam", "layercam"], tracker="disk", log_dir=tmp_path)
+        logger = HeatmapLogger((X, Y), method=["gradcam", "layercam"], tracker="disk", log_dir=tmp_path, metrics="all")
         return model.fit(X, Y, verbose=0, callbacks=[logger], **settings).history
 
     fit(epochs=1)

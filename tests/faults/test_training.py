@@ -69,7 +69,7 @@ def test_weights_that_are_nan_from_epoch_3_on(tmp_path):
 
     expected, _ = spoilt()
     run = wandb_run()
-    logger = GradCAMLogger((X, Y), tracker=EVERYWHERE, log_dir=tmp_path)
+    logger = GradCAMLogger((X, Y), tracker=EVERYWHERE, log_dir=tmp_path, metrics="all")
     with pytest.warns(RuntimeWarning, match=r"explain nothing in epoch 3.*not finite.*weights have diverged") as caught:
         ours, history = spoilt(logger)
     assert len(caught) == 1
@@ -115,7 +115,8 @@ def train(ours):
     ], name="net")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     logger = HeatmapLogger(
-        random_batches(), method=["gradcam", SmoothGrad(samples=2)], log_dir={str(tmp_path)!r}, prefix="cam"
+        random_batches(), method=["gradcam", SmoothGrad(samples=2)], log_dir={str(tmp_path)!r}, prefix="cam",
+        metrics="all",
     )
     callbacks = [logger] if ours else []
     history = model.fit(X, Y, batch_size=4, epochs=3, validation_split=0.25, verbose=0, callbacks=callbacks).history

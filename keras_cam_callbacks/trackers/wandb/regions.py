@@ -93,8 +93,9 @@ def _boxes(boxes: npt.NDArray[np.float64], caption: str, picture: Image, places:
 
 
 def _mask(mask: npt.NDArray[np.bool_], picture: Image, places: Sequence[Place]) -> ImageMask:
-    import cv2
     from wandb.data_types import ImageMask
+
+    from keras_cam_callbacks.opencv import cv2
 
     canvas = np.zeros(picture.shape[:2], np.uint8)
     for left, top, right, bottom in places:

@@ -1,0 +1,57 @@
+"""The names of a logger's numbers: of views, augmentations and methods, which must not meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..metrics.registry import RESERVED
+
+__all__ = ["check_names"]
+
+
+def check_names(
+    views: Sequence[str],
+    metrics: Sequence[str],
+    augmentations: Sequence[str] = (),
+    own: Mapping[str, Iterable[str]] | None = None,
+) -> list[str]:
+    """Checks that each number that is logged has a name of its own.
+
+    Args:
+        views: Names of the views; "" where there is one.
+        metrics: Names of the metrics that are measured of each view.
+        augmentations: Names of the augmentations.
+        own: By view, the names of the numbers that its method tells of itself, once they are there.
+
+    Returns:
+        The names, without prefix.
+
+    Raises:
+        ValueError: If two are the same, as view "a" has "a_first_drift" where there is a view "a_first"; or if a
+            method's own number is called like a metric.
+    """
+    augmented = [f"{name}_{number}" for name in augmentations for number in ("correlation", "unchanged")]
+    own = own or {}
+    for view, names in own.items():
+        taken = sorted({*names} & RESERVED)
+        if taken:
+            raise ValueError(
+                "A method's own numbers must not have the names of metrics, nor of the columns of tables. "
+                f"Received: {', '.join(map(repr, taken))}{f' of {view}' if view else ''}. 'my_{taken[0]}' works."
+            )
+    logged = [
+        f"{view}_{name}" if view else name for view in views for name in (*metrics, *augmented, *own.get(view, ()))
+    ]
+    twice = sorted({name for name in logged if logged.count(name) > 1})
+    if twice:
+        parts = {
+            "methods and targets": [*filter(None, views)],
+            "augmentations": augmentations,
+            "own numbers": [name for names in own.values() for name in names],
+        }
+        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts.items() if names)
+        raise ValueError(
+            "Methods, targets, augmentations and a method's own numbers must have names whose numbers can be told "
+            f"apart. Received: {listed}, of which two would log {twice[0]}. Name one of them otherwise."
+        )
+    return logged
