@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..data.batches import fingerprint
+from ..data.range_names import checked_range
 from ..drawing.channels import GridStyle
 from ..drawing.files import ImageFormat, encode
 from ..drawing.text import with_captions
 from ..explaining.features import ActivationGrids, ActivationSource, FilterPatterns, PatternSource
 from ..passes.ascent import AscentSettings
 from ..records import EpochRecord, Image, Look, RunConfig, Sample, ValidationBatch
-from .base import EpochLogger, KeptBatch, kept_batch, run_config
+from .base import EpochLogger, KeptBatch, batch_words, kept_batch, run_config
 
 _FONT = 15  # px, of captions
 
@@ -51,6 +52,7 @@ class ActivationLogger(EpochLogger):
         sample_keys: Names of the samples, as in `HeatmapLogger`.
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, or a function.
+        value_range: Which values of the model's input are black and white, as in `HeatmapLogger`.
         colormap: Colours of the values, one of `COLORMAPS`.
         size: Longest side of a grid in px, at least 256; the image beside it and the caption below come on top. Cells
             are shrunk to fit, down to 4 px; no channel is left out. 2,048 maps of 7 x 7 are shown at 14 x 14 px.
@@ -83,6 +85,7 @@ class ActivationLogger(EpochLogger):
         sample_keys: Sequence[str] | None = None,
         freq: int = 1,
         display: Any = None,
+        value_range: Any = None,
         colormap: str = "viridis",
         size: int = 1024,
         image_format: ImageFormat = "jpg",
@@ -101,6 +104,7 @@ class ActivationLogger(EpochLogger):
         self.class_names = class_names
         self.sample_keys = sample_keys
         self.display = display
+        self.value_range = checked_range(value_range)
         self.style = GridStyle(colormap, size, image_format)
         self.batch_size = batch_size
         self._kept: KeptBatch | None = None
@@ -114,12 +118,17 @@ class ActivationLogger(EpochLogger):
             select=self.select,
             display=self.display,
             sample_keys=self.sample_keys,
+            value_range=self.value_range,
         )
         return ActivationSource(model, self._kept.batch, self.layers, self.style, self.batch_size)
 
     def _description(self, source: ActivationSource, config: RunConfig) -> str:
         assert self._kept is not None
-        return f"shows the channels of {config.layer_name} for {len(self._kept.batch)} images"
+        self._warn_of_range(self._kept.batch)
+        return (
+            f"shows the channels of {config.layer_name} for {len(self._kept.batch)} images"
+            f"{batch_words(self._kept, self.select)}"
+        )
 
     def _config(self, source: ActivationSource) -> RunConfig:
         assert self._kept is not None

@@ -316,7 +316,7 @@ def scaled(images: Any, scale: str, given: Input) -> Any:
     import numpy as np
 
     from ..data.layout import in_layout
-    from ..data.ranges import limits
+    from ..data.range_names import limits
 
     if scale == "0-255":
         values = images.astype(np.float32)

@@ -167,12 +167,15 @@ class Augmented:
         correlation: (N,) float64 in [-1, 1], of the positive parts of `restored` and of the map without augmentation,
             over the pixels that both have; NaN where there is none.
         unchanged: (N,) bool, whether the predicted class is the same; None where none is predicted.
+        guessed: Whether the change depends on what is black and white, and that is not certain: there are no numbers
+            then.
     """
 
     explanation: Explanation
     restored: Floats
     correlation: npt.NDArray[np.float64]
     unchanged: npt.NDArray[np.bool_] | None
+    guessed: bool = False
 
     __repr__ = short_repr
 
