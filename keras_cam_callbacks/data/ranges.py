@@ -48,8 +48,8 @@ def _to_uint8(image: npt.NDArray[Any], value_range: ValueRange) -> Image:
     elif value_range.name == "mean/std":
         values = (values * RGB_DEVIATION + RGB_MEAN) * 255
     else:
-        black, white = np.float32(value_range.black), np.float32(value_range.white)
-        values = (values - black) * np.float32(255 / (white - black))
+        black, white = (np.asarray(end, np.float32) for end in (value_range.black, value_range.white))
+        values = (values - black) * np.asarray(255 / (white - black), np.float32)
     values = np.nan_to_num(values, posinf=255, neginf=0)
     channels = values.shape[-1]
     if channels == 2 or channels > 4:  # Several spectral bands: people see their mean.

@@ -64,15 +64,16 @@ def recognised(pictures: Pictures, expected: Expected | None = None, chosen: str
     if chosen is not None:
         return _as_chosen(seen, chosen)
     contradiction = ""
-    if expected is not None and expected.sure:
+    if expected is None or expected.name is None:
+        pass
+    elif expected.sure:
         if _agrees(seen, expected.name):
-            return _of(expected.name)
+            return _stretched(seen) if _is_dark(seen, expected.name) else _of(expected.name)
         contradiction = (
             f"the model expects values of {expected.name} ({expected.why}), and the images have {seen.extent}"
         )
-    elif expected is not None and expected.name in OF_COLOURS and seen.is_whole is False:
-        if seen.could_be(expected.name):
-            return _of(expected.name)
+    elif expected.name in OF_COLOURS and seen.could_be(expected.name):
+        return _of(expected.name)
     own = _by_type(seen) or _by_values(seen)
     if not contradiction:
         return own
@@ -161,9 +162,13 @@ def _stretched(seen: _Seen, certain: bool = False) -> ValueRange:
     if white - black <= 1e-6 * whole or whole <= white - black + 0.25 * (white - black):
         black, white = seen.least, seen.most  # A few bright spots are the picture; or there are no outliers.
     white = max(white, float(np.nextafter(np.float32(black), np.float32(np.inf), dtype=np.float32)), black + 1e-12)
-    note = "" if certain else (
-        f"values of {seen.extent} are of no range that is recognised: {black:.4g} is shown black and {white:.4g} "
-        "white; value_range= takes what they are"
+    note = (
+        ""
+        if certain
+        else (
+            f"values of {seen.extent} are of no range that is recognised: {black:.4g} is shown black and {white:.4g} "
+            "white; value_range= takes what they are"
+        )
     )
     return ValueRange("min-max", black, white, certain, note)
 
@@ -180,9 +185,9 @@ def _as_chosen(seen: _Seen, name: str) -> ValueRange:
     chosen = _of(name)
     black, white = (np.asarray(end, np.float64) for end in (chosen.black, chosen.white))
     near = 1e-4 * (white - black)  # What float16 and a mean in float32 leave.
-    outside = sum(
-        int(((picture < black - near) | (picture > white + near)).sum()) for picture in seen.pictures
-    ) / sum(picture.size for picture in seen.pictures)
+    outside = sum(int(((picture < black - near) | (picture > white + near)).sum()) for picture in seen.pictures) / sum(
+        picture.size for picture in seen.pictures
+    )
     if not outside:
         return chosen
     percent = f"{100 * outside:.2g}" if outside >= 0.001 else "Less than 0.1"
@@ -203,6 +208,14 @@ def _agrees(seen: _Seen, name: str) -> bool:
     # Scaled to [0, 1] or [-1, 1] once already: the model would do it twice.
     scaled = white - black >= 50 and seen.most <= 1.1 and seen.least >= -1.1 and seen.most != seen.least
     return not (scaled and (not seen.is_whole or seen.is_integer or seen.least < 0))
+
+
+def _is_dark(seen: _Seen, name: str) -> bool:
+    """Tells whether images of more than 8 bits use so little of their range that nothing could be seen."""
+    ends = limits(name)
+    assert ends is not None
+    wide = ends[1] - ends[0]
+    return bool(wide > 256 and seen.most != seen.least and seen.high - seen.low < 0.1 * wide)
 
 
 def _by_type(seen: _Seen) -> ValueRange | None:

@@ -130,7 +130,9 @@ def explain(
         >>> explanation = explain(model, images, method="layercam")
         >>> pictures = explanation.overlays(Overlay(layout="panel"))
     """
-    batch = make_batch(images, model, max_samples=max_samples, display=display, regions=regions, value_range=value_range)
+    batch = make_batch(
+        images, model, max_samples=max_samples, display=display, regions=regions, value_range=value_range
+    )
     explainer = Explainer(
         model,
         batch,

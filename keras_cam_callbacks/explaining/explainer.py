@@ -184,6 +184,7 @@ class Explainer:
             images: Data as for `explain`, with the shapes and dtypes of `like`; a target "true" needs labels.
             max_samples: As for `explain`, and likewise the others.
             display: Likewise.
+            value_range: Likewise.
             regions: Likewise.
 
         Returns:

@@ -48,12 +48,13 @@ class Expected:
     """The range of values that a model expects.
 
     Attributes:
-        name: What the range is called, as in `Look.value_range`: "[0, 255]", "mean/std", or "[0, 4095]".
+        name: What the range is called, as in `ValueRange`: "[0, 255]", "mean/std", or "[0, 4095]". None where the
+            model changes the values itself, but does not say what they are.
         why: From what this is known, in words.
         sure: Whether the graph says so; else it is by the name of a network whose training is public.
     """
 
-    name: str
+    name: str | None
     why: str
     sure: bool
 
@@ -97,7 +98,7 @@ def expected_range(model: Any) -> Expected | None:
     for values in _first_uses(model):
         if values.by:
             limits = _limits(values)
-            return None if limits is None else Expected(range_name(*limits), values.by, True)
+            return Expected(None if limits is None else range_name(*limits), values.by, True)
     layers = [(model.name, model), *walk(model)]
     for name in (layer.name for _, layer in layers if isinstance(layer, keras.Model)):
         begins = [start for start in _APPLICATIONS if name.lower().startswith(start)]
@@ -271,13 +272,14 @@ def _joined(parts: list[_Values]) -> _Values | None:
         return None
     if all(part is parts[0] for part in parts):
         return parts[0]  # A grey image in three channels.
-    if any(part.channel is None for part in parts):
+    channels = [part.channel for part in parts if part.channel is not None]
+    if len(channels) < len(parts):
         return None
     factor, offset = (
-        np.concatenate([np.broadcast_to(getattr(part, name), len(part.channel)) for part in parts])  # type: ignore[arg-type]  # none is None
+        np.concatenate([np.broadcast_to(getattr(part, name), len(c)) for part, c in zip(parts, channels, strict=True)])
         for name in ("factor", "offset")
     )
-    return _Values(factor, offset, np.concatenate([part.channel for part in parts]), parts[0].by)  # type: ignore[misc]  # likewise
+    return _Values(factor, offset, np.concatenate(channels), parts[0].by)
 
 
 def _limits(values: _Values) -> tuple[float, float] | None:
@@ -295,9 +297,9 @@ def _limits(values: _Values) -> tuple[float, float] | None:
     for low, high in _RANGES[:3]:
         least, most = factor * low + offset, factor * high + offset
         # Less the mean, by the deviation: so come out photographs of any kind.
-        if (least > -5).all() and (least < -0.4).all() and (most > 0.4).all() and (most < 6).all():
-            if (most - least > 1.5).all():
-                return low, high
+        inside = (least > -5) & (least < -0.4) & (most > 0.4) & (most < 6) & (most - least > 1.5)
+        if inside.all():
+            return low, high
     if factor.size > 1 and not np.allclose(factor, factor[0], rtol=_TOLERANCE):
         return None
     scale, shift = float(factor.mean()), float(offset.mean())
