@@ -86,7 +86,7 @@ def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
     if isinstance(data, list) and data and all(_is_array(part) for part in data):
         if len(data) == len(input_tensors(model)) > 1:
             return _to_arrays(data), None
-        if all(np.ndim(part) == 3 for part in data):
+        if all(len(np.shape(part)) == 3 for part in data):
             return np.stack([np.asarray(part) for part in data]), None
         if len(data) in (2, 3) and len({len(part) for part in data}) == 1:
             data = tuple(data)  # `fit` takes [x, y] for (x, y).

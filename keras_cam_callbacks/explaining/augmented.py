@@ -65,8 +65,8 @@ def without_numbers(names: tuple[str, ...], batch: ValidationBatch) -> str:
         return ""
     return (
         f"{', '.join(names)} depend{'s' * (len(names) == 1)} on what is black and white, which is not certain for "
-        f"images of range {_pixel_range(batch).name}: each image's own least and largest values are taken, and no numbers "
-        "are reported. value_range= tells the range."
+        f"images of range {_pixel_range(batch).name}: each image's own least and largest values are taken, and no "
+        "numbers are reported. value_range= tells the range."
     )
 
 
