@@ -93,6 +93,28 @@ class Region:
 
 
 @dataclass(frozen=True, eq=False)
+class ValueRange:
+    """Which values of images are black and white.
+
+    Attributes:
+        name: "[0, 1]", "[0, 255]", "[-1, 1]" or other numbers like these; "mean-subtracted" or "mean/std"; "min-max"
+            where nothing is recognised, and black and white are nearly the least and largest values of the batch.
+        black: One number, or one for each channel, as the model takes them.
+        white: Likewise.
+        certain: Whether it is known, from the user, the type of the values, the model, or plainly from the values.
+        note: What is to be said of it, "" for nothing.
+        warns: Whether the note tells of what may be wrong, and not only of what was assumed.
+    """
+
+    name: str
+    black: float | tuple[float, ...]
+    white: float | tuple[float, ...]
+    certain: bool
+    note: str = ""
+    warns: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Look:
     """What people see of a batch.
 
@@ -100,8 +122,8 @@ class Look:
         fingerprints: N hexadecimal digests of the samples' pixels, as they are displayed without a `display` of the
             user's: so a photograph has the same one under any preprocessing that is recognised.
         display: N images for people, uint8 RGB (H, W, 3); they may differ in size.
-        value_range: How the display images were made: the recognised value range of the model's
-            input ("[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std", "min-max"), or "given".
+        value_range: How the display images were made: the name of the value range of the model's input, as in
+            `ValueRange`, or "given".
         display_name: What the display images are called where others stand beside them.
         beside: By name, in order, what people see beside the display images in a panel: N images each, as in `display`.
     """
@@ -126,6 +148,8 @@ class ValidationBatch:
         regions: Where the object is in each of the N images, None where that is not known; empty where it is known of
             none.
         image_size: H and W of the images, as the model takes them; None where it takes none.
+        rows: (N,) which samples of the data these are, counted from 0; empty where that is not known.
+        make_range: Makes the value range of the images; None where the inputs are no images.
     """
 
     inputs: Any
@@ -134,6 +158,13 @@ class ValidationBatch:
     make_look: Callable[[], Look]
     regions: tuple[Region | None, ...] = ()
     image_size: tuple[int, int] | None = None
+    rows: tuple[int, ...] = ()
+    make_range: Callable[[], ValueRange] | None = None
+
+    @cached_property
+    def pixel_range(self) -> ValueRange | None:
+        """Which values of its images are black and white; None where it holds none."""
+        return None if self.make_range is None else self.make_range()
 
     @cached_property
     def look(self) -> Look:

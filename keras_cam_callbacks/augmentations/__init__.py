@@ -20,6 +20,7 @@ from .tones import ValueRange, brightness_contrast, cut_out, sun_flare
 
 __all__ = [
     "AUGMENTATIONS",
+    "ON_RANGE",
     "Augmentation",
     "apply",
     "brightness_contrast",
@@ -51,6 +52,9 @@ def _built_in(value_range: ValueRange | None = None) -> dict[str, Augmentation]:
 
 AUGMENTATIONS: dict[str, Augmentation] = _built_in()
 """The built-in augmentations by name, each with its defaults."""
+
+ON_RANGE = ("brightness_contrast", "cut_out", "sun_flare", "all")
+"""Names of the built-in augmentations that depend on what is black and white."""
 
 _MAKERS = (brightness_contrast, compose, crop_and_resize, cut_out, flip, rotation, sun_flare)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..checks import check_positive
 from ..data.batches import check_inputs, make_batch
+from ..data.range_names import checked_range
 from ..drawing.overlay import Overlay
 from ..network.architecture import architecture, layer_place, model_label
 from ..network.layers import find_layer
@@ -31,6 +32,8 @@ from .training import training_settings
 from .workers import this_worker
 
 logger = logging.getLogger("keras_cam_callbacks")
+
+_ROWS_SAID = 32
 
 
 class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -262,6 +265,14 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         if self._run.is_tracked:
             self._run.log(record())
 
+    def _warn_of_range(self, batch: ValidationBatch, word: str = "") -> None:
+        """Warns of values that may be others than they are taken for, and of numbers that are left out for it."""
+        pixel_range = batch.pixel_range
+        if pixel_range is not None and pixel_range.warns:
+            self._warn(f"value range: {pixel_range.note}")
+        if word:
+            self._warn(f"augmentation {word}")
+
     def _warn(self, text: str) -> None:
         line = type(self)._warn.__code__.co_firstlineno
         # With a registry of its own, or Python would tell what happens in a second fit once and never again.
@@ -385,9 +396,11 @@ def kept_batch(
     display: Any,
     sample_keys: Sequence[str] | None,
     regions: Any = None,
+    value_range: Any = None,
 ) -> KeptBatch:
     """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
-    read = (data, max_samples, select, display, sample_keys, regions)
+    value_range = checked_range(value_range)
+    read = (data, max_samples, select, display, sample_keys, regions, value_range)
     if kept is not None and all(map(_is_same, read, kept.read)):
         check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
         return kept
@@ -399,8 +412,26 @@ def kept_batch(
         display=display,
         sample_keys=sample_keys,
         regions=regions,
+        value_range=value_range,
+        warns=False,  # The logger says it, in each fit.
     )
     return KeptBatch(batch, read)
+
+
+def batch_words(kept: KeptBatch, select: str) -> str:
+    """Says of a fixed batch what was assumed of its values, and which samples of the data it holds."""
+    batch = kept.batch
+    pixel_range = batch.pixel_range
+    words = ""
+    if pixel_range is not None and pixel_range.note and not pixel_range.warns:
+        words += f" ({pixel_range.note})"
+    if select != "first" and batch.rows:
+        rows = [str(row) for row in batch.rows[:_ROWS_SAID]]
+        if batch.labels is not None:
+            rows = [f"{row} (class {label})" for row, label in zip(rows, batch.labels.tolist(), strict=False)]
+        more = len(batch.rows) - len(rows)
+        words += f", of the data's rows {', '.join(rows)}{f' and {more} more' if more else ''}"
+    return words
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import fingerprint
+from ..data.range_names import checked_range
 from ..drawing.channels import GridStyle
 from ..drawing.files import ImageFormat, encode
 from ..drawing.text import with_captions
@@ -19,7 +20,7 @@ from ..explaining.features import ActivationGrids, ActivationSource, FilterPatte
 from ..network.architecture import layer_place, layer_places
 from ..passes.ascent import AscentSettings
 from ..records import EpochRecord, Image, Look, RunConfig, Sample, ValidationBatch
-from .base import EpochLogger, KeptBatch, kept_batch, run_config
+from .base import EpochLogger, KeptBatch, batch_words, kept_batch, run_config
 
 _FONT = 15  # px, of captions
 _MOST_IN_LOGS = 5  # numbers in Keras' logs of layers that nobody named
@@ -59,6 +60,7 @@ class ActivationLogger(EpochLogger):
         sample_keys: Names of the samples, as in `HeatmapLogger`.
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, or a function.
+        value_range: Which values of the model's input are black and white, as in `HeatmapLogger`.
         colormap: Colours of the values, one of `COLORMAPS`.
         size: Longest side of a grid in px, at least 256; the image beside it and the caption below come on top. Cells
             are shrunk to fit, down to 4 px; no channel is left out. 2,048 maps of 7 x 7 are shown at 14 x 14 px.
@@ -92,6 +94,7 @@ class ActivationLogger(EpochLogger):
         sample_keys: Sequence[str] | None = None,
         freq: int = 1,
         display: Any = None,
+        value_range: Any = None,
         colormap: str = "viridis",
         size: int = 1024,
         image_format: ImageFormat = "jpg",
@@ -113,9 +116,12 @@ class ActivationLogger(EpochLogger):
         self.class_names = class_names
         self.sample_keys = sample_keys
         self.display = display
+        self.value_range = checked_range(value_range)
         self.style = GridStyle(colormap, size, image_format)
         self.batch_size = batch_size
         self._kept: KeptBatch | None = None
+
+    _places: dict[str, str]  # of each path, what pictures and numbers are called
 
     def _make_source(self, model: Any) -> ActivationSource:
         self._kept = kept_batch(
@@ -126,6 +132,7 @@ class ActivationLogger(EpochLogger):
             select=self.select,
             display=self.display,
             sample_keys=self.sample_keys,
+            value_range=self.value_range,
         )
         source = ActivationSource(model, self._kept.batch, self.layers, self.style, self.batch_size)
         places = layer_places(model)
@@ -134,8 +141,10 @@ class ActivationLogger(EpochLogger):
 
     def _description(self, source: ActivationSource, config: RunConfig) -> str:
         assert self._kept is not None
+        self._warn_of_range(self._kept.batch)
         logged = ", ".join(f"{self.prefix}_{name}" for name in self._names_in_logs(source))
-        shown = f"the channels of {config.layer_name} for {len(self._kept.batch)} images"
+        words = batch_words(self._kept, self.select)
+        shown = f"the channels of {config.layer_name} for {len(self._kept.batch)} images{words}"
         return f"shows {shown}; adds {logged} to Keras' logs"
 
     def _config(self, source: ActivationSource) -> RunConfig:
@@ -199,7 +208,7 @@ class ActivationLogger(EpochLogger):
     def _forget_fits(self) -> None:
         super()._forget_fits()
         self._warned_dead = False
-        self._places: dict[str, str] = {}  # of each path, what pictures and numbers are called
+        self._places = {}
 
     def _warn_dead(self, paths: list[str], epoch: int) -> None:
         if paths and not self._warned_dead:

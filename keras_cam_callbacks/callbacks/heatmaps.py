@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_positive
+from ..data.range_names import checked_range
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations, object_masks
@@ -20,7 +21,7 @@ from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, res
 from ..metrics.agreement import same_class
 from ..metrics.registry import IN_LOGS, names_all
 from ..records import EpochRecord, Floats, Ints, RunConfig, Space
-from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
+from .base import EpochLogger, KeptBatch, batch_words, check_overlay, kept_batch, run_config
 from .names import check_names
 from .rules import rules_digest
 
@@ -108,6 +109,10 @@ class HeatmapLogger(EpochLogger):
             one of the masked image. None for never.
         freq: Log every so many epochs; the first and the last one of a fit are always logged.
         display: What people see where it differs from the model's input: images, a function, or some of these by name.
+        value_range: Which values of the model's input are black and white, for pictures and augmentations: two numbers
+            such as (0, 4095), or "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std" or "min-max"
+            (stretched). None to have it recognised by type, model and values; what was taken is said when training
+            begins, and augmentations that depend on it have no numbers where it is not certain.
         overlay: How overlays are drawn.
         prefix: First part of every logged name; by default the method's name, which a lambda hasn't got, or "heatmaps"
             for several methods.
@@ -151,6 +156,7 @@ class HeatmapLogger(EpochLogger):
         faithfulness_freq: int | None = None,
         freq: int = 1,
         display: Any = None,
+        value_range: Any = None,
         overlay: Overlay | None = None,
         prefix: str | None = None,
         batch_size: int = 32,
@@ -184,6 +190,7 @@ class HeatmapLogger(EpochLogger):
         self.fuse = fuse
         self.augmentations = augmentations
         self.display = display
+        self.value_range = checked_range(value_range)
         self.overlay = overlay or Overlay()
         self.batch_size = batch_size
         self._kept: KeptBatch | None = None
@@ -219,6 +226,7 @@ class HeatmapLogger(EpochLogger):
             display=self.display,
             sample_keys=self.sample_keys,
             regions=self.regions,
+            value_range=self.value_range,
         )
         self._names = self._checked_metrics()
         source = Explainer(
@@ -255,9 +263,12 @@ class HeatmapLogger(EpochLogger):
         return names
 
     def _description(self, source: Explainer, config: RunConfig) -> str:
+        assert self._kept is not None
+        self._warn_of_range(self._kept.batch, source.range_word(self._kept.batch))
         return (
             f"explains {source.description} by {config.method} of {source.capturer.explained}, "
             f"{len(config.sample_keys)} images of range {config.value_range}"
+            f"{batch_words(self._kept, self.select)}"
             + (self.metrics is None)
             * (
                 f"; adds {', '.join(f'{self.prefix}_{name}' for name in self._names_in_logs(source))} to Keras' logs, "
@@ -332,6 +343,8 @@ class HeatmapLogger(EpochLogger):
             self._say_flips(name, view.targets, epoch)
             found |= faithful.get(name, {})
             for augmentation, augmented in view.augmented.items():
+                if augmented.guessed:
+                    continue
                 found[f"{augmentation}_correlation"] = augmented.correlation
                 if augmented.unchanged is not None:
                     found[f"{augmentation}_unchanged"] = augmented.unchanged

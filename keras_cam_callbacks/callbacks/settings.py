@@ -29,6 +29,7 @@ class HeatmapSettings(TypedDict, total=False):
     faithfulness_freq: int | None
     freq: int
     display: Any
+    value_range: Any
     overlay: Overlay | None
     prefix: str | None
     batch_size: int

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import need, number, one_message, plain, print_json, print_table, say
-from .loading import FREE_SIDE, SCALES, load_keras, load_model, running
+from .loading import FREE_SIDE, load_keras, load_model, running
 from .options import MODEL, UNSAFE
+from .scales import scale_option
 
 if TYPE_CHECKING:
     from ..records import Image, ValidationBatch
@@ -62,7 +63,19 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
 )
 @click.option("--class-names", help='Names in the order of the classes, "cat,dog", or a file with one in each line.')
 @click.option(
-    "--scale", type=click.Choice(list(SCALES)), help="Pixel values the model takes.  [default: by its layers]"
+    "--scale",
+    "--value-range",
+    "scale",
+    callback=scale_option,
+    metavar="NAME|LOW,HIGH",
+    help="Pixel values the model takes: 0-255, 0-1, -1-1, mean-subtracted, mean-std, or two numbers such as 0,4095.  "
+    "[default: by its layers]",
+)
+@click.option(
+    "--white",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Value that is white in the files, 4095 for scans of 12 bits.  [default: 255, or 65535 of 16 bits]",
 )
 @click.option(
     "--size",
@@ -89,6 +102,7 @@ def explain(
     out: Path,
     class_names: str | None,
     scale: str | None,
+    white: float | None,
     size: tuple[int, int] | None,
     crop: bool,
     batch_size: int,
@@ -109,13 +123,15 @@ def explain(
 
     The range of pixel values matters: a model that sees others than it was trained on looks elsewhere. --scale 0-255
     fits models with a Rescaling layer of their own; mean-subtracted is keras.applications' "caffe" preprocessing (VGG,
-    ResNet), -1-1 its "tf" (MobileNet, Inception), mean-std its "torch" (DenseNet). What is assumed is printed.
+    ResNet), -1-1 its "tf" (MobileNet, Inception), mean-std its "torch" (DenseNet). What is assumed is printed. A model
+    that scales its input itself gets the values as keras.utils.load_img reads them from the files.
     """
     need("rich")
     with one_message():
         from ..data.files import find_images, read_images
         from ..store.whole import check_free, whole_folder
         from .loading import likely_scale, model_input
+        from .scales import deep_words, scales_itself, whites
 
         check_free(out, folder=True)
         files = find_images(images, max_images)
@@ -125,14 +141,18 @@ def explain(
         loaded = load_model(model, unsafe=unsafe)
         given = model_input(loaded)
         size = _chosen_size(given, size)
-        read, bad = read_images(files, size, given.shape[2] or 3, crop=crop)
+        read, bad = read_images(files, size, given.shape[2] or 3, crop=crop, deep=True)
         _check_bad(bad, len(files), skip_bad)
         guess, why = likely_scale(loaded)
+        pixels = list(read.values())
+        tops = whites(pixels, scale or guess, scale is None and scales_itself(loaded), white)
         say(
             f"{len(read)} image{'s' * (len(read) != 1)}, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} "
-            f"px, pixel values {scale or guess}" + ("." if scale else f" ({why}; --scale takes others).")
+            f"px, pixel values {scale or guess}"
+            + ("." if scale else f" ({why}; --scale takes others).")
+            + deep_words(pixels, tops, scale or guess, white)
         )
-        batch = _batch(loaded, read, scale or guess)
+        batch = _batch(loaded, read, scale or guess, tops)
         from ..drawing.overlay import Overlay
         from ..explaining.explainer import Explainer
         from .recording import predictions, write_record
@@ -214,21 +234,41 @@ def _check_bad(bad: Mapping[str, str], count: int, skip: bool) -> None:
     say(f"{len(bad)} of {count} images can't be read, and are left out:{listed}")
 
 
-def _batch(model: Any, images: Mapping[str, Image], scale: str) -> ValidationBatch:
+def _batch(model: Any, images: Mapping[str, Any], scale: str, tops: Sequence[float | None]) -> ValidationBatch:
     """Returns the batch; its samples are told apart by the pixels in the files, whatever the model sees of them."""
     import dataclasses
 
+    from ..data.batches import fingerprint, make_batch
+    from .loading import model_input, range_of, scaled
+
+    values = scaled(list(images.values()), scale, model_input(model), tops)
+    shown = _shown(list(images.values()), range_of(scale), tops)
+    batch = make_batch(values, model, max_samples=None, display=list(shown), sample_keys=list(images))
+    look = dataclasses.replace(batch.look, fingerprints=tuple(map(fingerprint, shown)), value_range=range_of(scale))
+    return batch.shown_as(look)
+
+
+def _shown(images: Sequence[Any], name: str, tops: Sequence[float | None]) -> list[Image]:
+    """Returns what people see of images from files: deep ones in the range that is known, or stretched."""
     import numpy as np
 
-    from ..data.batches import fingerprint, make_batch
+    from ..data.range_names import named
     from ..data.ranges import display_images
-    from .loading import model_input, scaled
+    from ..data.recognition import recognised
+    from ..network.preprocessing import Expected
 
-    values = scaled(np.stack(list(images.values())), scale, model_input(model))
-    shown, _ = display_images(list(images.values()), "[0, 255]")
-    batch = make_batch(values, model, max_samples=None, display=list(shown), sample_keys=list(images))
-    look = dataclasses.replace(batch.look, fingerprints=tuple(map(fingerprint, shown)), value_range=SCALES[scale])
-    return batch.shown_as(look)
+    shown: dict[int, Image] = {}
+    of_bytes = [i for i, image in enumerate(images) if image.dtype == np.uint8]
+    shown |= (
+        zip(of_bytes, display_images([images[i] for i in of_bytes], "[0, 255]")[0], strict=True) if of_bytes else {}
+    )
+    deep = [i for i in range(len(images)) if i not in of_bytes]
+    if deep:
+        top = tops[deep[0]]
+        whole = name if top is None else named(0, top)
+        pictures = [images[i] for i in deep]
+        shown |= zip(deep, display_images(pictures, recognised(pictures, Expected(whole, "", True)))[0], strict=True)
+    return [shown[i] for i in range(len(images))]
 
 
 def _target(text: str, names: list[str] | None) -> Any:

@@ -11,7 +11,7 @@ import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +36,6 @@ SCALES = {
     "mean-std": "mean/std",
 }
 """The names of the ranges that pixel values can be brought to, and what `display` calls them."""
-
-# The preprocessing that keras.applications' networks without their own expect, by how their names begin.
-_APPLICATIONS = {
-    **dict.fromkeys(("vgg16", "vgg19", "resnet50", "resnet101", "resnet152"), "mean-subtracted"),
-    **dict.fromkeys(("resnet50v2", "resnet101v2", "resnet152v2"), "-1-1"),
-    **dict.fromkeys(("mobilenet", "inception", "xception", "nasnet"), "-1-1"),
-    "densenet": "mean-std",
-    **dict.fromkeys(("efficientnet", "mobilenetv3", "convnext"), "0-255"),
-}
 
 
 @dataclass(frozen=True)
@@ -286,7 +277,7 @@ def model_input(model: Any) -> Input:
             f"{model.name!r} with inputs {', '.join(map(str, shapes))}. In Python, `explain(model, inputs)` takes any."
         )
     _, a, b, c = shapes[0]
-    first = a in (1, 3) and c not in (1, 3)
+    first = a in (1, 3) and c not in (1, 3) and a != b
     height, width, channels = (b, c, a) if first else (a, b, c)
     if channels not in (1, 3, None):
         raise ValueError(
@@ -296,34 +287,42 @@ def model_input(model: Any) -> Input:
     return Input((height, width, channels), first, str(keras.backend.standardize_dtype(tensors[0].dtype)))
 
 
+def scale_text(name: str) -> str:
+    """Returns how the name of a range is written on the command line: "0-255", "0,4095"."""
+    short = {known: text for text, known in SCALES.items()}
+    return short.get(name) or name.strip("[]").replace(" ", "")
+
+
+def range_of(scale: str) -> str:
+    """Returns the name of the range that a scale stands for."""
+    return SCALES.get(scale) or "[" + scale.replace(",", ", ") + "]"
+
+
 def likely_scale(model: Any) -> tuple[str, str]:
     """Guesses which range of pixel values a model was trained on.
 
     Returns:
-        One of `SCALES`, and why.
+        The range, one of `SCALES` or two numbers such as "0,4095", and why.
     """
-    import keras
+    from ..network.preprocessing import expected_range
 
-    from ..network.layers import walk
-
-    layers = list(walk(model))
-    for path, layer in layers:
-        if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)):
-            return "0-255", f"the model scales its input itself, in layer {path!r}"
-    for name in (model.name, *(layer.name for _, layer in layers if isinstance(layer, keras.Model))):
-        begins = [start for start in _APPLICATIONS if name.lower().startswith(start)]
-        if begins:
-            return _APPLICATIONS[max(begins, key=len)], f"as keras.applications trained {name!r}"
-    return "0-1", "the model has no Rescaling layer"
+    expected = expected_range(model)
+    if expected is None:
+        return "0-1", "the model has no Rescaling layer"
+    if expected.sure:
+        return scale_text(expected.name or "[0, 255]"), f"the model scales its input itself, in {expected.why}"
+    assert expected.name is not None
+    return scale_text(expected.name), expected.why
 
 
-def scaled(images: Any, scale: str, given: Input) -> Any:
-    """Brings uint8 images to the range and layout that a model takes.
+def scaled(images: Any, scale: str, given: Input, tops: Sequence[float | None] | None = None) -> Any:
+    """Brings images from files to the range and layout that a model takes.
 
     Args:
-        images: (N, H, W, C) uint8.
-        scale: One of `SCALES`.
+        images: (N, H, W, C) uint8 or uint16, or a list of these.
+        scale: One of `SCALES`, or two numbers such as "0,4095".
         given: What the model takes.
+        tops: As from `scales.whites`; by default 255 is white.
 
     Returns:
         (N, H, W, C) or (N, C, H, W), float32 for models of floating-point numbers.
@@ -334,22 +333,32 @@ def scaled(images: Any, scale: str, given: Input) -> Any:
     import numpy as np
 
     from ..data.layout import in_layout
-    from ..data.ranges import limits
+    from ..data.range_names import limits
 
-    if scale == "0-255":
-        values = images.astype(np.float32)
-    else:
-        found = limits(SCALES[scale])
-        assert found is not None
-        black, white = (np.asarray(limit, np.float32) for limit in found)
-        if black.size != 1 and images.shape[-1] != 3:
-            raise ValueError(f"--scale {scale} is of RGB images. Received: a model of grey ones. --scale 0-1 works.")
-        shown = images[..., ::-1] if scale == "mean-subtracted" else images  # Its channels are blue, green, red.
-        values = shown.astype(np.float32) / 255 * (white - black) + black
-    if not given.dtype.startswith(("float", "bfloat")):
-        if scale != "0-255":
+    ends = limits(range_of(scale))
+    assert ends is not None
+    black, white = (np.asarray(limit, np.float32) for limit in ends)
+    if black.size != 1 and images[0].shape[-1] != 3:
+        raise ValueError(f"--scale {scale} is of RGB images. Received: a model of grey ones. --scale 0-1 works.")
+    whole = not given.dtype.startswith(("float", "bfloat"))
+    if whole and (black.size != 1 or not (float(black).is_integer() and float(white) >= 2)):
+        raise ValueError(
+            f"This model takes whole numbers ({given.dtype}). Received: --scale {scale}. --scale 0-255 works."
+        )
+    rows = []
+    for image, top in zip(images, [255.0] * len(images) if tops is None else tops, strict=True):
+        shown = image[..., ::-1] if scale == "mean-subtracted" else image  # Its channels are blue, green, red.
+        values = shown.astype(np.float32)
+        if top is not None and not (top == 255 and scale == "0-255"):
+            values = values / np.float32(top) * (white - black) + black
+        rows.append(np.rint(values) if whole else values)
+    stacked = np.stack(rows)
+    if whole:
+        least, most = np.iinfo(given.dtype).min, np.iinfo(given.dtype).max
+        if stacked.min() < least or stacked.max() > most:
             raise ValueError(
-                f"This model takes whole numbers ({given.dtype}). Received: --scale {scale}. --scale 0-255 works."
+                f"This model takes whole numbers from {least} to {most} ({given.dtype}). Received: values of "
+                f"{stacked.min():g} to {stacked.max():g} for --scale {scale}. --white {stacked.max():g} works."
             )
-        values = values.astype(given.dtype)
-    return np.ascontiguousarray(in_layout(values, "channels_first" if given.channels_first else "channels_last"))
+        stacked = stacked.astype(given.dtype)
+    return np.ascontiguousarray(in_layout(stacked, "channels_first" if given.channels_first else "channels_last"))

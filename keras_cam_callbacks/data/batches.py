@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,13 @@ import numpy.typing as npt
 
 from ..checks import check_positive
 from ..network.layers import input_tensors
-from ..records import Image, Ints, Look, ValidationBatch
+from ..network.preprocessing import expected_range
+from ..records import Image, Ints, Look, ValidationBatch, ValueRange
+from .arrays import taken
 from .layout import image_size, largest_input
+from .range_names import checked_range
 from .ranges import display_images, is_displayable
+from .recognition import BatchRange
 from .regions import aligned_rows, resolve_regions, whom
 from .sources import class_labels, count_samples, is_endless, random_state_kept, read, sample_shape
 
@@ -30,6 +35,8 @@ def make_batch(
     display: Any = None,
     sample_keys: Sequence[str] | None = None,
     regions: Any = None,
+    value_range: Any = None,
+    warns: bool = True,
 ) -> ValidationBatch:
     """Reads as many samples as are needed, once.
 
@@ -37,7 +44,8 @@ def make_batch(
         data: `(x, y)`, `(x, y, sample_weight)`, or `x` alone, as arrays; a `tf.data.Dataset`, batched or not, finite or
             not; a `keras.utils.PyDataset`; or any iterable of batches. `x` is an array (N, H, W, C) of any number type,
             or a dict or list of arrays for a model with several inputs. `y`: class indices or one-hot rows; labels
-            of other kinds are passed over.
+            of other kinds are passed over. Of arrays in files, such as those of h5py and zarr, only the rows of x are
+            read that are taken.
         model: The model that will be explained, whose input shape the images must have.
         max_samples: How many samples to take; None for all.
         select: "first" takes the first ones; "balanced" takes classes in turn, the first samples of each.
@@ -48,6 +56,9 @@ def make_batch(
         sample_keys: Names for the explained samples, or for all samples of the data; by default "sample_00",
             "sample_01", ....
         regions: Where the objects are, for each explained sample or for each sample of the data: see `Regions`.
+        value_range: Which values of the model's input are black and white: two numbers, or one of the names in
+            `ValueRange`; None to have it recognised.
+        warns: Whether what is to be said of the value range is told by a warning when people first see the images.
 
     Returns:
         The batch.
@@ -64,6 +75,7 @@ def make_batch(
     if select not in ("first", "balanced"):
         raise ValueError(f"`select` must be 'first' or 'balanced'. Received: {select!r}.")
     _check_display_names(display)
+    chosen = checked_range(value_range)
     with random_state_kept():
         x, y, origins, total = read(data, model, most, balanced=select == "balanced")
     count = count_samples(x, y)
@@ -79,7 +91,7 @@ def make_batch(
 
     # What a user gives for each sample counts the samples of the data, of which a stream has kept but some.
     sources, known = (rows, count) if origins is None else (origins[rows], total)
-    inputs = keras.tree.map_structure(lambda a: _as_model_input(a[rows]), x)
+    inputs = keras.tree.map_structure(lambda a: _as_model_input(taken(a, rows)), x)
     if isinstance(inputs, np.ndarray) and sample_shape(model) == (*inputs.shape[1:], 1):
         inputs = inputs[..., None]  # As `fit` does.
     check_inputs(inputs, model)
@@ -97,14 +109,24 @@ def make_batch(
             "`regions` need images (samples, height, width, channels). "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
         )
+    if chosen is not None and not is_displayable(images):
+        raise ValueError(
+            "`value_range` needs images (samples, height, width, channels). "
+            f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave it out."
+        )
+    make_range = BatchRange(images, expected_range(model), chosen) if is_displayable(images) else None
     batch = ValidationBatch(
         inputs=inputs,
         labels=None if labels is None else labels[rows],
         sample_keys=keys,
-        make_look=partial(_look, images, display, sources, known),
+        make_look=partial(_look, images, make_range, display, sources, known, warns),
         regions=() if regions is None else resolve_regions(regions, sources, known, image_size(images)),
         image_size=image_size(images) if is_displayable(images) else None,
+        rows=tuple(map(int, sources)),
+        make_range=make_range,
     )
+    if chosen is not None:
+        batch.pixel_range  # noqa: B018 - what doesn't fit is told at once
     if display is not None or not is_displayable(images):
         batch.look  # noqa: B018 - what doesn't fit is told at once
     return batch
@@ -160,10 +182,20 @@ def check_inputs(inputs: Any, model: Any) -> None:
             )
 
 
-def _look(images: npt.NDArray[Any], display: Any, rows: npt.NDArray[np.intp], count: int | None) -> Look:
+def _look(
+    images: npt.NDArray[Any],
+    make_range: Callable[[], ValueRange] | None,
+    display: Any,
+    rows: npt.NDArray[np.intp],
+    count: int | None,
+    warns: bool,
+) -> Look:
     """Makes what people see of the images (N, ...), of which the user's `display` may say more."""
-    seen = display_images(images) if display is None or is_displayable(images) else None
+    pixel_range = None if make_range is None else make_range()
+    seen = display_images(images, pixel_range) if display is None or is_displayable(images) else None
     columns = _display_columns(display, seen, images, rows, count)
+    if warns and pixel_range is not None and pixel_range.note and any(column is seen for column in columns.values()):
+        warnings.warn(f"Value range: {pixel_range.note}", stacklevel=2)
     display_name, (shown, value_range) = columns.popitem()
     # Of the pixels as people see them, so that a photograph is the same under any preprocessing of known range.
     pixels = tuple(images) if seen is None else seen[0]
@@ -229,4 +261,16 @@ def _aligned_display(
             f"`{label}` must give one image for each of {whom(rows, count)}. "
             f"Received: {len(given) if hasattr(given, '__len__') else type(given).__name__}."
         )
-    return display_images([np.asarray(given[int(i)]) for i in chosen])[0]
+    pictures = [np.asarray(given[int(i)]) for i in chosen]
+    return display_images(pictures, _range_for_people(pictures))[0]
+
+
+def _range_for_people(pictures: Sequence[npt.NDArray[Any]]) -> str | None:
+    """Returns the range of pictures of a user's that are shown as they are, dark ones too; None for all others."""
+    if any(picture.dtype.kind not in "iuf" or not picture.size for picture in pictures):
+        return None
+    least, most = min(float(p.min()) for p in pictures), max(float(p.max()) for p in pictures)
+    if least >= 0 and most <= 1 and all(picture.dtype.kind == "f" for picture in pictures):
+        return "[0, 1]"
+    whole = all(bool((picture == np.rint(picture)).all()) for picture in pictures)
+    return "[0, 255]" if least >= 0 and most <= 255 and whole else None

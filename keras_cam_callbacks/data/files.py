@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..records import Image
-
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # What Pillow raises for damaged files, beside the OSError and ValueError that it should.
@@ -84,8 +82,8 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def read_images(
-    files: dict[str, Path], size: tuple[int, int], channels: int, *, crop: bool = False
-) -> tuple[dict[str, Image], dict[str, str]]:
+    files: dict[str, Path], size: tuple[int, int], channels: int, *, crop: bool = False, deep: bool = False
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """Reads images for a model.
 
     Args:
@@ -93,32 +91,36 @@ def read_images(
         size: Height and width that the model takes.
         channels: 1 for grey images, 3 for RGB.
         crop: Whether the largest centred part of that aspect is taken; else the whole image is stretched.
+        deep: As for `read_image`.
 
     Returns:
-        The images by sample keys, uint8 (H, W, channels); and by keys, why others can't be read.
+        The images by sample keys, (H, W, channels) as from `read_image`; and by keys, why others can't be read.
     """
     read, bad = {}, {}
     for key, file in files.items():
         try:
-            read[key] = read_image(file, size, channels, crop=crop)
+            read[key] = read_image(file, size, channels, crop=crop, deep=deep)
         except (ValueError, OSError) as error:
             bad[key] = str(error)
     return read, bad
 
 
-def read_image(path: Path, size: tuple[int, int], channels: int, *, crop: bool = False) -> Image:
+def read_image(
+    path: Path, size: tuple[int, int], channels: int, *, crop: bool = False, deep: bool = False
+) -> npt.NDArray[Any]:
     """Reads one image, upright as its EXIF data has it; of several frames the first.
 
-    Transparency is left out, as Keras does: what lies below is what a model was trained on. 16 bit grey becomes 8 bit.
+    Transparency is left out, as Keras does: what lies below is what a model was trained on.
 
     Args:
         path: The file.
         size: Height and width of the result.
         channels: 1 or 3.
         crop: As for `read_images`.
+        deep: Whether 16 bit grey keeps its values, as uint16; else it becomes 8 bit, 65535 white.
 
     Returns:
-        uint8 (H, W, channels), grey or RGB.
+        uint8 (H, W, channels), grey or RGB; uint16 of deep ones.
 
     Raises:
         ValueError: If it is no image of `FORMATS`, is damaged, or has more pixels than Pillow finds safe, which is told
@@ -136,7 +138,7 @@ def read_image(path: Path, size: tuple[int, int], channels: int, *, crop: bool =
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path, formats=FORMATS) as opened:
                 upright = ImageOps.exif_transpose(opened)
-                pixels = _pixels(upright, channels)
+                pixels = _pixels(upright, channels, deep)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path}: too large, decompression could exhaust the memory ({error})") from error
     except PIL.UnidentifiedImageError as error:
@@ -146,14 +148,15 @@ def read_image(path: Path, size: tuple[int, int], channels: int, *, crop: bool =
     return _resized(pixels, size, crop)
 
 
-def _pixels(picture: Any, channels: int) -> Image:
-    """Returns (H, W, channels) uint8 from a Pillow image of any mode."""
+def _pixels(picture: Any, channels: int, deep: bool) -> npt.NDArray[Any]:
+    """Returns (H, W, channels) uint8, or uint16 of deep ones, from a Pillow image of any mode."""
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture, np.float32)
         top = 65535 if picture.mode.startswith("I") else 1
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
             raise ValueError(f"values of mode {picture.mode} beyond 0 to {top}")
-        grey = np.rint(values * (255 / top)).astype(np.uint8)
+        keeps = deep and top == 65535
+        grey: npt.NDArray[Any] = values.astype(np.uint16) if keeps else np.rint(values * (255 / top)).astype(np.uint8)
         return np.repeat(grey[..., None], channels, axis=2)
     # A palette's colours may have transparency of their own, which Pillow warns of unless it is kept until here.
     picture = picture.convert("RGBA") if picture.mode == "P" else picture
@@ -161,7 +164,7 @@ def _pixels(picture: Any, channels: int) -> Image:
     return pixels[..., None] if channels == 1 else pixels
 
 
-def _resized(pixels: Image, size: tuple[int, int], crop: bool) -> Image:
+def _resized(pixels: npt.NDArray[Any], size: tuple[int, int], crop: bool) -> npt.NDArray[Any]:
     from ..opencv import cv2
 
     height, width = pixels.shape[:2]

@@ -25,14 +25,18 @@ def largest_input(inputs: Any) -> npt.NDArray[Any]:
 
 
 def is_channels_first(image: npt.NDArray[Any]) -> bool:
-    """Tells whether an image with three axes is (C, H, W) rather than (H, W, C)."""
-    first, last = image.shape[0] in _FEW, image.shape[-1] in _FEW
-    return first and (not last or keras.config.image_data_format() == "channels_first")
+    """Tells whether an image with three axes is (C, H, W) rather than (H, W, C).
+
+    A square patch of few pixels and many bands, such as (4, 4, 10), has its channels last.
+    """
+    if keras.config.image_data_format() == "channels_first":
+        return image.shape[0] in _FEW
+    return puts_channels_first(image.shape)
 
 
 def puts_channels_first(shape: Sequence[int | None]) -> bool:
     """Tells whether three axes can only be (C, H, W): the first is a number of channels, and the last is none."""
-    return len(shape) == 3 and shape[0] in _FEW and shape[-1] not in _FEW
+    return len(shape) == 3 and shape[0] in _FEW and shape[-1] not in _FEW and shape[0] != shape[1]
 
 
 def recognized_layout(images: npt.NDArray[Any]) -> str:
@@ -106,3 +110,25 @@ def in_layout(array: Any, layout: str) -> Any:
 def _moved(array: Any, source: int, destination: int) -> Any:
     moveaxis = np.moveaxis if isinstance(array, np.ndarray) else keras.ops.moveaxis
     return moveaxis(array, source, destination)
+
+
+def as_pictures(images: Sequence[npt.NDArray[Any]] | npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Returns N images (H, W, C) from images (H, W), (H, W, C) or (C, H, W).
+
+    Raises:
+        ValueError: If one is no image.
+    """
+    return [_channels_last(np.asarray(image)) for image in images]
+
+
+def _channels_last(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns (H, W, C) from (H, W), (H, W, C) or (C, H, W)."""
+    if image.dtype.kind not in "biuf" or image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(
+            "An image must be an array of numbers (height, width) or (height, width, channels). "
+            f"Received: shape {image.shape} of type {image.dtype}. "
+            "Where the model's input is no image, give `display=`."
+        )
+    if image.ndim == 2:
+        return image[..., None]
+    return np.moveaxis(image, 0, -1) if is_channels_first(image) else image

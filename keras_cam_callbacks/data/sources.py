@@ -16,10 +16,13 @@ import numpy.typing as npt
 
 from ..network.layers import input_tensors
 from ..records import Ints
+from .arrays import StoredArray, as_numbers, is_stored
 from .layout import largest_input
 
 # How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
 _LOOK_AHEAD = 64
+# Labels have no more axes than this; masks do.
+_MOST_LABEL_AXES = 2
 
 
 @contextmanager
@@ -34,7 +37,9 @@ def random_state_kept() -> Iterator[None]:
 
 
 def read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, npt.NDArray[np.intp] | None, int | None]:
-    """Returns x and y as numpy arrays: all of what is at hand; of a stream no more than is needed.
+    """Returns x and y as arrays: all of what is at hand; of a stream no more than is needed.
+
+    What lies in files stays there, but for labels: those tell which rows are needed.
 
     Of a stream also which of its samples these are, and how many it has, None where it was not read to its end.
     """
@@ -77,18 +82,18 @@ def read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, np
 def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
     """Returns x and y of what is no stream, or None."""
     if _is_array(data) or isinstance(data, dict):
-        return _to_numpy(data), None
+        return _to_arrays(data), None
     if isinstance(data, list) and data and all(_is_array(part) for part in data):
         if len(data) == len(input_tensors(model)) > 1:
-            return _to_numpy(data), None
-        if all(np.ndim(part) == 3 for part in data):
+            return _to_arrays(data), None
+        if all(len(np.shape(part)) == 3 for part in data):
             return np.stack([np.asarray(part) for part in data]), None
         if len(data) in (2, 3) and len({len(part) for part in data}) == 1:
             data = tuple(data)  # `fit` takes [x, y] for (x, y).
     if not isinstance(data, tuple):
         return None
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-    return _to_numpy(x), None if y is None else _to_numpy(_listed(y))
+    return _to_arrays(x), None if y is None else _to_arrays(_listed(y), _MOST_LABEL_AXES)
 
 
 def _rows(array: npt.NDArray[Any], rows: list[int]) -> npt.NDArray[Any]:
@@ -137,16 +142,26 @@ def _is_sample(shape: tuple[int, ...], sample_shape: tuple[int | None, ...]) -> 
 
 
 def _is_array(data: Any) -> bool:
-    return hasattr(data, "shape") and hasattr(data, "__array__") and not isinstance(data, type)
+    has_rows = hasattr(data, "shape") and hasattr(data, "__array__") and not isinstance(data, type)
+    return has_rows or is_stored(data)
+
+
+def _to_arrays(structure: Any, read_axes: int = 0) -> Any:
+    """Returns what is in memory as numpy arrays, and what is not as `StoredArray` if it has more axes than that."""
+
+    def convert(leaf: Any) -> Any:
+        return StoredArray(leaf) if is_stored(leaf) and len(leaf.shape) > read_axes else _to_numpy(leaf)
+
+    return keras.tree.map_structure(convert, structure)
 
 
 def _to_numpy(structure: Any) -> Any:
     """Turns arrays and tensors in any structure into numpy arrays."""
 
     def convert(leaf: Any) -> npt.NDArray[Any]:
-        array = np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf)
-        if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16 and its like
-            array = array.astype(np.float32)
+        # What can only be cut by rows has all of them read.
+        leaf = leaf[0 : len(leaf)] if is_stored(leaf) and not hasattr(leaf, "__array__") else leaf
+        array = as_numbers(np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf))
         # A model of images and text gets strings, too.
         if array.dtype == object and not all(isinstance(item, (str, bytes)) for item in array.flat):
             raise TypeError(
@@ -172,7 +187,7 @@ def class_labels(y: Any) -> Ints | None:
     """
     if isinstance(y, (Mapping, list, tuple)) and len(y) == 1:
         (y,) = y.values() if isinstance(y, Mapping) else y
-    if y is None or isinstance(y, (Mapping, list, tuple)):
+    if y is None or isinstance(y, (Mapping, list, tuple, StoredArray)):
         return None
     y = np.asarray(y)
     if y.dtype.kind not in "biuf" or y.ndim not in (1, 2):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from ..checks import is_whole
+from ..opencv import cv2
 from ..records import Image, Place
 from .columns import checked_image
 from .places import Drawn

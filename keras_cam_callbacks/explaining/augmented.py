@@ -10,17 +10,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..augmentations import Augmentation, apply, bring_back, resized, resolve_augmentations
-from ..data.layout import as_images, as_input, image_size, largest_input
-from ..data.ranges import display_images, is_displayable, limits, value_range
+from ..augmentations import ON_RANGE, Augmentation, apply, bring_back, resized, resolve_augmentations
+from ..data.layout import as_images, as_input, as_pictures, image_size, largest_input
+from ..data.ranges import display_images, is_displayable
+from ..data.recognition import recognised
 from ..metrics import correlation
 from ..metrics.agreement import of_one_class
-from ..records import Floats, Image, Look, ValidationBatch
+from ..records import Floats, Image, Look, ValidationBatch, ValueRange
 from .explanation import Augmented, Explanation
 
 
 def resolved_for(augmentations: Any, batch: ValidationBatch) -> dict[str, Augmentation]:
     """Returns the augmentations by name; those that are built in know what is black and white to the model.
+
+    Where that is not certain they work in each image's own range: see `guessed_range`.
 
     Args:
         augmentations: As for `resolve_augmentations`.
@@ -38,7 +41,38 @@ def resolved_for(augmentations: Any, batch: ValidationBatch) -> dict[str, Augmen
             "`augmentations` need images (samples, height, width, channels). "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
         )
-    return resolve_augmentations(augmentations, limits(value_range(list(as_images(images)))))
+    known = _pixel_range(batch)
+    # Names and options are checked before the values are looked at.
+    resolved = resolve_augmentations(augmentations)
+    return resolve_augmentations(augmentations, (known.black, known.white)) if known.certain else resolved
+
+
+def guessed_range(augmentations: Any, batch: ValidationBatch) -> tuple[str, ...]:
+    """Returns the names of the augmentations that depend on what is black and white, where that is not certain.
+
+    Args:
+        augmentations: As for `resolve_augmentations`, after its checks.
+        batch: The batch.
+    """
+    if augmentations is None or _pixel_range(batch).certain:
+        return ()
+    named = augmentations if isinstance(augmentations, Mapping) else {name: name for name in augmentations}
+    return tuple(name for name, value in named.items() if isinstance(value, str) and value in ON_RANGE)
+
+
+def without_numbers(names: tuple[str, ...], batch: ValidationBatch) -> str:
+    """Says in words why some augmentations have no numbers; "" for none."""
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)} depend{'s' * (len(names) == 1)} on what is black and white, which is not certain for "
+        f"images of range {_pixel_range(batch).name}: each image's own least and largest values are taken, and no "
+        "numbers are reported. value_range= tells the range."
+    )
+
+
+def _pixel_range(batch: ValidationBatch) -> ValueRange:
+    return batch.pixel_range or recognised(as_pictures(largest_input(batch.inputs)))
 
 
 def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: str) -> ValidationBatch:
@@ -75,7 +109,7 @@ def _augmented_look(batch: ValidationBatch, augmentation: Augmentation, changed:
     if batch.value_range == "given":
         shown = tuple(_augmented_display(image, augmentation, changed, name) for image in batch.display)
     else:
-        shown = display_images(list(changed), batch.value_range)[0]
+        shown = display_images(list(changed), _pixel_range(batch))[0]
     return replace(batch.look, display=shown, beside={"original": batch.display}, display_name="augmented")
 
 
@@ -85,7 +119,9 @@ def joined_inputs(batches: Mapping[str, ValidationBatch]) -> Any:
     return inputs[0] if len(inputs) == 1 else keras.tree.map_structure(lambda *each: np.concatenate(each), *inputs)
 
 
-def compared(original: Explanation, changed: Explanation, augmentation: Augmentation, name: str) -> Augmented:
+def compared(
+    original: Explanation, changed: Explanation, augmentation: Augmentation, name: str, guessed: bool = False
+) -> Augmented:
     """Compares the heatmaps of augmented images with those of the images.
 
     Args:
@@ -93,6 +129,7 @@ def compared(original: Explanation, changed: Explanation, augmentation: Augmenta
         changed: The explanation of the augmented images.
         augmentation: The augmentation.
         name: Its name, for errors.
+        guessed: Whether the change depends on a range that is not certain, so that no number is reported.
 
     Raises:
         ValueError: If the user's inverse fails, or returns another shape.
@@ -104,8 +141,9 @@ def compared(original: Explanation, changed: Explanation, augmentation: Augmenta
     return Augmented(
         explanation=changed,
         restored=restored,
-        correlation=correlation(restored, reference),
-        unchanged=None if before is None or after is None else before == after,
+        correlation=np.full(len(restored), np.nan) if guessed else correlation(restored, reference),
+        unchanged=None if guessed or before is None or after is None else before == after,
+        guessed=guessed,
     )
 
 

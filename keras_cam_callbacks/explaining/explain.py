@@ -26,6 +26,7 @@ def explain(
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
+    value_range: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
 ) -> Explanations: ...
@@ -44,6 +45,7 @@ def explain(
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
+    value_range: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
 ) -> Explanations: ...
@@ -62,6 +64,7 @@ def explain(
     class_names: Sequence[str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
+    value_range: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
 ) -> Explanation: ...
@@ -79,6 +82,7 @@ def explain(
     class_names: Sequence[str] | None = None,
     max_samples: int | None = None,
     display: Any = None,
+    value_range: Any = None,
     regions: Any = None,
     batch_size: int = 32,
 ) -> Explanation | Explanations:
@@ -107,6 +111,9 @@ def explain(
         display: What people see where it differs from the model's input: images, a function of the images, or a
             mapping from names to these or None (the model's input): the columns of a panel, of which the last is drawn
             on.
+        value_range: Which values of the images are black and white, for pictures and augmentations: two numbers such as
+            (0, 4095), or "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std" or "min-max" (stretched). None
+            to have it recognised by type, model and values; what was taken is said where it is not certain.
         regions: Where the objects are, a box in px, a mask, several or None for each image (see `Regions`), so that
             `Explanation.metrics` says how much of the heat is there.
         batch_size: Largest number of samples that run at once.
@@ -123,7 +130,9 @@ def explain(
         >>> explanation = explain(model, images, method="layercam")
         >>> pictures = explanation.overlays(Overlay(layout="panel"))
     """
-    batch = make_batch(images, model, max_samples=max_samples, display=display, regions=regions)
+    batch = make_batch(
+        images, model, max_samples=max_samples, display=display, regions=regions, value_range=value_range
+    )
     explainer = Explainer(
         model,
         batch,
@@ -135,5 +144,6 @@ def explain(
         class_names=class_names,
         batch_size=batch_size,
     )
+    explainer.warn_of_range(batch)
     views = explainer.views(batch)
     return views[""] if list(views) == [""] else Explanations(views)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +24,7 @@ from ..network.targets import Target, check_classes, check_target, resolve_targe
 from ..passes.capture import Capturer, needs_layer
 from ..passes.probe import FUNCTIONS, Probe
 from ..records import Capture, Floats, Ints, ValidationBatch
-from .augmented import augmented_batch, compared, joined_inputs, resolved_for
+from .augmented import augmented_batch, compared, guessed_range, joined_inputs, resolved_for, without_numbers
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
 from .tracing import traced
@@ -57,12 +58,14 @@ class _Rows:
         batches: The batch, under the name "", and its copies.
         inputs: Of all of them, row by row.
         class_index: (rows, T) int64, what each target explains of each row.
+        guessed: Names of the augmentations that depend on a range that is not certain.
     """
 
     augmentations: Mapping[str, Augmentation]
     batches: Mapping[str, ValidationBatch]
     inputs: Any
     class_index: Ints
+    guessed: tuple[str, ...] = ()
 
 
 class Explainer:
@@ -167,7 +170,13 @@ class Explainer:
         self._class_names = _checked_names(class_names, self.capturer.classes)
 
     def __call__(
-        self, images: Any, *, max_samples: int | None = None, display: Any = None, regions: Any = None
+        self,
+        images: Any,
+        *,
+        max_samples: int | None = None,
+        display: Any = None,
+        value_range: Any = None,
+        regions: Any = None,
     ) -> Explanation | Explanations:
         """Explains images with the weights that the model has now.
 
@@ -175,6 +184,7 @@ class Explainer:
             images: Data as for `explain`, with the shapes and dtypes of `like`; a target "true" needs labels.
             max_samples: As for `explain`, and likewise the others.
             display: Likewise.
+            value_range: Likewise.
             regions: Likewise.
 
         Returns:
@@ -183,8 +193,22 @@ class Explainer:
         Raises:
             ValueError: If the images or their labels do not fit.
         """
-        views = self.views(make_batch(images, self.model, max_samples=max_samples, display=display, regions=regions))
+        batch = make_batch(
+            images, self.model, max_samples=max_samples, display=display, regions=regions, value_range=value_range
+        )
+        self.warn_of_range(batch)
+        views = self.views(batch)
         return views[""] if list(views) == [""] else Explanations(views)
+
+    def range_word(self, batch: ValidationBatch) -> str:
+        """Says which augmentations have no numbers for a batch, because its value range is not certain, and why."""
+        return without_numbers(guessed_range(self._augmentations, batch), batch)
+
+    def warn_of_range(self, batch: ValidationBatch) -> None:
+        """Warns of what `range_word` says."""
+        word = self.range_word(batch)
+        if word:
+            warnings.warn(f"Augmentation {word}", stacklevel=3)
 
     def views(self, batch: ValidationBatch) -> dict[str, Explanation]:
         """Returns the views of a batch by name, with the weights that the model has now; a single one is named ""."""
@@ -249,7 +273,7 @@ class Explainer:
             )
         ]
         augmented = {
-            name: compared(explanations[0], copy, augmentation, name)
+            name: compared(explanations[0], copy, augmentation, name, name in rows.guessed)
             for (name, augmentation), copy in zip(rows.augmentations.items(), explanations[1:], strict=True)
         }
         return replace(explanations[0], augmented=augmented)
@@ -287,7 +311,9 @@ class Explainer:
         for name, augmentation in augmentations.items():
             batches[name] = augmented_batch(batch, augmentation, name)
         class_index = np.stack([target.class_index(len(batch), batch.labels) for target in self._targets], axis=1)
-        return _Rows(augmentations, batches, joined_inputs(batches), np.tile(class_index, (len(batches), 1)))
+        class_index = np.tile(class_index, (len(batches), 1))
+        guessed = guessed_range(self._augmentations, batch)
+        return _Rows(augmentations, batches, joined_inputs(batches), class_index, guessed)
 
     def _check_classes(self, class_index: Ints) -> None:
         for t, target in enumerate(self._targets):

@@ -166,12 +166,15 @@ class Augmented:
             over the pixels that both have; NaN where there is none, or where the augmented image's map explains another
             class.
         unchanged: (N,) bool, whether the predicted class is the same; None where none is predicted.
+        guessed: Whether the change depends on what is black and white, and that is not certain: there are no numbers
+            then.
     """
 
     explanation: Explanation
     restored: Floats
     correlation: npt.NDArray[np.float64]
     unchanged: npt.NDArray[np.bool_] | None
+    guessed: bool = False
 
     __repr__ = short_repr
 

@@ -222,6 +222,7 @@ def activation_grids(
     *,
     max_samples: int | None = 4,
     display: Any = None,
+    value_range: Any = None,
     colormap: str = "viridis",
     size: int = 1024,
     batch_size: int = 32,
@@ -236,6 +237,7 @@ def activation_grids(
             more than 12, the last one of each spatial size.
         max_samples: How many samples to take, the first ones; None for all.
         display: What people see where it differs from the model's input, as in `explain`.
+        value_range: Which values of the images are black and white, as in `explain`.
         colormap: Colours of the channels' values, one of `COLORMAPS`.
         size: Longest side of a grid in px.
         batch_size: Largest number of samples that run at once.
@@ -252,7 +254,7 @@ def activation_grids(
         >>> pictures = grids["conv1"].pictures()
     """
     style = GridStyle(colormap, size)
-    batch = make_batch(images, model, max_samples=max_samples, display=display)
+    batch = make_batch(images, model, max_samples=max_samples, display=display, value_range=value_range)
     return ActivationSource(model, batch, layers, style, batch_size)()
 
 

@@ -229,6 +229,70 @@ def test_the_likely_scale_and_why():
         assert likely_scale(model) == (scale, f"as keras.applications trained {name!r}")
 
 
+def test_preprocessing_in_the_graph_takes_what_is_in_the_files():
+    for module in (keras.applications.mobilenet_v2, keras.applications.resnet50, keras.applications.densenet):
+        images = keras.Input(models.SHAPE)
+        base = keras.Sequential([keras.Input(models.SHAPE), keras.layers.Conv2D(2, 3)], name="resnet50")
+        model = keras.Model(images, base(module.preprocess_input(images)))
+        scale, why = likely_scale(model)
+        assert scale == "0-255"
+        assert why.startswith("the model scales its input itself, in the operation '")
+    for own, bare in ((keras.applications.MobileNetV3Small, "-1-1"), (keras.applications.EfficientNetV2B0, "mean-std")):
+        settings = {"input_shape": (32, 32, 3), "include_top": False, "weights": None}
+        assert likely_scale(own(**settings))[0] == "0-255"
+        assert likely_scale(own(**settings, include_preprocessing=False))[0] == bare
+
+
+FRONTS = {
+    "0,4095": [keras.layers.Rescaling(1 / 4095)],
+    "0,65535": [keras.layers.Rescaling(2 / 65535, -1.0)],
+    "0,1000": [keras.layers.Rescaling(1 / 1000)],
+    "-1000,1000": [keras.layers.Rescaling(1 / 2000, 0.5)],
+    "0-1": [keras.layers.RandomFlip(), keras.layers.Rescaling(2.0, -1.0)],
+    "0-255": [keras.layers.Rescaling(1 / 255), keras.layers.Normalization(mean=0.45, variance=0.05)],
+}
+
+
+@pytest.mark.parametrize(("scale", "front"), FRONTS.items(), ids=FRONTS)
+def test_other_ranges_that_a_graph_expects(scale, front):
+    model = keras.Sequential([keras.Input((12, 16, 1)), *front, keras.layers.Conv2D(2, 3)])
+    assert likely_scale(model)[0] == scale
+
+
+def deep_model(folder, *front):
+    keras.utils.set_random_seed(2)
+    start = keras.initializers.RandomNormal(stddev=3, seed=1)
+    parts = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.GlobalAveragePooling2D()]
+    head = keras.layers.Dense(2, activation="softmax", kernel_initializer=start)
+    model = keras.Sequential([keras.Input((40, 40, 1)), *front, *parts, head])
+    model.save(folder / "deep.keras")
+    y, x = np.mgrid[0:40, 0:40]
+    scan = (np.exp(-((y - 15) ** 2 + (x - 25) ** 2) / 60) * 4000 + 90).astype(np.uint16)
+    PIL.Image.fromarray(scan).save(folder / "scan.png")
+    return model, scan.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("front", "options", "taken", "says"),
+    [
+        ([keras.layers.Rescaling(1 / 4095)], [], lambda v: v, "16-bit values, here up to 4090, stay as they are"),
+        ([], [], lambda v: v / 65535, "are taken for 0 to 65535; --white 4095 is for scans of 12 bits"),
+        ([], ["--white", "4095"], lambda v: v / 4095, "pixel values 0-1"),
+        ([keras.layers.Rescaling(1 / 255)], ["--scale", "0-255"], lambda v: v / 257, "are taken for 0 to 65535"),
+        ([], ["--value-range", "0,4095"], lambda v: v, "stay as they are"),
+    ],
+)
+def test_files_of_more_than_8_bits(tmp_path, front, options, taken, says):
+    model, scan = deep_model(tmp_path, *front)
+    arguments = "explain", tmp_path / "deep.keras", tmp_path / "scan.png", "--out", tmp_path / "out", "--json"
+    result = run(*arguments, *options)
+    assert says in result.stderr
+    (row,) = json.loads(result.stdout)["predictions"]
+    expected = model.predict(taken(scan)[None, ..., None], verbose=0)[0]
+    np.testing.assert_allclose(row["outputs"], expected, atol=1e-4)
+    assert np.asarray(PIL.Image.open(tmp_path / "out/images/scan.png")).max() > 240
+
+
 def test_grey_and_channels_first_and_whole_numbers():
     def of(shape, dtype="float32"):
         return model_input(keras.Model(x := keras.Input(shape, dtype=dtype), keras.layers.Flatten()(x)))
