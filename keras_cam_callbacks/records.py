@@ -21,6 +21,8 @@ Image = npt.NDArray[np.uint8]
 Place = tuple[int, int, int, int]
 """A rectangle in a picture, in px: left, top, right, bottom; the last two are behind its last column and row."""
 
+ABSENT = -1
+"""The explained label of a sample that has fewer labels."""
 
 _WIDTH = 60  # characters, of one value in a representation
 _SHOWN = 3  # of a container's items
@@ -124,6 +126,10 @@ class ValidationBatch:
         regions: Where the object is in each of the N images, None where that is not known; empty where it is known of
             none.
         image_size: H and W of the images, as the model takes them; None where it takes none.
+        label_sets: For each sample all labels that it has, where the data holds several labels at once; else None.
+        label_clues: What the labels of the whole data tell of each output, see `network.outputs.Clues`.
+        class_regions: For each sample where the objects of each class are, by its index or its name; None where that
+            was not said by class; empty where it was said of none.
     """
 
     inputs: Any
@@ -132,6 +138,9 @@ class ValidationBatch:
     make_look: Callable[[], Look]
     regions: tuple[Region | None, ...] = ()
     image_size: tuple[int, int] | None = None
+    label_sets: tuple[tuple[int, ...], ...] | None = None
+    label_clues: tuple[Any, ...] = ()
+    class_regions: tuple[Mapping[int | str, Region] | None, ...] = ()
 
     @cached_property
     def look(self) -> Look:
@@ -227,9 +236,9 @@ class Sample:
     Attributes:
         key: The sample's name, the same in every epoch and run.
         fingerprint: Digest of its pixels.
-        label: The true class, or None.
+        label: The true class, all of them where there can be several, or None.
         predicted: The predicted class, or None where the outputs name no class.
-        target: The explained class, or None where a callable gave the score.
+        target: The explained class, label or number, or None where a callable gave the score.
         score: The explained score, before the final activation.
         confidence: Probability of the explained class in [0, 1], or None.
         degenerate: True where the heatmap is nowhere positive, constant or not finite, and so explains nothing.
@@ -238,7 +247,7 @@ class Sample:
 
     key: str
     fingerprint: str
-    label: int | None
+    label: int | tuple[int, ...] | None
     predicted: int | None
     target: int | None
     score: float
@@ -314,7 +323,7 @@ class RunConfig:
         class_names: Names by class index, or None.
         sample_keys: As in `ValidationBatch`.
         fingerprints: As in `Look`.
-        labels: As in `ValidationBatch`, one integer or None for each sample.
+        labels: For each sample its class, all of its labels where there can be several, or None.
         display: As in `Look`.
         value_range: As in `Look`.
         overlay: Settings of the overlays.
@@ -335,7 +344,7 @@ class RunConfig:
     class_names: tuple[str, ...] | None
     sample_keys: tuple[str, ...]
     fingerprints: tuple[str, ...]
-    labels: tuple[int | None, ...]
+    labels: tuple[int | tuple[int, ...] | None, ...]
     display: tuple[Image, ...]
     value_range: str
     overlay: Mapping[str, Any] = field(default_factory=dict)

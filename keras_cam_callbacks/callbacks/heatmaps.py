@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 from ..checks import check_positive
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
-from ..explaining.explanation import Explanation, Explanations, epoch_record, object_masks
+from ..explaining.explanation import Explanation, Explanations, epoch_record
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
+from ..metrics import METRICS, degenerate_cause, mean, measured, resolve_metrics
+from ..network.outputs import said_kinds
 from ..records import EpochRecord, Floats, RunConfig
 from .base import EpochLogger, KeptBatch, check_overlay, kept_batch, run_config
 
@@ -68,10 +69,14 @@ class HeatmapLogger(EpochLogger):
         target: What is explained: "predicted", "true", a class index, one index for each sample, or a function of the
             model's outputs that returns (samples,) class indices (whole numbers) or scores (floating point). Several:
             "both" for predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names
-            of yours.
+            of yours. Of multi-hot labels "true" explains the first three of each sample, as "true1" to "true3"; what a
+            sample has fewer is NaN. Of several outputs see `explain`.
         max_samples: How many samples are explained.
-        select: "first" takes the first samples, "balanced" takes classes in turn.
-        class_names: Names by class index, for captions.
+        select: "first" takes the first samples, "balanced" takes classes, or labels, in turn.
+        class_names: Names by class index, for captions; of numbers their names.
+        output_kind: What the model's output is, where the loss, the labels and the model don't say it: "classes",
+            "labels" (several at once), "numbers", "embedding", "mask" or "boxes"; or a dict by the names of several
+            outputs. Of numbers `target` names one by its index.
         sample_keys: Names of the explained samples, or of all samples of the data; by default "sample_00", "sample_01",
             .... To compare runs, use the same ones.
         fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
@@ -85,7 +90,7 @@ class HeatmapLogger(EpochLogger):
             gradients' "completeness_gap", are logged in any case.
         regions: Where the objects are: for each explained sample, or for each of the data, a box (left, top, right,
             bottom) in px of the model's input, several boxes, a mask, several masks, a dict with "boxes" and "masks",
-            or None where it is not known. Boxes in other formats: `Regions(boxes, "rel_xyxy")`. They concern the images
+            or None where it is not known; or a dict of these by class, of which the explained one counts. Boxes in other formats: `Regions(boxes, "rel_xyxy")`. They concern the images
             without augmentation.
         faithfulness_freq: Measure every so many epochs, in the first one and in the last one that the fit was set to,
             whether the model needs what the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the
@@ -125,6 +130,7 @@ class HeatmapLogger(EpochLogger):
         max_samples: int = 16,
         select: str = "first",
         class_names: Sequence[str] | None = None,
+        output_kind: str | Mapping[str, str] | None = None,
         sample_keys: Sequence[str] | None = None,
         fuse: Fusion | None = None,
         augmentations: Any = None,
@@ -161,6 +167,8 @@ class HeatmapLogger(EpochLogger):
         self.max_samples = max_samples
         self.select = select
         self.class_names = class_names
+        self.output_kind = output_kind
+        said_kinds(output_kind)
         self.sample_keys = sample_keys
         self.fuse = fuse
         self.augmentations = augmentations
@@ -211,11 +219,20 @@ class HeatmapLogger(EpochLogger):
             fuse=self.fuse,
             augmentations=self.augmentations,
             class_names=self.class_names,
+            output_kind=self.output_kind,
             batch_size=self.batch_size,
             measures_faithfulness=self.faithfulness_freq is not None,
             keeps=True,
         )
         _check_names(source.names, self._names)
+        if self.metrics is not None and "confidence" in self._names and not source.has_probability:
+            raise ValueError(
+                "`metrics` can name 'confidence' only where what is explained has a probability. Received: target "
+                f"{source.target!r} of model {model.name!r}, whose score has none. Leave it out, or say what the output "
+                "is by `output_kind`."
+            )
+        if source.guess:
+            self._warn(source.guess)
         return source
 
     def _checked_metrics(self) -> tuple[str, ...]:
@@ -253,6 +270,7 @@ class HeatmapLogger(EpochLogger):
             views=() if source.names == ("",) else source.names,
             augmentations=source.augmentations,
             regions=self._kept.batch.regions,
+            tells_classes=source.capturer.output.tells_classes,
         )
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
@@ -267,24 +285,23 @@ class HeatmapLogger(EpochLogger):
             )
         values: dict[str, Any] = {}
         scalars: dict[str, float] = {}
-        masks = object_masks(next(iter(views.values())).batch)
         faithful: dict[str, dict[str, Any]] = {}
         if self.faithfulness_freq and self._is_due(epoch, self.faithfulness_freq):
             faithful = source.faithfulness(views, self._names)
         for name, view in views.items():
-            dead = degenerate(view.heatmaps)
+            dead = view.degenerate
             self._warn_degenerate(name, view.heatmaps, dead, epoch)
             nothing = np.full_like(view.heatmaps, np.nan)
             last, first = (kept.get(name, nothing) for kept in (self._run.last_heatmaps, self._run.first_heatmaps))
             found: dict[str, Any] = dict(view.values)
-            if "confidence" in self._names:
+            if "confidence" in self._names and source.has_probability:
                 found["confidence"] = view.confidences
-            found |= measured(view.heatmaps, self._names, last=last, first=first, masks=masks)
+            found |= measured(view.heatmaps, self._names, last=last, first=first, masks=view.masks())
             found |= faithful.get(name, {})
             for augmentation, augmented in view.augmented.items():
                 found[f"{augmentation}_correlation"] = augmented.correlation
                 if augmented.unchanged is not None:
-                    found[f"{augmentation}_unchanged"] = augmented.unchanged
+                    found[f"{augmentation}_unchanged"] = np.where(view.absent, np.nan, augmented.unchanged)
             self._run.last_heatmaps[name] = view.heatmaps
             self._run.first_heatmaps.setdefault(name, view.heatmaps)
             lead = f"{name}_" if name else ""

@@ -10,7 +10,7 @@ import click
 
 from .console import need, number, one_message, plain, print_json, print_table, say
 from .loading import FREE_SIDE, SCALES, load_keras, load_model, running
-from .options import MODEL, UNSAFE
+from .options import MODEL, OUTPUT_KINDS, UNSAFE
 
 if TYPE_CHECKING:
     from ..records import Image, ValidationBatch
@@ -55,12 +55,19 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
     "--layer", "layer_names", multiple=True, help="What `layers` lists; several are fused.  [default: chosen]"
 )
 @click.option(
-    "--target", default="predicted", help="What is explained: predicted, top2 to top9, or a class by index or by name."
+    "--target",
+    default="predicted",
+    help="What is explained: predicted, top2 to top9, or a class or number by index or by name.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("explanation"), help="New or empty folder for the results."
 )
 @click.option("--class-names", help='Names in the order of the classes, "cat,dog", or a file with one in each line.')
+@click.option(
+    "--output-kind",
+    type=click.Choice(list(OUTPUT_KINDS)),
+    help="What the model puts out.  [default: by its loss, its last layer and shape]",
+)
 @click.option(
     "--scale", type=click.Choice(list(SCALES)), help="Pixel values the model takes.  [default: by its layers]"
 )
@@ -88,6 +95,7 @@ def explain(
     target: str,
     out: Path,
     class_names: str | None,
+    output_kind: str | None,
     scale: str | None,
     size: tuple[int, int] | None,
     crop: bool,
@@ -146,8 +154,11 @@ def explain(
                 method=methods[0] if len(methods) == 1 else list(methods),
                 target=_target(target, names),
                 class_names=names,
+                output_kind=output_kind,
                 batch_size=batch_size,
             )
+            if explainer.guess:
+                say(f"explain {explainer.guess}")
             views = explainer.views(batch)
         with whole_folder(out) as folder:
             write_record(folder, loaded.name, explainer, views, overlay)
