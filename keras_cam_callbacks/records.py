@@ -357,6 +357,8 @@ class RunConfig:
     __repr__ = short_repr
 
 
-def class_name(names: Sequence[str] | None, index: int) -> str:
-    """Returns the name of a class; its index as text where it has none."""
+def class_name(names: Sequence[str] | None, index: int | Sequence[int]) -> str:
+    """Returns the name of a class, or of several labels; an index as text where it has none."""
+    if isinstance(index, Sequence):
+        return ", ".join(class_name(names, one) for one in index) or "none"
     return names[index] if names and 0 <= index < len(names) else str(index)

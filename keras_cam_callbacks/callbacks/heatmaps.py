@@ -90,8 +90,8 @@ class HeatmapLogger(EpochLogger):
             gradients' "completeness_gap", are logged in any case.
         regions: Where the objects are: for each explained sample, or for each of the data, a box (left, top, right,
             bottom) in px of the model's input, several boxes, a mask, several masks, a dict with "boxes" and "masks",
-            or None where it is not known; or a dict of these by class, of which the explained one counts. Boxes in other formats: `Regions(boxes, "rel_xyxy")`. They concern the images
-            without augmentation.
+            or None where it is not known; or a dict of these by class, of which the explained one counts. Boxes in
+            other formats: `Regions(boxes, "rel_xyxy")`. They concern the images without augmentation.
         faithfulness_freq: Measure every so many epochs, in the first one and in the last one that the fit was set to,
             whether the model needs what the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the
             batch for each view: 16 steps of insertion into the blurred image, 16 of deletion to its mean colour, and
@@ -228,8 +228,8 @@ class HeatmapLogger(EpochLogger):
         if self.metrics is not None and "confidence" in self._names and not source.has_probability:
             raise ValueError(
                 "`metrics` can name 'confidence' only where what is explained has a probability. Received: target "
-                f"{source.target!r} of model {model.name!r}, whose score has none. Leave it out, or say what the output "
-                "is by `output_kind`."
+                f"{source.target!r} of model {model.name!r}, whose score has none. Leave it out, or say by "
+                "`output_kind` what the output is."
             )
         if source.guess:
             self._warn(source.guess)

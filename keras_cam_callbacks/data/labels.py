@@ -77,10 +77,10 @@ def _table(y: Any) -> npt.NDArray[Any] | None:
     """Returns labels as (N, K) numbers; None where they are no such."""
     if y is None or isinstance(y, (Mapping, list, tuple)):
         return None
-    y = np.asarray(y)
-    if y.dtype.kind not in "biuf" or y.ndim not in (1, 2) or not y.size:
+    array: npt.NDArray[Any] = np.asarray(y)
+    if array.dtype.kind not in "biuf" or array.ndim not in (1, 2) or not array.size:
         return None
-    return y.reshape(len(y), -1)
+    return array.reshape(len(array), -1)
 
 
 def _clue(array: npt.NDArray[Any], dtype: str) -> LabelClue | None:

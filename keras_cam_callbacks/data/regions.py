@@ -125,18 +125,25 @@ def resolve_class_regions(
     return tuple(by_class) if any(one is not None for one in by_class) else ()
 
 
-_PARTS = {"boxes", "mask", "masks", "labels"}  # Keras' own dicts have labels beside the boxes.
+_PARTS = ("boxes", "mask", "masks", "labels")  # Keras' own dicts have labels beside the boxes.
+_ALIKE = ("bbox", "bboxes", "box", "segmentation", "polygon", "classes", "class")  # No names of classes.
 
 
 def _is_by_class(item: Any) -> bool:
     """Tells whether an item says where each class is."""
-    return isinstance(item, Mapping) and not (set(item) & _PARTS)
+    return isinstance(item, Mapping) and set(item).isdisjoint(_PARTS)
 
 
 def _by_class(item: Any, label: str) -> dict[Any, tuple[str, Any]]:
     """Returns the parts of an item that stand for a class each, with their labels in messages; one for any other."""
     if not _is_by_class(item):
         return {None: (label, item)}
+    near = [key for key in item if isinstance(key, str) and (did_you_mean(key, _PARTS) or key in _ALIKE)]
+    if near:
+        raise ValueError(
+            f"`{label}` as a dict must hold 'boxes', 'masks' or both, or name classes. "
+            f"Received: the names {list(item)}.{did_you_mean(near[0], _PARTS)}"
+        )
     for key in item:
         if not is_whole(key, 0) and not (isinstance(key, str) and key):
             raise TypeError(
@@ -147,7 +154,7 @@ def _by_class(item: Any, label: str) -> dict[Any, tuple[str, Any]]:
 
 
 def _resolved(
-    items: Any, chosen: Sequence[Any], box_format: str, size: tuple[int, int]
+    items: Any, chosen: npt.NDArray[np.intp], box_format: str, size: tuple[int, int]
 ) -> list[dict[Any, Region | None]]:
     """Returns for each of the chosen items its regions by class; under None that of an item without classes."""
     flat = [
@@ -209,7 +216,7 @@ def _parts(
     if item is None:
         return none, None
     if isinstance(item, Mapping):
-        unknown = set(item) - _PARTS
+        unknown = set(item) - set(_PARTS)
         if unknown or not set(item) & {"boxes", "mask", "masks"}:
             raise ValueError(
                 f"`{label}` as a dict must hold 'boxes', 'masks' or both. Received: the names {list(item)}."

@@ -25,8 +25,8 @@ from ..passes.probe import FUNCTIONS, Probe
 from ..records import ABSENT, Capture, Floats, Ints, ValidationBatch
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .explanation import Explanation, Explanations
-from .objects import check_region_classes
 from .faithful import NEEDS, confidence_probe, faithfulness
+from .objects import check_region_classes
 from .tracing import traced
 
 
@@ -142,15 +142,14 @@ class Explainer:
         if keeps and self.batch is None:
             raise TypeError(f"`keeps` needs `like` to be a ValidationBatch. Received: {type(like).__name__}.")
         self._prepared: _Rows | None = None
-        one = self.batch is None
-        if one:
-            like = make_batch(like, model, max_samples=1)
-        sets = like.label_sets
+        batch: ValidationBatch = make_batch(like, model, max_samples=1) if self.batch is None else self.batch
+        sets = batch.label_sets
         # Of a stream's first sample it isn't known how many labels others have.
-        targets = with_labels(targets, None if sets is None else MOST_LABELS if one else max(map(len, sets)))
+        most = MOST_LABELS if self.batch is None else max(map(len, sets or ((),)))
+        targets = with_labels(targets, None if sets is None else most)
         self._targets, self._several = tuple(targets.values()), sets is not None
-        if one:
-            self.augmentations, inputs = tuple(resolved_for(augmentations, like)), like.inputs
+        if self.batch is None:
+            self.augmentations, inputs = tuple(resolved_for(augmentations, batch)), batch.inputs
         else:
             self._prepared = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
             self.augmentations, inputs = tuple(self._prepared.augmentations), self._prepared.inputs
@@ -162,7 +161,9 @@ class Explainer:
             needs=[one.needs for one in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
             keeps=keeps,
-            clues=clues_of(model, output_kind, like.label_clues, None if class_names is None else len(class_names)),
+            clues=clues_of(
+                model, output_kind, batch.label_clues, None if class_names is None else len(tuple(class_names))
+            ),
         )
         for one_method in methods.values():
             if "images" in one_method.needs:

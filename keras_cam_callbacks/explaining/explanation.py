@@ -159,8 +159,7 @@ class Explanation:
         """Returns the true and the predicted class of one sample in words."""
         parts, label = [], self.labels[i]
         if label is not None:
-            names = [self._name(one) for one in (label if isinstance(label, tuple) else (label,))]
-            parts.append(f"true {', '.join(names) or 'none'}")
+            parts.append(f"true {class_name(self.class_names, label)}")
         if self.predicted is not None:
             parts.append(f"predicted {self._name(int(self.predicted[i]))}")
         return ("; " if self.batch.label_sets is not None else ", ").join(parts)
@@ -170,15 +169,15 @@ class Explanation:
         if self.absent[i]:
             return "no further label"
         score, confidence = float(self.scores[i]), float(self.confidences[i])
-        numbers = self.kind not in ("classes", "labels") and self.outputs is not None
-        if numbers and self.targets is None and self.outputs is not None and self.outputs.shape[1] == 1:
-            if self.target == "predicted":
-                name = self.class_names[0] if self.class_names else "value"
-                return f"{name} {float(self.outputs[i, 0]):.3g}"
-        if numbers and self.targets is not None and self.outputs is not None:
-            column = int(self.targets[i])
-            name = self.class_names[column] if self.class_names else f"output {column}"
-            return f"{name} {float(self.outputs[i, column]):.3g}"
+        if self.kind not in ("classes", "labels") and self.outputs is not None:
+            column, name = None if self.targets is None else int(self.targets[i]), "value"
+            if column is not None:
+                name = f"output {column}"
+            elif self.target in ("predicted", "0"):  # The only number; else a function gives the score.
+                column = 0
+            if column is not None:
+                name = self.class_names[column] if self.class_names else name
+                return f"{name} {float(self.outputs[i, column]):.3g}"
         value = f"score {score:.3g}" if np.isnan(confidence) else f"{confidence:.2f}"
         return value if self.targets is None else f"{self._name(int(self.targets[i]))} {value}"
 

@@ -239,7 +239,7 @@ def sanity_check(
     check_whole("seed", seed, 0, 0)
     methods = _methods(method)
     batch = make_batch(images, model, max_samples=max_samples, display=display)
-    settings = {"output_kind": output_kind, "batch_size": batch_size}
+    settings: dict[str, Any] = {"output_kind": output_kind, "batch_size": batch_size}
     views = Explainer(model, batch, method=_NoMaps(), target=target, **settings).views(batch)
     if "" not in views:
         raise ValueError(

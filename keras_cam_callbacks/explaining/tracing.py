@@ -91,6 +91,7 @@ def traced(model: Any, inputs: Any, layer_names: Sequence[Any], **settings: Any)
     targets: Sequence[Target] = settings["targets"]
     if settings["keeps"] or getattr(model, "run_eagerly", False) or any(target.rule for target in targets):
         return Trace(model, inputs, layer_names, **settings)
+    settings.setdefault("clues", clues_of(model))
     with wrapping():
         asked = (
             tuple(name if isinstance(name, str) else id(name) for name in layer_names),
@@ -98,7 +99,6 @@ def traced(model: Any, inputs: Any, layer_names: Sequence[Any], **settings: Any)
             tuple((target.rank, target.label, target.indices is not None) for target in targets),
             {name: value for name, value in settings.items() if name != "targets"},
             keras.config.image_data_format(),
-            clues_of(model),
             keras.tree.map_structure(sample_text, inputs),
         )
         traces = _held.setdefault(model, [])

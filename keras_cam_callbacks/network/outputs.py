@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import keras
@@ -82,7 +82,7 @@ class LabelClue:
     Attributes:
         kind: "binary" (0 and 1, or -1 and 1), "index" (whole numbers from 0), "one-hot", "soft" (rows that sum to one),
             "multi-hot", "fractions", or "numbers" (whole ones that are no classes).
-        most: The largest value.
+        most: The largest value; once it has been compared with an output, whether it is beyond its units.
     """
 
     kind: str
@@ -97,7 +97,7 @@ class Clues:
         said: The user's words, of `KINDS`.
         losses: What losses tell.
         labels: What labels tell.
-        names: How many class names the user gave, if any.
+        names: 2 where the user gave two class names, else None.
     """
 
     said: tuple[tuple[str | None, str], ...] = ()
@@ -182,7 +182,7 @@ def _kind_of_unit(
     loss: LossClue | None, labels: LabelClue | None, ending: str | None, names: int | None
 ) -> tuple[str, str, str]:
     """Returns what one unit is, why, and what is to be said of it."""
-    tells, gives = loss and loss.kind, labels and labels.kind
+    tells, gives = None if loss is None else loss.kind, None if labels is None else labels.kind
     as_class = " output_kind='classes' explains the predicted class instead, which is class 0 below the middle."
     if names == 2:
         return "classes", "for there are two class names", ""
@@ -213,7 +213,7 @@ def _kind_of_units(
     units: int, loss: LossClue | None, labels: LabelClue | None, ending: str | None
 ) -> tuple[str, str, str]:
     """Returns what several units are, why, and what is to be said of it."""
-    tells, gives = loss and loss.kind, labels and labels.kind
+    tells, gives = None if loss is None else loss.kind, None if labels is None else labels.kind
     by_loss = f"for the loss is {_name(loss)!r}"
     if ending in ("softmax", "log_softmax"):
         several = gives == "multi-hot" and tells != "classes"
@@ -232,7 +232,7 @@ def _kind_of_units(
         return tells, by_loss, ""
     if gives in ("fractions", "numbers"):
         return "numbers", "for the labels are numbers", ""
-    if gives in ("index", "binary") and labels is not None and labels.most >= units:
+    if gives in ("index", "binary") and labels is not None and labels.most:
         return "embedding", f"for there are labels of more than {units} classes", ""
     if gives == "soft":
         return "classes", "for each row of the labels sums to one", ""
@@ -308,7 +308,14 @@ def clues_of(
         ValueError: As `said_kinds`.
         TypeError: As `said_kinds`.
     """
-    return Clues(said_kinds(output_kind), tuple(_losses(getattr(model, "loss", None))), tuple(labels), names)
+    units = getattr(model, "output_shape", None)
+    if isinstance(units, tuple) and units and isinstance(units[-1], int):
+        # No more than that is kept of the largest label: other labels of the same kind need no other trace.
+        labels = [(key, replace(clue, most=float(clue.most >= units[-1] > 1))) for key, clue in labels]
+    else:
+        labels = [(key, replace(clue, most=0.0)) for key, clue in labels]
+    own = tuple(_losses(getattr(model, "loss", None)))
+    return Clues(said_kinds(output_kind), own, tuple(labels), 2 if names == 2 else None)
 
 
 def _losses(loss: Any, path: str = "") -> Iterable[tuple[str | int | None, LossClue]]:

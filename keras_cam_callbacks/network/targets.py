@@ -152,7 +152,8 @@ def resolve_target(target: Any) -> Target:
         TypeError: If it is none of these kinds.
     """
     if callable(target):
-        return Target(getattr(target, "__name__", type(target).__name__), target)
+        name = getattr(target, "__name__", type(target).__name__)
+        return Target(f"{name}()" if name in ("predicted", "true") else name, target)
     if isinstance(target, str):
         if target == "predicted":
             return Target(target, rank=1)

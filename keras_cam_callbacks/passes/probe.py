@@ -257,7 +257,7 @@ class Probe:
         """Runs the model; returns the scores (M,), and what it puts out, (M, K) float32, where it has one output."""
         capturer = self._capturer
         run = self._engine.plain_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
-        outputs, output = run.outputs, single_output(run.outputs)
+        output = single_output(run.outputs)
         logits, _ = run.find_logits()
         handed = capturer.handed(run, self._target)
         # A rule that names classes named them for the samples themselves; their copies are held to these.

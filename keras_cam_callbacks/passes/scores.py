@@ -45,7 +45,7 @@ def only_weighs(rule: Callable[[Any], Any], outputs: Any) -> bool:
     rng = np.random.default_rng(0)
     count = 6
 
-    def drawn(low: float, high: float) -> list[Floats]:
+    def drawn(low: float, high: float) -> list[Any]:
         shapes = [tuple(3 if side is None else side for side in leaf.shape[1:]) for leaf in keras.tree.flatten(outputs)]
         return [rng.uniform(low, high, (count, *shape)).astype(np.float32) for shape in shapes]
 
@@ -63,7 +63,8 @@ def only_weighs(rule: Callable[[Any], Any], outputs: Any) -> bool:
             picks = all(value in row for value, row in zip(ends[0], rows, strict=True))
             if not picks and not np.allclose(middle, (ends[0] + ends[1]) / 2, rtol=1e-3, atol=1e-4):
                 return False
-    except Exception:  # A user's function may fail in any way, as on another number of samples; its faults are told where it is applied.
+    except Exception:
+        # A user's function may fail in any way, as on another number of samples. Its faults are told by `_applied`.
         return False
     return True
 

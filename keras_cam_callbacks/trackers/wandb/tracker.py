@@ -202,7 +202,7 @@ class WandbTracker(Tracker):
             self._table.add_data(record.epoch, sample.key, *classes, *map(_number, values), image)
         return self._table
 
-    def _name(self, index: int | None) -> str | None:
+    def _name(self, index: int | tuple[int, ...] | None) -> str | None:
         names = self._config.class_names if self._config else None
         return None if index is None else class_name(names, index)
 
