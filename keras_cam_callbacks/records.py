@@ -23,6 +23,8 @@ Place = tuple[int, int, int, int]
 Label = int | tuple[int, ...]
 """A sample's true class; or, where a sample may have any number of them, all of its classes."""
 
+ABSENT = -1
+"""The explained label of a sample that has fewer labels."""
 
 _WIDTH = 60  # characters, of one value in a representation
 _SHOWN = 3  # of a container's items
@@ -148,6 +150,10 @@ class ValidationBatch:
         regions: Where the object is in each of the N images, None where that is not known; empty where it is known of
             none.
         image_size: H and W of the images, as the model takes them; None where it takes none.
+        label_sets: For each sample all labels that it has, where the data holds several labels at once; else None.
+        label_clues: What the labels of the whole data tell of each output, see `network.outputs.Clues`.
+        class_regions: For each sample where the objects of each class are, by its index or its name; None where that
+            was not said by class; empty where it was said of none.
         rows: (N,) which samples of the data these are, counted from 0; empty where that is not known.
         make_range: Makes the value range of the images; None where the inputs are no images.
     """
@@ -158,6 +164,9 @@ class ValidationBatch:
     make_look: Callable[[], Look]
     regions: tuple[Region | None, ...] = ()
     image_size: tuple[int, int] | None = None
+    label_sets: tuple[tuple[int, ...], ...] | None = None
+    label_clues: tuple[Any, ...] = ()
+    class_regions: tuple[Mapping[int | str, Region] | None, ...] = ()
     rows: tuple[int, ...] = ()
     make_range: Callable[[], ValueRange] | None = None
 
@@ -260,9 +269,9 @@ class Sample:
     Attributes:
         key: The sample's name, the same in every epoch and run.
         fingerprint: Digest of its pixels.
-        label: The true class, the true classes of a multi-label sample, or None.
+        label: The true class, all of them where there can be several, or None.
         predicted: The predicted class, or None where the outputs name no class.
-        target: The explained class, or None where a callable gave the score.
+        target: The explained class, label or number, or None where a callable gave the score.
         score: The explained score, before the final activation.
         confidence: Probability of the explained class in [0, 1], or None.
         degenerate: True where the heatmap is nowhere positive, constant or not finite, and so explains nothing.
@@ -374,7 +383,7 @@ class RunConfig:
         class_names: Names by class index, or None.
         sample_keys: As in `ValidationBatch`.
         fingerprints: As in `Look`.
-        labels: One class index, the indices of a multi-label sample, or None for each sample.
+        labels: For each sample its class, all of its labels where there can be several, or None.
         display: As in `Look`.
         value_range: As in `Look`.
         overlay: Settings of the overlays.
@@ -426,7 +435,7 @@ class RunConfig:
 
 
 def class_name(names: Sequence[str] | None, index: Label) -> str:
-    """Returns the name of a class; its index as text where it has none. Several classes are "cat + dog"."""
+    """Returns the name of a class, or of several labels; an index as text where it has none."""
     if isinstance(index, tuple):
-        return " + ".join(class_name(names, one) for one in index) or "none"
+        return ", ".join(class_name(names, one) for one in index) or "none"
     return names[index] if names and 0 <= index < len(names) else str(index)

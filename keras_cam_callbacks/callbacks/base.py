@@ -321,8 +321,14 @@ def run_config(
     regions: tuple[Region | None, ...] = (),
     rules: str = "",
     space: Space | None = None,
+    tells_classes: bool = True,
 ) -> RunConfig:
     """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
+    labels: Sequence[int | tuple[int, ...] | None] = [None] * len(batch)
+    if batch.label_sets is not None:
+        labels = batch.label_sets
+    elif batch.labels is not None and tells_classes:
+        labels = batch.labels.tolist()
     return RunConfig(
         directory=Path(logger.log_dir),
         prefix=logger.prefix,
@@ -338,7 +344,7 @@ def run_config(
         class_names=None if class_names is None else tuple(map(str, class_names)),
         sample_keys=batch.sample_keys,
         fingerprints=batch.fingerprints,
-        labels=(None,) * len(batch) if batch.labels is None else tuple(batch.labels.tolist()),
+        labels=tuple(labels),
         display=batch.display,
         value_range=batch.value_range,
         overlay=dataclasses.asdict(drawing),

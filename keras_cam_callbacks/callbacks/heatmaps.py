@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from ..checks import check_positive
 from ..data.range_names import checked_range
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
-from ..explaining.explanation import Explanation, Explanations, object_masks
+from ..explaining.explanation import Explanation, Explanations
 from ..explaining.recorded import epoch_record
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics, worst
+from ..metrics import METRICS, degenerate_cause, mean, measured, resolve_metrics, worst
 from ..metrics.agreement import same_class
 from ..metrics.registry import IN_LOGS, names_all
+from ..network.outputs import said_kinds
 from ..records import EpochRecord, Floats, Ints, RunConfig, Space
 from .base import EpochLogger, KeptBatch, batch_words, check_overlay, kept_batch, run_config
 from .names import check_names
@@ -83,10 +84,14 @@ class HeatmapLogger(EpochLogger):
         target: What is explained: "predicted", "true", a class index, one index for each sample, or a function of the
             model's outputs that returns (samples,) class indices (whole numbers) or scores (floating point). Several:
             "both" for predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names
-            of yours.
+            of yours. Of multi-hot labels "true" explains the first three of each sample, as "true1" to "true3"; what a
+            sample has fewer is NaN. Of several outputs see `explain`.
         max_samples: How many samples are explained.
-        select: "first" takes the first samples, "balanced" takes classes in turn.
-        class_names: Names by class index, for captions.
+        select: "first" takes the first samples, "balanced" takes classes, or labels, in turn.
+        class_names: Names by class index, for captions; of numbers their names.
+        output_kind: What the model's output is, where the loss, the labels and the model don't say it: "classes",
+            "labels" (several at once), "numbers", "embedding", "mask" or "boxes"; or a dict by the names of several
+            outputs. Of numbers `target` names one by its index.
         sample_keys: Names of the explained samples, or of all samples of the data; by default "sample_00", "sample_01",
             .... To compare runs, use the same ones.
         fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
@@ -101,8 +106,8 @@ class HeatmapLogger(EpochLogger):
             are logged in any case, and are in `logs` unless `metrics` is None.
         regions: Where the objects are: for each explained sample, or for each of the data, a box (left, top, right,
             bottom) in px of the model's input, several boxes, a mask, several masks, a dict with "boxes" and "masks",
-            or None where it is not known. Boxes in other formats: `Regions(boxes, "rel_xyxy")`. They concern the images
-            without augmentation.
+            or None where it is not known; or a dict of these by class, of which the explained one counts. Boxes in
+            other formats: `Regions(boxes, "rel_xyxy")`. They concern the images without augmentation.
         faithfulness_freq: Measure every so many epochs, in the first one and in the last one that the fit was set to,
             whether the model needs what the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the
             batch for each view: 16 steps of insertion into the blurred image, 16 of deletion to its mean colour, and
@@ -148,6 +153,7 @@ class HeatmapLogger(EpochLogger):
         max_samples: int = 16,
         select: str = "first",
         class_names: Sequence[str] | None = None,
+        output_kind: str | Mapping[str, str] | None = None,
         sample_keys: Sequence[str] | None = None,
         fuse: Fusion | None = None,
         augmentations: Any = None,
@@ -186,6 +192,8 @@ class HeatmapLogger(EpochLogger):
         self.max_samples = max_samples
         self.select = select
         self.class_names = class_names
+        self.output_kind = output_kind
+        said_kinds(output_kind)
         self.sample_keys = sample_keys
         self.fuse = fuse
         self.augmentations = augmentations
@@ -238,12 +246,21 @@ class HeatmapLogger(EpochLogger):
             fuse=self.fuse,
             augmentations=self.augmentations,
             class_names=self.class_names,
+            output_kind=self.output_kind,
             batch_size=self.batch_size,
             measures_faithfulness=self.faithfulness_freq is not None,
             keeps=True,
         )
         self._numbers = check_names(source.names, self._names, source.augmentations)
         self._said_flips = False
+        if self.metrics not in (None, "all") and "confidence" in self._names and not source.has_probability:
+            raise ValueError(
+                "`metrics` can name 'confidence' only where what is explained has a probability. Received: target "
+                f"{source.target!r} of model {model.name!r}, whose score has none. Leave it out, or say by "
+                "`output_kind` what the output is."
+            )
+        if source.guess:
+            self._warn(source.guess)
         return source
 
     def _checked_metrics(self) -> tuple[str, ...]:
@@ -303,6 +320,7 @@ class HeatmapLogger(EpochLogger):
             regions=self._kept.batch.regions,
             rules=rules_digest(self.target, self.method, self.augmentations),
             space=Space(("height", "width"), (None, None)),
+            tells_classes=source.capturer.output.tells_classes,
         )
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
@@ -317,25 +335,24 @@ class HeatmapLogger(EpochLogger):
             )
         values: dict[str, Any] = {}
         scalars: dict[str, float] = {}
-        masks = object_masks(next(iter(views.values())).batch)
         faithful: dict[str, dict[str, Any]] = {}
         if self.faithfulness_freq and self._is_due(epoch, self.faithfulness_freq):
             faithful = source.faithfulness(views, self._names)
         check_names(source.names, self._names, source.augmentations, {name: v.values for name, v in views.items()})
         for name, view in views.items():
-            dead = degenerate(view.heatmaps)
+            dead = view.degenerate
             self._warn_degenerate(name, view.heatmaps, dead, epoch)
             nothing = np.full_like(view.heatmaps, np.nan)
             last, first = (kept.get(name, nothing) for kept in (self._run.last_heatmaps, self._run.first_heatmaps))
             found: dict[str, Any] = dict(view.values)
-            if "confidence" in self._names:
+            if "confidence" in self._names and source.has_probability:
                 found["confidence"] = view.confidences
             found |= measured(
                 view.heatmaps,
                 self._names,
                 last=last,
                 first=first,
-                masks=masks,
+                masks=view.masks(),
                 targets=view.targets,
                 last_targets=self._run.last_targets.get(name),
                 first_targets=self._run.first_targets.get(name),
@@ -347,7 +364,7 @@ class HeatmapLogger(EpochLogger):
                     continue
                 found[f"{augmentation}_correlation"] = augmented.correlation
                 if augmented.unchanged is not None:
-                    found[f"{augmentation}_unchanged"] = augmented.unchanged
+                    found[f"{augmentation}_unchanged"] = np.where(view.absent, np.nan, augmented.unchanged)
             self._run.last_heatmaps[name], self._run.last_targets[name] = view.heatmaps, view.targets
             self._run.first_heatmaps.setdefault(name, view.heatmaps)
             self._run.first_targets.setdefault(name, view.targets)

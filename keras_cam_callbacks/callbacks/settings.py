@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,6 +21,7 @@ class HeatmapSettings(TypedDict, total=False):
     max_samples: int
     select: str
     class_names: Sequence[str] | None
+    output_kind: str | Mapping[str, str] | None
     sample_keys: Sequence[str] | None
     fuse: Fusion | None
     augmentations: Any

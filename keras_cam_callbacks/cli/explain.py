@@ -10,7 +10,7 @@ import click
 
 from .console import need, number, one_message, plain, print_json, print_table, say
 from .loading import FREE_SIDE, load_keras, load_model, running
-from .options import MODEL, UNSAFE
+from .options import MODEL, OUTPUT_KINDS, UNSAFE
 from .scales import scale_option
 
 if TYPE_CHECKING:
@@ -56,12 +56,19 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
     "--layer", "layer_names", multiple=True, help="What `layers` lists; several are fused.  [default: chosen]"
 )
 @click.option(
-    "--target", default="predicted", help="What is explained: predicted, top2 to top9, or a class by index or by name."
+    "--target",
+    default="predicted",
+    help="What is explained: predicted, top2 to top9, or a class or number by index or by name.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("explanation"), help="New or empty folder for the results."
 )
 @click.option("--class-names", help='Names in the order of the classes, "cat,dog", or a file with one in each line.')
+@click.option(
+    "--output-kind",
+    type=click.Choice(list(OUTPUT_KINDS)),
+    help="What the model puts out.  [default: by its loss, its last layer and shape]",
+)
 @click.option(
     "--scale",
     "--value-range",
@@ -101,6 +108,7 @@ def explain(
     target: str,
     out: Path,
     class_names: str | None,
+    output_kind: str | None,
     scale: str | None,
     white: float | None,
     size: tuple[int, int] | None,
@@ -166,8 +174,11 @@ def explain(
                 method=methods[0] if len(methods) == 1 else list(methods),
                 target=_target(target, names),
                 class_names=names,
+                output_kind=output_kind,
                 batch_size=batch_size,
             )
+            if explainer.guess:
+                say(f"explain {explainer.guess}")
             views = explainer.views(batch)
         with whole_folder(out) as folder:
             write_record(folder, loaded, explainer, views, overlay)

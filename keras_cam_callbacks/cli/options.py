@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-__all__ = ["FORCE", "JSON", "MAX_EPOCHS", "MODEL", "UNSAFE", "VIEW"]
+__all__ = ["FORCE", "JSON", "MAX_EPOCHS", "MODEL", "OUTPUT_KINDS", "UNSAFE", "VIEW"]
+
+OUTPUT_KINDS = ("classes", "labels", "numbers", "embedding", "mask", "boxes")
+"""As in `network.outputs`, which needs Keras."""
 
 MODEL = click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="MODEL.keras")
 UNSAFE = click.option("--unsafe", is_flag=True, help="Let Python code in the model file run. Only for files you trust.")

@@ -14,7 +14,7 @@ from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation
 from ..explaining.recorded import epoch_record
-from ..metrics import degenerate, mean
+from ..metrics import mean
 from ..network.architecture import architecture, layer_place, model_label
 from ..records import RunConfig, class_name
 from ..store import RunWriter, new_run_id
@@ -64,7 +64,7 @@ def write_record(
         values |= {lead + metric: of_samples for metric, of_samples in found.items()}
         means = {metric: float(mean(of_samples)) for metric, of_samples in found.items()}
         scalars |= {lead + metric: value for metric, value in means.items() if not math.isnan(value)}
-        scalars[lead + "degenerate"] = float(degenerate(view.heatmaps).sum())
+        scalars[lead + "degenerate"] = float(view.degenerate.sum())
     record = epoch_record(views, overlay, epoch=0, step=0, scalars=scalars, values=values)
     RunWriter(config, overlays=True).write(record)
     sheet = grid(record.overlays, None if "" in views else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,14 +17,16 @@ import numpy.typing as npt
 from ..checks import check_positive
 from ..network.layers import input_tensors
 from ..network.preprocessing import expected_range
-from ..records import Image, Ints, Look, ValidationBatch, ValueRange
+from ..network.targets import LabelSets
+from ..records import Image, Look, ValidationBatch, ValueRange
 from .arrays import taken
+from .labels import class_labels, label_clues, label_sets, labels_of_rows
 from .layout import image_size, largest_input
 from .range_names import checked_range
 from .ranges import display_images, is_displayable
 from .recognition import BatchRange
-from .regions import aligned_rows, resolve_regions, whom
-from .sources import class_labels, count_samples, is_endless, random_state_kept, read, sample_shape
+from .regions import aligned_rows, resolve_class_regions, resolve_regions, whom
+from .sources import count_samples, is_endless, random_state_kept, read, sample_shape
 
 
 def make_batch(
@@ -43,12 +46,12 @@ def make_batch(
     Args:
         data: `(x, y)`, `(x, y, sample_weight)`, or `x` alone, as arrays; a `tf.data.Dataset`, batched or not, finite or
             not; a `keras.utils.PyDataset`; or any iterable of batches. `x` is an array (N, H, W, C) of any number type,
-            or a dict or list of arrays for a model with several inputs. `y`: class indices or one-hot rows; labels
-            of other kinds are passed over. Of arrays in files, such as those of h5py and zarr, only the rows of x are
-            read that are taken.
+            or a dict or list of arrays for a model with several inputs. `y`: class indices, one-hot or multi-hot
+            rows; labels of other kinds are passed over. Of arrays in files, such as those of h5py and zarr, only the
+            rows of x are read that are taken.
         model: The model that will be explained, whose input shape the images must have.
         max_samples: How many samples to take; None for all.
-        select: "first" takes the first ones; "balanced" takes classes in turn, the first samples of each.
+        select: "first" takes the first ones; "balanced" takes classes, or labels, in turn, the first samples of each.
         display: What people see where it differs from the model's input: one image for each sample, or a function
             of the samples' images that returns them. uint8, or floats of a recognisable range. Or several of these by
             name, as {"original": photos, "model input": None}, where None stands for the model's input: overlays are
@@ -79,15 +82,16 @@ def make_batch(
     with random_state_kept():
         x, y, origins, total = read(data, model, most, balanced=select == "balanced")
     count = count_samples(x, y)
-    labels = class_labels(y)
+    labels, several = class_labels(y), label_sets(y)
     rows = np.arange(min(count, most))
     if select == "balanced":
-        if labels is None:
+        by_row = labels_of_rows(y)
+        if by_row is None:
             raise ValueError(
-                "select='balanced' needs class labels: integers, or one-hot rows. Received: validation data without. "
-                "Give (x, y), or select='first'."
+                "select='balanced' needs class labels: integers, one-hot rows, or multi-hot rows of several labels. "
+                f"Received: validation data {_labels_text(y)}. select='first' takes any."
             )
-        rows = _balanced(labels, most)
+        rows = _balanced(by_row, most)
 
     # What a user gives for each sample counts the samples of the data, of which a stream has kept but some.
     sources, known = (rows, count) if origins is None else (origins[rows], total)
@@ -118,9 +122,12 @@ def make_batch(
     batch = ValidationBatch(
         inputs=inputs,
         labels=None if labels is None else labels[rows],
+        label_sets=None if several is None else tuple(several[int(row)] for row in rows),
+        label_clues=label_clues(y),
         sample_keys=keys,
         make_look=partial(_look, images, make_range, display, sources, known, warns),
         regions=() if regions is None else resolve_regions(regions, sources, known, image_size(images)),
+        class_regions=() if regions is None else resolve_class_regions(regions, sources, known, image_size(images)),
         image_size=image_size(images) if is_displayable(images) else None,
         rows=tuple(map(int, sources)),
         make_range=make_range,
@@ -142,14 +149,38 @@ def _as_model_input(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(array.astype(keras.config.floatx()) if array.dtype == np.float64 else array)
 
 
-def _balanced(labels: Ints, most: int) -> npt.NDArray[np.intp]:
-    """Returns the rows of a selection that takes classes in turn, in the order of the data."""
-    order = np.argsort(labels, kind="stable")
-    turn = np.empty(len(labels), np.intp)
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        turn[mine] = np.arange(len(mine))
-    return np.sort(order[np.argsort(turn[order], kind="stable")][:most])
+def _balanced(labels: LabelSets, most: int) -> npt.NDArray[np.intp]:
+    """Returns the rows of a selection that takes labels in turn, in the order of the data.
+
+    The next sample is the first one of the label of which there are fewest so far; those without any come last.
+    """
+    waiting: dict[int, deque[int]] = {}
+    for row, of_row in enumerate(labels):
+        for label in of_row:
+            waiting.setdefault(label, deque()).append(row)
+    counts = dict.fromkeys(sorted(waiting), 0)
+    chosen: set[int] = set()
+    while counts and len(chosen) < most:
+        label = min(counts, key=counts.__getitem__)
+        while waiting[label] and waiting[label][0] in chosen:
+            waiting[label].popleft()
+        if not waiting[label]:
+            del counts[label]
+            continue
+        row = waiting[label].popleft()
+        chosen.add(row)
+        for other in counts.keys() & set(labels[row]):
+            counts[other] += 1
+    bare = [row for row, of_row in enumerate(labels) if not of_row]
+    return np.array(sorted([*chosen, *bare[: most - len(chosen)]]), np.intp)
+
+
+def _labels_text(y: Any) -> str:
+    """Returns in words what labels were given that name no classes."""
+    if y is None:
+        return "without labels"
+    shapes = keras.tree.map_structure(lambda a: (*np.shape(a), str(np.asarray(a).dtype)), y)
+    return f"with labels that are no classes, of shape and type {shapes}"
 
 
 def check_inputs(inputs: Any, model: Any) -> None:

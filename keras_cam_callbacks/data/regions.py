@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import did_you_mean
+from ..checks import did_you_mean, is_whole
 from ..records import Region, short_repr
 
 __all__ = ["BOX_FORMATS", "Regions", "resolve_regions"]
@@ -28,7 +28,9 @@ class Regions:
         items: For each explained sample, or for each sample of the data, in order: None where nothing is known; a box
             (4,); several boxes (B, 4); a mask (H, W), True or nonzero on the object; several masks (M, H, W); a dict
             with "boxes" and "masks"; or a region of a stored run. The object is where any of them is. An array (N, 4)
-            is one box for each sample. An empty list of boxes is None.
+            is one box for each sample. An empty list of boxes is None. A dict from classes, by index or by name, to any
+            of these, such as {0: box, "dog": mask}, says where the objects of each class are: what is measured is then
+            where the explained class is, and NaN where that has none.
         box_format: "xyxy", the default: left, top, right, bottom in px of the model's input image, counted from its top
             left corner; right and bottom are exclusive, so that (0, 0, W, H) is the whole image. "yxyx": top, left,
             bottom, right. "xywh": left, top, width, height. "center_xywh": the centre, width, height. With "rel_"
@@ -61,7 +63,8 @@ def resolve_regions(
     """Turns what the user gave as `regions` into one region for each explained sample.
 
     Args:
-        regions: `Regions`, or its items with boxes in "xyxy"; None for none.
+        regions: `Regions`, or its items with boxes in "xyxy"; None for none. Of an item by class the region of all
+            classes is taken together.
         rows: (N,) which samples of the data are explained.
         count: How many samples the data has; None where it was not read to its end.
         size: H and W of the model's input image in px.
@@ -90,19 +93,97 @@ def resolve_regions(
             f"`regions` must give one item for each of {whom(rows, count)}. "
             f"Received: {len(items)}. None stands for a sample of which nothing is known."
         )
-    labels = [f"regions[{int(i)}]" for i in chosen]
-    own = [items[int(i)] for i in chosen]
-    read = [
-        _parts(None if isinstance(item, Region) else item, *(label, size))
-        for item, label in zip(own, labels, strict=True)
+    by_class = _resolved(items, chosen, regions.box_format, size)
+    return tuple(_union([part for part in parts.values() if part is not None], size) for parts in by_class)
+
+
+def resolve_class_regions(
+    regions: Any, rows: npt.NDArray[np.intp], count: int | None, size: tuple[int, int]
+) -> tuple[Mapping[int | str, Region] | None, ...]:
+    """Turns what the user gave as `regions` into the regions of each class, for each explained sample.
+
+    Args:
+        regions: As for `resolve_regions`, which has checked it; and likewise the others.
+        rows: Likewise.
+        count: Likewise.
+        size: Likewise.
+
+    Returns:
+        N mappings from classes to regions, None for a sample whose region was not given by class; empty where that is
+        so for all.
+    """
+    if not isinstance(regions, Regions):
+        regions = Regions(regions)
+    chosen = aligned_rows(len(regions.items), rows, count)
+    assert chosen is not None
+    by_class = [
+        {key if isinstance(key, str) else int(key): region for key, region in parts.items() if region is not None}
+        if _is_by_class(regions.items[int(i)])
+        else None
+        for i, parts in zip(chosen, _resolved(regions.items, chosen, regions.box_format, size), strict=True)
     ]
-    _check_unit([boxes for boxes, _ in read], regions.box_format, size)
-    return tuple(
-        item
-        if isinstance(item, Region)
-        else _region(_corners(boxes, regions.box_format, size), mask, label, size, boxes)
-        for item, (boxes, mask), label in zip(own, read, labels, strict=True)
-    )
+    return tuple(by_class) if any(one is not None for one in by_class) else ()
+
+
+_PARTS = ("boxes", "mask", "masks", "labels")  # Keras' own dicts have labels beside the boxes.
+_ALIKE = ("bbox", "bboxes", "box", "segmentation", "polygon", "classes", "class")  # No names of classes.
+
+
+def _is_by_class(item: Any) -> bool:
+    """Tells whether an item says where each class is."""
+    return isinstance(item, Mapping) and set(item).isdisjoint(_PARTS)
+
+
+def _by_class(item: Any, label: str) -> dict[Any, tuple[str, Any]]:
+    """Returns the parts of an item that stand for a class each, with their labels in messages; one for any other."""
+    if not _is_by_class(item):
+        return {None: (label, item)}
+    near = [key for key in item if isinstance(key, str) and (did_you_mean(key, _PARTS) or key in _ALIKE)]
+    if near:
+        raise ValueError(
+            f"`{label}` as a dict must hold 'boxes', 'masks' or both, or name classes. "
+            f"Received: the names {list(item)}.{did_you_mean(near[0], _PARTS)}"
+        )
+    for key in item:
+        if not is_whole(key, 0) and not (isinstance(key, str) and key):
+            raise TypeError(
+                f"`{label}` by class must have class indices or names as keys. Received: {key!r}. "
+                "{0: (10, 20, 90, 80)} works."
+            )
+    return {key: (f"{label}[{key!r}]", part) for key, part in item.items()}
+
+
+def _resolved(
+    items: Any, chosen: npt.NDArray[np.intp], box_format: str, size: tuple[int, int]
+) -> list[dict[Any, Region | None]]:
+    """Returns for each of the chosen items its regions by class; under None that of an item without classes."""
+    flat = [
+        (place, key, label, item)
+        for place, i in enumerate(chosen)
+        for key, (label, item) in _by_class(items[int(i)], f"regions[{int(i)}]").items()
+    ]
+    read = [_parts(None if isinstance(item, Region) else item, label, size) for _, _, label, item in flat]
+    _check_unit([boxes for boxes, _ in read], box_format, size)
+    resolved: list[dict[Any, Region | None]] = [{} for _ in chosen]
+    for (place, key, label, item), (boxes, mask) in zip(flat, read, strict=True):
+        whole = isinstance(item, Region)
+        corners = _corners(boxes, box_format, size)
+        resolved[place][key] = item if whole else _region(corners, mask, label, size, boxes)
+    return resolved
+
+
+def _union(regions: Sequence[Region], size: tuple[int, int]) -> Region | None:
+    """Returns where any of the objects of several regions is."""
+    if len(regions) < 2:
+        return regions[0] if regions else None
+    masks = [region.mask for region in regions if region.mask is not None]
+    mask = np.any(masks, axis=0) if masks and len({one.shape for one in masks}) == 1 else None
+    if masks and mask is None:
+        raise ValueError(
+            f"The masks of one sample must be of one size. Received: {[one.shape for one in masks]} for images of "
+            f"{size}. Resize masks without interpolation."
+        )
+    return Region(np.concatenate([region.boxes for region in regions]), mask)
 
 
 def aligned_rows(given: int, rows: npt.NDArray[np.intp], count: int | None) -> npt.NDArray[np.intp] | None:
@@ -135,7 +216,7 @@ def _parts(
     if item is None:
         return none, None
     if isinstance(item, Mapping):
-        unknown = set(item) - {"boxes", "mask", "masks", "labels"}  # Keras' own dicts have labels beside the boxes.
+        unknown = set(item) - set(_PARTS)
         if unknown or not set(item) & {"boxes", "mask", "masks"}:
             raise ValueError(
                 f"`{label}` as a dict must hold 'boxes', 'masks' or both. Received: the names {list(item)}."

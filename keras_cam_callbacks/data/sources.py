@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from numbers import Number
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..network.layers import input_tensors
-from ..records import Ints
 from .arrays import StoredArray, as_numbers, is_stored
+from .labels import labels_of_rows
 from .layout import largest_input
 
 # How far `select="balanced"` looks into a stream for samples of every class, in multiples of `max_samples`.
@@ -54,13 +54,14 @@ def read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, np
         rows = np.arange(len(keras.tree.flatten(x)[0]))
         origin = count + rows
         count += len(rows)
-        labels = class_labels(y) if balanced else None
+        labels = labels_of_rows(y) if balanced else None
         if labels is not None:
             # More of a class than are wanted in all are not needed, and would fill the memory.
             wanted = []
-            for row, label in enumerate(labels.tolist()):
-                kept[label] = kept.get(label, 0) + 1
-                if kept[label] <= most:
+            for row, of_row in enumerate(labels):
+                for label in of_row or (-1,):
+                    kept[label] = kept.get(label, 0) + 1
+                if any(kept[label] <= most for label in of_row or (-1,)):
                     wanted.append(row)
             x, y = keras.tree.map_structure(partial(_rows, rows=wanted), (x, y))
             origin = origin[wanted]
@@ -178,27 +179,6 @@ def _listed(y: Any) -> Any:
     if isinstance(y, (list, tuple)) and all(isinstance(leaf, (Number, str)) for leaf in keras.tree.flatten(y)):
         return np.asarray(y)
     return y
-
-
-def class_labels(y: Any) -> Ints | None:
-    """Returns class indices (N,) int64 from integers, whole floats, one-hot or soft rows; None for anything else.
-
-    Labels of a single output may stand under its name, or alone in a list.
-    """
-    if isinstance(y, (Mapping, list, tuple)) and len(y) == 1:
-        (y,) = y.values() if isinstance(y, Mapping) else y
-    if y is None or isinstance(y, (Mapping, list, tuple, StoredArray)):
-        return None
-    y = np.asarray(y)
-    if y.dtype.kind not in "biuf" or y.ndim not in (1, 2):
-        return None
-    if y.ndim == 2 and y.shape[1] > 1:
-        # Rows that sum to one name one class, smoothed labels too; several classes in a row have no index.
-        return np.argmax(y, axis=1).astype(np.int64) if np.allclose(y.sum(axis=1), 1, atol=1e-3) else None
-    y = y.reshape(-1)
-    if y.size and set(np.unique(y)) <= {-1, 1} and y.min() < 0:  # the labels of hinge losses
-        y = (y + 1) / 2
-    return y.astype(np.int64) if np.array_equal(y, np.round(y)) else None
 
 
 def count_samples(x: Any, y: Any) -> int:

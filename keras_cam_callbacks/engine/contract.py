@@ -38,11 +38,21 @@ class Run(Protocol):
     def output_id(self) -> Hashable | None:
         """Id of the model's output; None where it has several."""
 
-    def find_logits(self) -> tuple[Any | None, bool]:
-        """Finds what went into the softmax or sigmoid that ends the model, and made its single output.
+    def find_logits(self, output: Any | None = None) -> tuple[Any | None, bool]:
+        """Finds what went into the softmax or sigmoid that ends the model, and made an output.
+
+        Args:
+            output: One of the model's outputs; None for its single one.
 
         Returns:
             The logits, or None where there are none; and whether the output is a probability.
+        """
+
+    def ending(self, output: Any) -> str | None:
+        """Tells what an output ends in: "softmax", "log_softmax", "sigmoid", "normalized" (rows of length 1), or None.
+
+        Args:
+            output: One of the model's outputs.
         """
 
     def before_relu(self, tensor_id: Hashable) -> Any | None:
@@ -171,6 +181,9 @@ class Engine(Protocol):
 
     def replaced(self, layer: Any, activations: Any) -> AbstractContextManager[None]:
         """Has the layer put out what is given, (N, ...), while the context lasts."""
+
+    def eagerly(self) -> AbstractContextManager[None]:
+        """Leaves the function that is traced, so that operations of keras.ops run at once, while the context lasts."""
 
     def left_as_found(self, model: Any) -> AbstractContextManager[None]:
         """Undoes what running a model writes into it while the context lasts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
@@ -24,6 +25,7 @@ def explain(
     fuse: Fusion | None = ...,
     augmentations: Any = ...,
     class_names: Sequence[str] | None = ...,
+    output_kind: str | Mapping[str, str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
     value_range: Any = ...,
@@ -43,6 +45,7 @@ def explain(
     fuse: Fusion | None = ...,
     augmentations: Any = ...,
     class_names: Sequence[str] | None = ...,
+    output_kind: str | Mapping[str, str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
     value_range: Any = ...,
@@ -62,6 +65,7 @@ def explain(
     fuse: Fusion | None = ...,
     augmentations: Any = ...,
     class_names: Sequence[str] | None = ...,
+    output_kind: str | Mapping[str, str] | None = ...,
     max_samples: int | None = ...,
     display: Any = ...,
     value_range: Any = ...,
@@ -80,6 +84,7 @@ def explain(
     fuse: Fusion | None = None,
     augmentations: Any = None,
     class_names: Sequence[str] | None = None,
+    output_kind: str | Mapping[str, str] | None = None,
     max_samples: int | None = None,
     display: Any = None,
     value_range: Any = None,
@@ -103,10 +108,16 @@ def explain(
         target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
             returns (samples,) class indices (whole numbers) or scores (floating point). Several at once: "both" for
             predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names of yours.
+            Of multi-hot labels "true" explains the first three of each sample, as "true1", "true2" and "true3". A model
+            of several outputs needs a function; one that picks numbers of them, or weighs them in a sum, gets the
+            scores before the final softmax or sigmoid, and any other the outputs as they are.
         fuse: How layers are fused: "mean", the default, or "maximum" of their scaled maps.
         augmentations: Names of built-in augmentations in a list (see `AUGMENTATIONS`), or a dict of augmentations by
             names of yours. Each costs one more explanation of the images; see `Explanation.augmented`.
-        class_names: Names by class index, for captions.
+        class_names: Names by class index, for captions; of numbers their names.
+        output_kind: What the model's output is, where the loss, the labels and the model don't say it: "classes",
+            "labels" (several at once), "numbers", "embedding", "mask" or "boxes"; or a dict by the names of several
+            outputs. Of numbers `target` names one by its index.
         max_samples: How many samples to explain, the first ones; None for all, which an endless dataset has not.
         display: What people see where it differs from the model's input: images, a function of the images, or a
             mapping from names to these or None (the model's input): the columns of a panel, of which the last is drawn
@@ -142,8 +153,11 @@ def explain(
         fuse=fuse,
         augmentations=augmentations,
         class_names=class_names,
+        output_kind=output_kind,
         batch_size=batch_size,
     )
     explainer.warn_of_range(batch)
+    if explainer.guess:
+        warnings.warn(f"explain {explainer.guess}", UserWarning, stacklevel=2)
     views = explainer.views(batch)
     return views[""] if list(views) == [""] else Explanations(views)

@@ -20,13 +20,15 @@ from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
 from ..network.layers import Tap, check_runs
 from ..network.legacy import check_keras3
-from ..network.targets import Target, check_classes, check_target, resolve_targets
+from ..network.outputs import clues_of, said_kinds
+from ..network.targets import MOST_LABELS, Target, check_classes, resolve_targets, with_labels
 from ..passes.capture import Capturer, needs_layer
 from ..passes.probe import FUNCTIONS, Probe
-from ..records import Capture, Floats, Ints, ValidationBatch
+from ..records import ABSENT, Capture, Floats, Ints, ValidationBatch
 from .augmented import augmented_batch, compared, guessed_range, joined_inputs, resolved_for, without_numbers
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
+from .objects import check_region_classes
 from .tracing import traced
 
 
@@ -58,6 +60,7 @@ class _Rows:
         batches: The batch, under the name "", and its copies.
         inputs: Of all of them, row by row.
         class_index: (rows, T) int64, what each target explains of each row.
+        absent: (rows, T) bool, True where a row has no such label.
         guessed: Names of the augmentations that depend on a range that is not certain.
     """
 
@@ -65,6 +68,7 @@ class _Rows:
     batches: Mapping[str, ValidationBatch]
     inputs: Any
     class_index: Ints
+    absent: npt.NDArray[np.bool_]
     guessed: tuple[str, ...] = ()
 
 
@@ -99,6 +103,7 @@ class Explainer:
         fuse: Fusion | None = None,
         augmentations: Any = None,
         class_names: Sequence[str] | None = None,
+        output_kind: str | Mapping[str, str] | None = None,
         batch_size: int = 32,
         measures_faithfulness: bool = False,
         keeps: bool = False,
@@ -115,6 +120,7 @@ class Explainer:
             fuse: Likewise.
             augmentations: Likewise.
             class_names: Likewise.
+            output_kind: Likewise.
             batch_size: Likewise.
             measures_faithfulness: Whether `faithfulness` will be called, for which the model is traced once more.
             keeps: Whether `like` is the `ValidationBatch` that will be explained again and again while the model is
@@ -130,7 +136,7 @@ class Explainer:
         check_fusion(fuse, len(layer_names))
         self._fuse: Fusion = fuse or "mean"
         targets = resolve_targets(target)
-        self._targets = tuple(targets.values())
+        said_kinds(output_kind)
         check_keras3(model)
         check_runs(model)
         self.model = model
@@ -139,9 +145,14 @@ class Explainer:
         if keeps and self.batch is None:
             raise TypeError(f"`keeps` needs `like` to be a ValidationBatch. Received: {type(like).__name__}.")
         self._prepared: _Rows | None = None
+        batch: ValidationBatch = make_batch(like, model, max_samples=1) if self.batch is None else self.batch
+        sets = batch.label_sets
+        # Of a stream's first sample it isn't known how many labels others have.
+        most = MOST_LABELS if self.batch is None else max(map(len, sets or ((),)))
+        targets = with_labels(targets, None if sets is None else most)
+        self._targets, self._several = tuple(targets.values()), sets is not None
         if self.batch is None:
-            like = make_batch(like, model, max_samples=1)
-            self.augmentations, inputs = tuple(resolved_for(augmentations, like)), like.inputs
+            self.augmentations, inputs = tuple(resolved_for(augmentations, batch)), batch.inputs
         else:
             self._prepared = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
             self.augmentations, inputs = tuple(self._prepared.augmentations), self._prepared.inputs
@@ -153,21 +164,22 @@ class Explainer:
             needs=[one.needs for one in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
             keeps=keeps,
+            clues=clues_of(
+                model, output_kind, batch.label_clues, None if class_names is None else len(tuple(class_names))
+            ),
         )
-        for one in self._targets:
-            check_target(one, self.capturer.classes)
         for one_method in methods.values():
             if "images" in one_method.needs:
                 one_method.check_images(self.capturer.as_images(largest_input(self.capturer.like)).shape[1:-1])
         if self._prepared is not None:
-            self._check_classes(self._prepared.class_index)
+            self._check_classes(self._prepared)
         self._views = self._make_views(methods, targets)
         self._confidence = confidence_probe(self.capturer) if measures_faithfulness else None
         self.names = tuple(self._views)
         self.layer_name = ", ".join(dict.fromkeys(v.layer_name for v in self._views.values() if v.layer_name))
         self.method = _texts(methods)
         self.target = _texts(targets)
-        self._class_names = _checked_names(class_names, self.capturer.classes)
+        self._class_names = _checked_names(class_names, self.capturer)
 
     def __call__(
         self,
@@ -213,12 +225,13 @@ class Explainer:
     def views(self, batch: ValidationBatch) -> dict[str, Explanation]:
         """Returns the views of a batch by name, with the weights that the model has now; a single one is named ""."""
         rows = self._prepared if batch is self.batch and self._prepared is not None else self._rows(batch)
-        self._check_classes(rows.class_index)
+        self._check_classes(rows)
         captured: list[list[Capture]] = [[] for _ in self._targets]
         maps: dict[str, list[Floats]] = {name: [] for name in self._views}
         attributed: dict[str, list[Floats]] = {name: [] for name in self._views}
         numbers_of: dict[str, list[dict[str, Floats]]] = {name: [] for name in self._views}
         start = 0
+        check_region_classes(batch.class_regions, self._class_names, self.capturer.classes)
         for chunk in self.capturer(rows.inputs, rows.class_index):
             inputs = keras.tree.map_structure(lambda a: a[start : start + chunk.samples], rows.inputs)  # noqa: B023
             for name, view in self._views.items():
@@ -250,6 +263,9 @@ class Explainer:
                 **scored[view.target],
             }
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
+            absent = rows.absent[:, view.target]
+            if absent.any():
+                arrays, numbers = (_without(absent, of_view) for of_view in (arrays, numbers))
             explained[name] = self._explanation(view, arrays, numbers, rows)
         return explained
 
@@ -267,6 +283,7 @@ class Explainer:
                 method=view.method.text,
                 target=self._targets[view.target].text,
                 class_names=self._class_names,
+                kind=self.capturer.output.kind,
             )
             for part, values, batch in zip(
                 _parts(arrays, copies), _parts(numbers, copies), rows.batches.values(), strict=True
@@ -298,6 +315,17 @@ class Explainer:
         return self._trace.capturer
 
     @property
+    def has_probability(self) -> bool:
+        """Whether any of the targets has a probability."""
+        return any(self.capturer.has_probability(t) for t in range(len(self._targets)))
+
+    @property
+    def guess(self) -> str:
+        """What is to be said of what the model's output was taken for; "" where that is certain or of no matter."""
+        by_rule = all(target.rule is not None for target in self._targets)
+        return "" if by_rule else self.capturer.output.guess
+
+    @property
     def description(self) -> str:
         """What is explained, in words."""
         taps = dict.fromkeys(tap for view in self._views.values() for tap in view.taps if tap is not None)
@@ -310,14 +338,28 @@ class Explainer:
         batches = {"": batch}
         for name, augmentation in augmentations.items():
             batches[name] = augmented_batch(batch, augmentation, name)
-        class_index = np.stack([target.class_index(len(batch), batch.labels) for target in self._targets], axis=1)
-        class_index = np.tile(class_index, (len(batches), 1))
-        guessed = guessed_range(self._augmentations, batch)
-        return _Rows(augmentations, batches, joined_inputs(batches), class_index, guessed)
+        count, sets = len(batch), batch.label_sets
+        if sets is not None and not self._several and any(target.label is not None for target in self._targets):
+            raise ValueError(
+                "target='true' must be asked for with labels like those of the batches. Received: several labels for a "
+                "sample, but an Explainer that was made like data without. Make it with like=(images, labels)."
+            )
+        class_index = np.stack([target.class_index(count, batch.labels, sets) for target in self._targets], axis=1)
+        absent = np.stack([target.absent(count, sets) for target in self._targets], axis=1)
+        copies = len(batches), 1
+        return _Rows(
+            augmentations,
+            batches,
+            joined_inputs(batches),
+            np.tile(class_index, copies),
+            np.tile(absent, copies),
+            guessed_range(self._augmentations, batch),
+        )
 
-    def _check_classes(self, class_index: Ints) -> None:
+    def _check_classes(self, rows: _Rows) -> None:
         for t, target in enumerate(self._targets):
-            check_classes(target, class_index[:, t], self.capturer.classes)
+            class_index = rows.class_index[~rows.absent[:, t], t]
+            check_classes(target, class_index, self.capturer.classes, self.capturer.output)
 
     def _make_views(self, methods: Mapping[str, Method], targets: Mapping[str, Target]) -> dict[str, _View]:
         """Returns a view for each method and target, named by what there are several of."""
@@ -389,14 +431,27 @@ def _without_maps(capture: Capture) -> Capture:
     return Capture(activations=None, gradients=None, kernel=None, **rest)
 
 
-def _checked_names(class_names: Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
+def _without(absent: npt.NDArray[np.bool_], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arrays (rows, ...) of a view of which nothing is left in the rows without the label."""
+    cleared: dict[str, Any] = {}
+    for name, array in arrays.items():
+        if name in ("outputs", "predicted") or array is None:
+            cleared[name] = array
+            continue
+        cleared[name] = array = array.copy()
+        array[absent] = ABSENT if name == "targets" else np.nan
+    return cleared
+
+
+def _checked_names(class_names: Sequence[str] | None, capturer: Capturer) -> tuple[str, ...] | None:
     """Returns the class names, after a check that there are enough."""
     if class_names is None:
         return None
-    names = tuple(map(str, class_names))
+    names, classes = tuple(map(str, class_names)), capturer.classes
     if isinstance(class_names, (str, Mapping)) or (classes is not None and len(names) != classes):
+        what = "classes" if capturer.output.tells_classes else "outputs, which are numbers"
         raise ValueError(
-            f"`class_names` must be a list of one name for each of the model's {classes} classes. "
+            f"`class_names` must be a list of one name for each of the model's {classes} {what}. "
             f"Received: {class_names!r}."
         )
     return names

@@ -13,8 +13,9 @@ from ..drawing.grids import grid, grid_placed
 from ..drawing.overlay import Overlay
 from ..drawing.places import Drawn
 from ..drawing.text import with_outputs
-from ..metrics import METRICS, degenerate, inside, measured
-from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, class_name, short_repr
+from ..metrics import METRICS, degenerate, measured
+from ..records import ABSENT, Floats, Image, Ints, Sample, ValidationBatch, brief, class_name, short_repr
+from .objects import object_masks
 
 _SHOWN = 16  # heatmaps in a notebook
 
@@ -27,7 +28,8 @@ class Explanation:
         heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size, or the image's.
         outputs: (N, K) float32, what the model put out; None where it has several outputs.
         scores: (N,) float32, the explained scores, before the final activation.
-        targets: (N,) int64, the explained classes; None where a score is explained that is no class's.
+        targets: (N,) int64, the explained classes, labels or numbers, -1 where a sample has fewer labels; None where a
+            score is explained that is none of these.
         predicted: (N,) int64, the predicted classes, or None.
         confidences: (N,) float32 in [0, 1], probability of the explained class; NaN where there is none.
         layer_name: Path of the explained layer, "mean(block3, block5)" for fused ones; "" for a method that explains
@@ -41,6 +43,7 @@ class Explanation:
         augmented: By the names of the augmentations, what they changed.
         values: By name, (N,) float32: numbers that the method tells of each sample, such as the "completeness_gap" of
             integrated gradients.
+        kind: What the model's output is, see `output_kind` of `explain`.
     """
 
     heatmaps: Floats
@@ -57,6 +60,7 @@ class Explanation:
     attributions: Floats | None = None
     augmented: Mapping[str, Augmented] = field(default_factory=dict)
     values: Mapping[str, Floats] = field(default_factory=dict)
+    kind: str = "classes"
 
     def __repr__(self) -> str:
         names = (f"{name}={brief(getattr(self, name))}" for name in ("method", "layer_name", "target"))
@@ -74,7 +78,26 @@ class Explanation:
 
     def samples(self) -> tuple[Sample, ...]:
         """Returns what is known of each sample, with its caption."""
-        return tuple(self._sample(i, bool(flag)) for i, flag in enumerate(degenerate(self.heatmaps)))
+        return tuple(self._sample(i, bool(flag)) for i, flag in enumerate(self.degenerate))
+
+    @property
+    def absent(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, True for samples that have fewer labels than the explained one; they count in no number."""
+        return np.zeros(len(self.heatmaps), np.bool_) if self.targets is None else self.targets == ABSENT
+
+    @property
+    def degenerate(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, True where there should be a heatmap, and it explains nothing."""
+        return degenerate(self.heatmaps) & ~self.absent
+
+    @property
+    def labels(self) -> tuple[int | tuple[int, ...] | None, ...]:
+        """For each sample its class, or all of its labels; None where there is none, or the output is of numbers."""
+        if self.batch.label_sets is not None:
+            return self.batch.label_sets
+        if self.batch.labels is None or self.kind not in ("classes", "labels"):
+            return (None,) * len(self.batch)
+        return tuple(self.batch.labels.tolist())
 
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
         """Measures the heatmaps, each by itself and against where the object is, where `regions` were given.
@@ -88,8 +111,12 @@ class Explanation:
             >>> explanation = explain(model, images, regions=boxes)
             >>> explanation.metrics()["energy_in_region"].mean()
         """
-        found = measured(self.heatmaps, METRICS["map"] + METRICS["regions"], masks=object_masks(self.batch))
+        found = measured(self.heatmaps, METRICS["map"] + METRICS["regions"], masks=self.masks())
         return {"confidence": self.confidences.astype(np.float64), **found}
+
+    def masks(self) -> npt.NDArray[np.bool_] | None:
+        """Returns where what is explained is, (N, H, W) bool; None where `regions` were not given."""
+        return object_masks(self.batch, self.targets, self.class_names)
 
     def overlays(self, overlay: Overlay | None = None) -> tuple[Image, ...]:
         """Draws the heatmaps on the display images.
@@ -116,31 +143,46 @@ class Explanation:
 
     def prediction(self, i: int) -> str:
         """Returns the true and the predicted class of one sample in words."""
-        classes = {"true": self.batch.labels, "predicted": self.predicted}
-        return ", ".join(f"{name} {self._name(int(index[i]))}" for name, index in classes.items() if index is not None)
+        parts, label = [], self.labels[i]
+        if label is not None:
+            parts.append(f"true {class_name(self.class_names, label)}")
+        if self.predicted is not None:
+            parts.append(f"predicted {self._name(int(self.predicted[i]))}")
+        return ("; " if self.batch.label_sets is not None else ", ").join(parts)
 
     def title(self, i: int) -> str:
-        """Returns the explained class of one sample and its probability, or its score, in words."""
+        """Returns the explained class of one sample and its probability, or its score or value, in words."""
+        if self.absent[i]:
+            return "no further label"
         score, confidence = float(self.scores[i]), float(self.confidences[i])
+        if self.kind not in ("classes", "labels") and self.outputs is not None:
+            column, name = None if self.targets is None else int(self.targets[i]), "value"
+            if column is not None:
+                name = f"output {column}"
+            elif self.target in ("predicted", "0"):  # The only number; else a function gives the score.
+                column = 0
+            if column is not None:
+                name = self.class_names[column] if self.class_names else name
+                return f"{name} {float(self.outputs[i, column]):.3g}"
         value = f"score {score:.3g}" if np.isnan(confidence) else f"{confidence:.2f}"
         return value if self.targets is None else f"{self._name(int(self.targets[i]))} {value}"
 
     def _sample(self, i: int, is_degenerate: bool) -> Sample:
-        label = None if self.batch.labels is None else int(self.batch.labels[i])
         predicted = None if self.predicted is None else int(self.predicted[i])
-        target = None if self.targets is None else int(self.targets[i])
+        target = None if self.targets is None or self.absent[i] else int(self.targets[i])
         confidence = float(self.confidences[i])
         known = self.prediction(i)
-        if predicted is None or target is None:
-            caption = ", ".join(filter(None, (known, self.title(i))))
+        between = "; " if self.batch.label_sets is not None else ", "
+        if predicted is None or self.targets is None:
+            caption = between.join(filter(None, (known, self.title(i))))
         elif target == predicted:
             caption = known.removesuffix(self._name(predicted)) + self.title(i)
         else:
-            caption = f"{known}, explained {self.title(i)}"
+            caption = f"{known}{between}explained {self.title(i)}"
         return Sample(
             key=self.batch.sample_keys[i],
             fingerprint=self.batch.fingerprints[i],
-            label=label,
+            label=self.labels[i],
             predicted=predicted,
             target=target,
             score=float(self.scores[i]),
@@ -252,11 +294,6 @@ def placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None 
         return first
     bare = [[Drawn(drawn.picture) for drawn in row] for row in augmented]
     return tuple(grid_placed(of_sample, columns=1) for of_sample in zip(first, *bare, strict=True))
-
-
-def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
-    """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given."""
-    return inside(batch.regions, batch.image_size) if batch.regions and batch.image_size else None
 
 
 Correlations = Mapping[str, npt.NDArray[np.float64]]

@@ -26,8 +26,8 @@ def confidence_probe(capturer: Capturer) -> Probe:
     Raises:
         ValueError: If a target has no probability.
     """
-    for target, by_rule in zip(capturer.targets, capturer.scores_by_rule, strict=True):
-        if by_rule or capturer.classes is None:
+    for t, target in enumerate(capturer.targets):
+        if not capturer.has_probability(t):
             raise ValueError(
                 "Insertion, deletion and the drop of confidence need the probability of a class. Received: model "
                 f"{capturer.model.name!r} and target {target.text!r}, which gives none. Leave out "
@@ -55,7 +55,9 @@ def faithfulness(
     found: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
     for view_name, view in views.items():
         images = capturer.as_images(largest_input(view.batch.inputs))
-        confidence = probe.functions(view.batch.inputs, view.targets)["confidence"]
+        # What a sample without the label gives is left out by its confidence, which is NaN.
+        targets = None if view.targets is None else np.maximum(view.targets, 0)
+        confidence = probe.functions(view.batch.inputs, targets)["confidence"]
         known = images, view.heatmaps, confidence, view.confidences
         of_view = {}
         if "insertion" in names:
@@ -66,5 +68,7 @@ def faithfulness(
             masked = masked_confidence(*known)
             of_view["average_drop"] = average_drop(masked, view.confidences)
             of_view["increase"] = increase(masked, view.confidences)
-        found[view_name] = {name: values for name, values in of_view.items() if name in names}
+        found[view_name] = {
+            name: np.where(view.absent, np.nan, values) for name, values in of_view.items() if name in names
+        }
     return found

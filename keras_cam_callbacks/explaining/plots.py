@@ -87,6 +87,7 @@ def plot_methods(
     layer_name: Any = None,
     target: Any = "predicted",
     class_names: Sequence[str] | None = None,
+    output_kind: str | Mapping[str, str] | None = None,
     overlay: Overlay | None = None,
     columns: int | None = None,
     batch_size: int = 32,
@@ -102,6 +103,7 @@ def plot_methods(
         layer_name: The explained layer for methods of a layer, as for `explain`.
         target: What is explained, as for `explain`.
         class_names: Names by class index, for captions.
+        output_kind: What the model's output is, as for `explain`.
         overlay: How to draw; by default `Overlay()`.
         columns: How many panels stand in a row; by default about six.
         batch_size: Largest number of images that run at once.
@@ -121,7 +123,12 @@ def plot_methods(
     _check(overlay, columns)
     _load_figure()
     batch = make_batch(_one_image(model, image), model)
-    settings = {"target": target, "class_names": class_names, "batch_size": batch_size}
+    settings = {
+        "target": target,
+        "class_names": class_names,
+        "output_kind": output_kind,
+        "batch_size": batch_size,
+    }
     left_out: dict[str, list[str]] = {}
     if methods is None:
         explainer, left_out = _all_that_fit(model, batch, layer_name, settings)

@@ -180,6 +180,7 @@ def sanity_check(
     max_samples: int | None = 8,
     seed: int = 0,
     display: Any = None,
+    output_kind: str | Mapping[str, str] | None = None,
     batch_size: int = 32,
 ) -> SanityCheck:
     """Randomises a model's weights from the top down, and measures how the heatmaps change.
@@ -212,6 +213,7 @@ def sanity_check(
         max_samples: How many samples to explain, the first ones; None for all.
         seed: Same seed, same random weights.
         display: What people see where it differs from the model's input, for the picture.
+        output_kind: What the model's output is, as for `explain`.
         batch_size: Largest number of samples that run at once.
 
     Returns:
@@ -237,7 +239,14 @@ def sanity_check(
     check_whole("seed", seed, 0, 0)
     methods = _methods(method)
     batch = make_batch(images, model, max_samples=max_samples, display=display)
-    untouched = Explainer(model, batch, method=_NoMaps(), target=target, batch_size=batch_size).views(batch)[""]
+    settings: dict[str, Any] = {"output_kind": output_kind, "batch_size": batch_size}
+    views = Explainer(model, batch, method=_NoMaps(), target=target, **settings).views(batch)
+    if "" not in views:
+        raise ValueError(
+            "A sanity check explains one class of each sample. "
+            f"Received: target={target!r}, which is {len(views)} targets. target='predicted' works, and so does 0."
+        )
+    untouched = views[""]
     fixed = target if untouched.targets is None else untouched.targets
     without = any(needs_layer(resolve_method(one).needs) for one in methods.values())
     explainers = {
@@ -247,7 +256,7 @@ def sanity_check(
             None if without and not needs_layer(resolve_method(one).needs) else layer_name,
             method=one,
             target=fixed,
-            batch_size=batch_size,
+            **settings,
         )
         for text, one in methods.items()
     }

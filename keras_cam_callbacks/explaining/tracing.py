@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from ..network.layers import Tap
-from ..network.targets import Target, loss_expects, tells_labels
+from ..network.outputs import Clues, clues_of
+from ..network.targets import Target
 from ..passes import wrapping
 from ..passes.capture import Capturer, sample_text
 from ..passes.probe import LAYER_FUNCTIONS, Probe
@@ -37,13 +38,21 @@ class Trace:
         needs: Iterable[tuple[str, ...]],
         batch_size: int,
         keeps: bool = False,
+        clues: Clues | None = None,
     ) -> None:
         """Traces the model, whose variables are made if it has not run yet; the arguments are those of `Capturer`."""
         with wrapping():
             if not model.built:
                 make_variables(model, keras.tree.map_structure(lambda a: a[:1], inputs))
             self.capturer = Capturer(
-                model, inputs, layer_names, targets=targets, needs=needs, batch_size=batch_size, keeps=keeps
+                model,
+                inputs,
+                layer_names,
+                targets=targets,
+                needs=needs,
+                batch_size=batch_size,
+                keeps=keeps,
+                clues=clues,
             )
         self._probes: dict[tuple[Any, ...], Probe] = {}
 
@@ -82,13 +91,14 @@ def traced(model: Any, inputs: Any, layer_names: Sequence[Any], **settings: Any)
     targets: Sequence[Target] = settings["targets"]
     if settings["keeps"] or getattr(model, "run_eagerly", False) or any(target.rule for target in targets):
         return Trace(model, inputs, layer_names, **settings)
+    settings.setdefault("clues", clues_of(model))
     with wrapping():
         asked = (
             tuple(name if isinstance(name, str) else id(name) for name in layer_names),
-            tuple((target.rank, target.text == "true") for target in targets),
+            # Whether a number is named says whether there is one to be explained.
+            tuple((target.rank, target.label, target.indices is not None) for target in targets),
             {name: value for name, value in settings.items() if name != "targets"},
             keras.config.image_data_format(),
-            (loss_expects(model), tells_labels(model)),
             keras.tree.map_structure(sample_text, inputs),
         )
         traces = _held.setdefault(model, [])

@@ -1,40 +1,30 @@
-"""Which score is explained: what users name, turned into classes or a rule; and what a loss takes outputs for."""
+"""Which score is explained: what users name, turned into classes, labels, numbers or a rule."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
+import numpy.typing as npt
 
 from ..records import Ints
+from .outputs import Output
 
 PREDICTED = -1
+
+LabelSets = tuple[tuple[int, ...], ...]
+"""For each sample the indices of all labels that it has, in their order."""
 
 _KINDS = (
     "'predicted', 'true', 'both', 'top2' to 'top9', a class index, one index for each sample, a callable on the "
     "model's outputs, or a dict of these by name"
 )
 
-_CROSSENTROPIES = tuple(
-    getattr(keras.losses, name)
-    for name in (
-        *("BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalCrossentropy", "CategoricalFocalCrossentropy"),
-        *("SparseCategoricalCrossentropy", "binary_crossentropy", "binary_focal_crossentropy"),
-        *("categorical_crossentropy", "categorical_focal_crossentropy", "sparse_categorical_crossentropy"),
-    )
-)
-_CROSSENTROPIES_OF_LABELS = tuple(
-    getattr(keras.losses, name)
-    for name in ("BinaryCrossentropy", "BinaryFocalCrossentropy", "binary_crossentropy", "binary_focal_crossentropy")
-)
-_HINGES = tuple(
-    getattr(keras.losses, name)
-    for name in ("Hinge", "SquaredHinge", "CategoricalHinge", "hinge", "squared_hinge", "categorical_hinge")
-)
+MOST_LABELS = 3
+"""How many of a sample's labels target="true" explains at most, where it can have several: the first ones by index."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,34 +36,41 @@ class Target:
         rule: A user's function of the model's outputs, or None.
         rank: k where the class with the k-th highest score is explained, else 0.
         indices: () or (N,) int64, the class or the classes that the user named; None where none are named.
+        label: Which of each sample's true labels is explained, counted from 0; None where none is.
     """
 
     text: str
     rule: Callable[[Any], Any] | None = None
     rank: int = 0
     indices: Ints | None = None
+    label: int | None = None
 
-    def class_index(self, samples: int, labels: Ints | None) -> Ints:
+    def class_index(self, samples: int, labels: Ints | None, label_sets: LabelSets | None = None) -> Ints:
         """Returns what is explained of each sample of a batch.
 
         Args:
             samples: N.
             labels: (N,) true classes or None.
+            label_sets: For each sample all of its labels, where there can be several.
 
         Returns:
-            (N,) int64 classes; -k stands for the class with the k-th highest score, so that `PREDICTED` is -1.
+            (N,) int64 classes; -k stands for the class with the k-th highest score, so that `PREDICTED` is -1. A sample
+            that has no such label, see `absent`, has that too.
 
         Raises:
             ValueError: If the target needs labels that are not there, or has the wrong length.
         """
-        if self.text == "true" and self.rule is None:
+        if self.label is not None:
+            if label_sets is not None:
+                at = self.label
+                return np.array([of[at] if at < len(of) else PREDICTED for of in label_sets], np.int64)
             if labels is None:
                 raise ValueError(
-                    "target='true' needs class labels: integers, or one-hot rows. "
+                    "target='true' needs class labels: integers, one-hot rows, or multi-hot rows of several labels. "
                     "Received: validation data without class labels. "
-                    "Give (x, y), or explain target='predicted'."
+                    "Give (x, y) with such a y, or explain a class: target=0."
                 )
-            return labels
+            return labels if self.label == 0 else np.full(samples, PREDICTED, np.int64)
         if self.indices is None:
             return np.full(samples, -self.rank or PREDICTED, np.int64)
         if self.indices.ndim == 1 and len(self.indices) != samples:
@@ -82,6 +79,38 @@ class Target:
                 f"Received: {len(self.indices)} indices. See `max_samples`."
             )
         return np.broadcast_to(self.indices, (samples,)).copy()
+
+    def absent(self, samples: int, label_sets: LabelSets | None) -> npt.NDArray[np.bool_]:
+        """Tells which samples, (N,), have fewer labels than there would have to be for this one."""
+        if self.label is None or (label_sets is None and self.label == 0):
+            return np.zeros(samples, np.bool_)
+        if label_sets is None:
+            return np.ones(samples, np.bool_)
+        return np.array([len(of) <= self.label for of in label_sets], np.bool_)
+
+
+def with_labels(targets: Mapping[str, Target], most: int | None) -> dict[str, Target]:
+    """Returns the targets with one in place of "true" for each label that a sample can have.
+
+    Args:
+        targets: The targets by name.
+        most: How many labels a sample has at most; None where each has one class. No more than `MOST_LABELS` are
+            explained.
+
+    Returns:
+        The targets by name: "true1", "true2" and so on, where there are several.
+    """
+    count = 1 if most is None else max(1, min(most, MOST_LABELS))
+    if count == 1:
+        return dict(targets)
+    expanded: dict[str, Target] = {}
+    for name, target in targets.items():
+        if target.label is None:
+            expanded[name] = target
+            continue
+        for k in range(count):
+            expanded[f"{name or 'true'}{k + 1}"] = Target(f"true{k + 1}", label=k)
+    return expanded
 
 
 def resolve_targets(target: Any) -> dict[str, Target]:
@@ -123,12 +152,13 @@ def resolve_target(target: Any) -> Target:
         TypeError: If it is none of these kinds.
     """
     if callable(target):
-        return Target(getattr(target, "__name__", type(target).__name__), target)
+        name = getattr(target, "__name__", type(target).__name__)
+        return Target(f"{name}()" if name in ("predicted", "true") else name, target)
     if isinstance(target, str):
         if target == "predicted":
             return Target(target, rank=1)
         if target == "true":
-            return Target(target)
+            return Target(target, label=0)
         raise ValueError(f"`target` must be {_KINDS}. Received: {target!r}.")
     index = np.asarray(target)
     if index.dtype.kind not in "iu" or index.ndim > 1:
@@ -136,40 +166,61 @@ def resolve_target(target: Any) -> Target:
     return Target(str(index.tolist()), indices=index.astype(np.int64))
 
 
-def check_target(target: Target, classes: int | None) -> None:
+def check_target(target: Target, classes: int | None, output: Output | None = None, example: str = "") -> None:
     """Checks that a model tells apart what a target explains.
 
     Args:
         target: The target.
-        classes: How many classes the model's outputs tell apart; None where they tell none.
+        classes: How many classes, labels or numbers the model's outputs tell apart; None where they tell none.
+        output: What the output is; None for classes.
+        example: The code of a function of the outputs that works.
 
     Raises:
         ValueError: If a named class is out of range, or the outputs tell no classes.
     """
-    if target.rule is not None or target.rank == 1:
+    output = output or Output("classes")
+    if target.rule is not None:
         return
-    if classes is not None and target.rank > classes:
+    if not output.tells_classes:
+        _check_number(target, classes, output, example)
+    elif target.rank == 1:
+        return
+    elif classes is not None and target.rank > classes:
         raise ValueError(
             f"The model must tell as many classes apart as are explained. Received: target={target.text!r} for a model "
             f"of {classes} classes. target='top{classes}' works."
         )
-    if classes is None:
+    if target.indices is not None:
+        check_classes(target, target.indices.ravel(), classes, output)
+
+
+def _check_number(target: Target, numbers: int | None, output: Output, example: str) -> None:
+    """Checks that a target says which number is explained, where the outputs are no scores of classes."""
+    if target.indices is not None or (numbers == 1 and target.rank == 1 and target.text == "predicted"):
+        return
+    what = {"embedding": "an embedding", "mask": "a mask"}.get(output.kind, output.kind)
+    if numbers == 1:
         raise ValueError(
             "A class can be explained only where the model puts out a score for each class. "
-            f"Received: target={target.text} for a model with one output that is no classifier's. "
-            "Give target='predicted' to explain the output itself, or a callable on the outputs."
+            f"Received: target={target.text!r} for a model with one output that is taken for a number, {output.why}. "
+            "target='predicted' explains its value; output_kind='classes' takes it for the score of class 1."
         )
-    if target.indices is not None:
-        check_classes(target, target.indices.ravel(), classes)
+    raise ValueError(
+        "Which number is to be explained? A model whose output is no score of classes has none that is predicted. "
+        f"Received: target={target.text!r} for {numbers} outputs that are taken for {what}, {output.why}. "
+        f"target=0 explains the first of them, and a function such as `{example}` any number that follows from them; "
+        "output_kind='classes' takes them for scores of classes."
+    )
 
 
-def check_classes(target: Target, class_index: Ints, classes: int | None) -> None:
+def check_classes(target: Target, class_index: Ints, classes: int | None, output: Output | None = None) -> None:
     """Checks that the explained classes of a batch exist.
 
     Args:
         target: The target.
         class_index: (N,) explained classes.
-        classes: How many classes the model's outputs tell apart; None where they tell none.
+        classes: How many classes, labels or numbers the model's outputs tell apart; None where they tell none.
+        output: What the output is; None for classes.
 
     Raises:
         ValueError: If a class index is out of range.
@@ -178,41 +229,13 @@ def check_classes(target: Target, class_index: Ints, classes: int | None) -> Non
         return
     wrong = sorted({int(c) for c in class_index if not 0 <= c < classes})
     if wrong:
-        what = "labels" if target.text == "true" else "`target`"
+        what = "labels" if target.label is not None else "`target`"
+        if output is not None and not output.tells_classes:
+            raise ValueError(
+                f"`target` must be the index of one of the model's {classes} outputs, from 0 to {classes - 1}. "
+                f"Received: {wrong}."
+            )
         raise ValueError(
             f"Class indices must lie between 0 and {classes - 1}, for the model tells {classes} classes apart. "
             f"Received: {wrong} in {what}."
         )
-
-
-def _loss(model: Any) -> Any | None:
-    """Returns the loss that a model was compiled with, an object or a function; None for none, or several."""
-    parts = keras.tree.flatten(getattr(model, "loss", None))
-    if len(parts) != 1:
-        return None
-    try:
-        return keras.losses.get(parts[0]) if isinstance(parts[0], str) else parts[0]
-    except ValueError:
-        return None
-
-
-def _is_one_of(loss: Any, losses: Sequence[Any]) -> bool:
-    return loss in losses or isinstance(loss, tuple(kind for kind in losses if isinstance(kind, type)))
-
-
-def loss_expects(model: Any) -> str | None:
-    """Tells what the compiled loss takes the outputs for: "logits", "probabilities", or None where it doesn't say.
-
-    Only Keras' own losses are known; one that the user wrote may take anything.
-    """
-    loss = _loss(model)
-    if _is_one_of(loss, _HINGES):
-        return "logits"
-    if _is_one_of(loss, _CROSSENTROPIES):
-        return "logits" if getattr(loss, "from_logits", False) else "probabilities"
-    return None
-
-
-def tells_labels(model: Any) -> bool:
-    """Tells whether the compiled loss takes each output for a label of its own, present or not: a sigmoid for each."""
-    return _is_one_of(_loss(model), _CROSSENTROPIES_OF_LABELS)

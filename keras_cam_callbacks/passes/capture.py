@@ -15,9 +15,18 @@ from ..data.layout import as_images, largest_input, model_layout
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.head import Head, class_weights, find_head
 from ..network.layers import Candidates, LayerCall, Tap, candidates, choose_layer, listing
-from ..network.targets import PREDICTED, Target, check_target, loss_expects, tells_labels
+from ..network.outputs import Clues, Output, check_said, clues_of, leaves, output_names
+from ..network.targets import PREDICTED, Target, check_target
 from ..records import Capture, Chunk, Floats, Ints
-from .scores import confidences, explained_scores, single_output
+from .scores import (
+    before_activation,
+    confidences,
+    example_of,
+    explained_scores,
+    only_weighs,
+    scores_before_activation,
+    single_output,
+)
 from .taps import as_activations, fixed_batch, make_tap, named_layer, single_call
 
 # What a method can need that has nothing to do with a layer.
@@ -44,10 +53,10 @@ class Capturer:
         taps: The explained layers; empty where no method needs one.
         head: The layer that feeds the global average pooling, where CAM asked for it.
         image_layout: "channels_last" or "channels_first", as the model takes its images.
-        classes: How many classes the outputs tell apart; None where they tell none.
+        output: What the model's output is; of several the first.
+        classes: How many classes, labels or numbers the output tells apart; None where the model has several outputs,
+            or one that is no row of numbers.
         explained: What the explained score is, in words.
-        activated: Whether the outputs are known to come out of a softmax or sigmoid.
-        labels: Whether the loss takes each output for a label of its own.
         scores_by_rule: For each target, whether a callable gives the scores themselves, and no classes.
         chunk: Number of samples that run at once.
         fixed: The number of samples where the model takes no other, else None.
@@ -64,6 +73,7 @@ class Capturer:
         needs: Iterable[tuple[str, ...]] = (("activations", "gradients"),),
         batch_size: int = 32,
         keeps: bool = False,
+        clues: Clues | None = None,
     ) -> None:
         """Finds or chooses the layers and traces the model.
 
@@ -77,6 +87,7 @@ class Capturer:
             batch_size: Largest number of samples that run at once.
             keeps: Whether `like` is a batch that will be captured again and again: what the frozen part of the model
                 puts out for it is then kept, if it takes no more than `KEPT_BYTES`.
+            clues: What is known of the outputs; by default what the model's loss tells.
 
         Raises:
             ValueError: If a layer, a target or the model does not fit. The message tells what would.
@@ -101,8 +112,10 @@ class Capturer:
         self._named = [(path, weakref.ref(layer)) for path, layer in named]
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
-        self.expects, self.labels = loss_expects(model), tells_labels(model)
-        self.activated = False
+        self._clues = clues_of(model) if clues is None else clues
+        self._outputs: list[Output] = []
+        self._weighs: dict[int, bool] = {}
+        self.output = Output("classes")
         self._units: int | None = None
         self.traces = 0
         self.taps: tuple[Tap, ...] = ()
@@ -166,6 +179,43 @@ class Capturer:
         """Returns (N, T) integers by which each target explains the predicted class."""
         return np.full((samples, len(self.targets)), PREDICTED, np.int32)
 
+    @property
+    def expects(self) -> str | None:
+        """What the loss takes the output for: "logits", "probabilities", or None where it doesn't say."""
+        return self.output.expects
+
+    def has_probability(self, target: int) -> bool:
+        """Tells whether a target's score is that of a class or label which has a probability."""
+        return self.output.has_probability and self.classes is not None and not self.scores_by_rule[target]
+
+    def confidences(self, outputs: Floats | None, scores: Floats, targets: Ints | None) -> Floats:
+        """Returns the probability of the explained class, (N,) float32 in [0, 1]; NaN where there is none."""
+        if not self.output.has_probability:
+            targets = None
+        return confidences(outputs, scores, targets, self.output.activated, self.output.kind == "labels")
+
+    def handed(self, run: Run, target: int) -> Any:
+        """Returns the outputs as a target's function gets them.
+
+        The one output of a model is handed on as it is: an index explains its score before the activation. Of several,
+        a function that only picks or weighs gets what went into the softmax or sigmoid that an output ends in.
+        """
+        rule = self.targets[target].rule
+        if rule is None or single_output(run.outputs) is not None:
+            return run.outputs
+        if target not in self._weighs:
+            with self._engine.eagerly():
+                self._weighs[target] = only_weighs(rule, run.outputs)
+        if not self._weighs[target]:
+            return run.outputs
+        before = []
+        for tensor, output in zip(keras.tree.flatten(run.outputs), self._outputs, strict=True):
+            logits, _ = run.find_logits(tensor)
+            floats = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
+            replaces = floats and len(tensor.shape) > 1 and (logits is not None or output.expects == "probabilities")
+            before.append(scores_before_activation(tensor, logits, output.expects) if replaces else None)
+        return before_activation(run.outputs, before)
+
     def as_images(self, images: Any) -> Floats:
         """Returns images as (N, H, W, C) float32, whatever the model takes."""
         return as_images(images, self.image_layout)
@@ -203,7 +253,7 @@ class Capturer:
                 targets=targets,
                 # A rule that names classes names the predicted ones.
                 predicted=arrays.get("predicted") if target.rule is None or targets is None else targets,
-                confidences=confidences(outputs, scores, targets, self.activated, self.labels),
+                confidences=self.confidences(outputs, scores, targets),
                 images=images,
             )
             captures.append(
@@ -269,12 +319,19 @@ class Capturer:
         """Returns each target's scores; its classes, and what is captured of scores and outputs by name."""
         ops = keras.ops
         output = single_output(run.outputs)
-        logits, probabilities = run.find_logits()
+        logits, _ = run.find_logits()
         scores, targets = [], []
         results: dict[str, Any] = {}
+        self._describe_outputs(run, output, logits)
         for t, target in enumerate(self.targets):
             score, classes, predicted = explained_scores(
-                run.outputs, logits, class_index[:, t], target.rule, self.expects, max(1, target.rank)
+                self.handed(run, t),
+                logits,
+                class_index[:, t],
+                target.rule,
+                self.expects,
+                max(1, target.rank),
+                self.output.tells_classes,
             )
             scores.append(score)
             targets.append(classes)
@@ -283,7 +340,6 @@ class Capturer:
                 results[f"targets {t}"] = ops.cast(classes, "int64")
             if predicted is not None and (target.rule is None or classes is None):
                 results["predicted"] = ops.cast(predicted, "int64")
-        self._describe_outputs(output, logits, probabilities)
         self.scores_by_rule = tuple(
             target.rule is not None and classes is None for target, classes in zip(self.targets, targets, strict=True)
         )
@@ -301,6 +357,8 @@ class Capturer:
         assert self._units is not None
         results = {"head": activations}
         for t, classes in enumerate(targets):
+            if classes is None:  # The only number: its own weights, not negated.
+                classes = keras.ops.cast(keras.ops.ones_like(run.scores[t]), "int32")
             results[f"kernel {t}"] = class_weights(head, classes, channels, self._units)
         return results
 
@@ -319,7 +377,7 @@ class Capturer:
     def _find_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> Head:
         """Returns the GAP + Dense head, which must be fed by the layer that the user named, if any."""
         for target, classes in zip(self.targets, targets, strict=True):
-            if classes is None:
+            if classes is None and (target.rule is not None or self._units != 1):
                 raise ValueError(
                     "CAM explains a class of a model with one output of shape (samples, classes). "
                     f"Received: model {self.model.name!r} and target {target.text!r}, which is no class. "
@@ -339,16 +397,25 @@ class Capturer:
             "Leave layer_name out, or use Grad-CAM (GradCAMLogger) for other layers."
         )
 
-    def _describe_outputs(self, output: Any, logits: Any, probabilities: bool) -> None:
-        """Notes the units and classes of the outputs, and checks that the classes of the targets exist."""
+    def _describe_outputs(self, run: Run, output: Any, logits: Any) -> None:
+        """Notes what the outputs are, and checks that what the targets explain exists."""
+        parts = leaves(run.outputs)
+        names = output_names(self.model, [path for path, _ in parts])
+        check_said(self._clues.said, list(dict.fromkeys(name for of_output in names for name in of_output)))
+        self._outputs = [
+            self._clues.output(tuple(tensor.shape), run.ending(tensor), of_output, i)
+            for i, ((_, tensor), of_output) in enumerate(zip(parts, names, strict=True))
+        ]
+        self.output = self._outputs[0]
         self._units = None
         if output is not None and len(output.shape) <= 2:
             self._units = 1 if len(output.shape) == 1 else output.shape[1]
-        self.activated = probabilities or (logits is None and self.expects == "probabilities")
-        regression = self._units == 1 and logits is None and self.expects is None
-        self.classes = None if self._units is None or regression else max(self._units, 2)
-        for target in self.targets:
-            check_target(target, self.classes)
+        self.classes = self._units
+        if self.output.tells_classes and self._units is not None:
+            self.classes = max(self._units, 2)
+        if self._units is not None:
+            for target in self.targets:
+                check_target(target, self.classes, self.output, example_of(run.outputs))
         self.explained = "the target's score"
         if self._needs and all(name.endswith("activation_gradient") for name in self._needs - {"images", "confidence"}):
             self.explained = "the layer's largest activations"

@@ -20,7 +20,7 @@ from ..network.layers import Tap
 from ..network.targets import PREDICTED
 from ..records import Floats, Ints
 from .capture import Capturer
-from .scores import confidences, explained_scores, single_output
+from .scores import explained_scores, single_output
 from .shares import shares
 
 Copies = Iterable[tuple[Floats, int]]
@@ -126,8 +126,7 @@ class Probe:
             arrays = self._run(self._passes[name], values, rows, classes, beside)
             results = arrays["result"]
             if name == "confidence":
-                known = self._capturer.activated, self._capturer.labels
-                results = confidences(arrays["outputs"], results, classes, *known)
+                results = self._capturer.confidences(arrays["outputs"], results, classes)
             done += len(lot)
             if not shown and done < total and time.monotonic() - begin > _PATIENCE and _progress.get():
                 shown = True
@@ -258,11 +257,13 @@ class Probe:
         """Runs the model; returns the scores (M,), and what it puts out, (M, K) float32, where it has one output."""
         capturer = self._capturer
         run = self._engine.plain_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
-        outputs, output = run.outputs, single_output(run.outputs)
+        output = single_output(run.outputs)
         logits, _ = run.find_logits()
+        handed = capturer.handed(run, self._target)
         # A rule that names classes named them for the samples themselves; their copies are held to these.
         rule = capturer.targets[self._target].rule if capturer.scores_by_rule[self._target] else None
-        scores = explained_scores(outputs, logits, class_index, rule, capturer.expects)[0]
+        tells_classes = capturer.output.tells_classes
+        scores = explained_scores(handed, logits, class_index, rule, capturer.expects, tells_classes=tells_classes)[0]
         if output is None or len(output.shape) > 2:
             return scores, None
         return scores, keras.ops.cast(output if len(output.shape) == 2 else output[:, None], "float32")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from ..network.outputs import example_rule, leaves
 from ..records import Floats, Ints
 
 
@@ -15,6 +16,57 @@ def single_output(outputs: Any) -> Any | None:
     """Returns the output tensor of a model that has just one, else None."""
     leaves = keras.tree.flatten(outputs)
     return leaves[0] if len(leaves) == 1 else None
+
+
+def example_of(outputs: Any) -> str:
+    """Returns the code of a function of these outputs that works as a target."""
+    parts = leaves(outputs)
+    return example_rule([path for path, _ in parts], [tuple(tensor.shape) for _, tensor in parts])
+
+
+def before_activation(outputs: Any, handed: Sequence[Any]) -> Any:
+    """Returns a model's outputs in their structure, each in place of which something else is handed, or None, by that.
+
+    Args:
+        outputs: The outputs.
+        handed: One for each in Keras' order.
+    """
+    flat = keras.tree.flatten(outputs)
+    flat = [own if other is None else other for own, other in zip(flat, handed, strict=True)]
+    return keras.tree.pack_sequence_as(outputs, flat)
+
+
+def only_weighs(rule: Callable[[Any], Any], outputs: Any) -> bool:
+    """Tells whether a rule picks numbers of the outputs, or a weighted sum of them, and does nothing else with them.
+
+    It is tried on random numbers, outside of any traced function: it must keep the mean of two inputs, or give for each
+    sample one of the numbers that the sample has. The logarithm of a probability is no such rule, nor is a product.
+    """
+    rng = np.random.default_rng(0)
+    count = 6
+
+    def drawn(low: float, high: float) -> list[Any]:
+        shapes = [tuple(3 if side is None else side for side in leaf.shape[1:]) for leaf in keras.tree.flatten(outputs)]
+        return [rng.uniform(low, high, (count, *shape)).astype(np.float32) for shape in shapes]
+
+    def applied(arrays: Sequence[Floats]) -> Floats:
+        tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
+        result = keras.ops.convert_to_numpy(rule(keras.tree.pack_sequence_as(outputs, tensors)))
+        return np.asarray(result, np.float32).reshape(count)
+
+    try:
+        for low, high in ((0.05, 0.95), (-3.0, 3.0)):
+            one, other = drawn(low, high), drawn(low, high)
+            ends = applied(one), applied(other)
+            middle = applied([(a + b) / 2 for a, b in zip(one, other, strict=True)])
+            rows = [np.concatenate([a[i].reshape(-1) for a in one]) for i in range(count)]
+            picks = all(value in row for value, row in zip(ends[0], rows, strict=True))
+            if not picks and not np.allclose(middle, (ends[0] + ends[1]) / 2, rtol=1e-3, atol=1e-4):
+                return False
+    except Exception:
+        # A user's function may fail in any way, as on another number of samples. Its faults are told by `_applied`.
+        return False
+    return True
 
 
 def scores_before_activation(output: Any, logits: Any, expects: str | None) -> Any:
@@ -43,11 +95,12 @@ def explained_scores(
     rule: Callable[[Any], Any] | None,
     expects: str | None,
     rank: int = 1,
+    tells_classes: bool = True,
 ) -> tuple[Any, Any | None, Any | None]:
     """Computes each sample's explained score, differentiable with respect to the activations.
 
-    A classifier with one unit tells two classes apart: its score is the logit for class 1, and -logit for class 0.
-    One unit with no activation, under a loss that is no classifier's, is a regression: its value is explained.
+    A classifier with one unit tells two classes apart: its score is the logit for class 1, and -logit for class 0. Of
+    numbers none is predicted: the only one is explained, or the one of the index.
 
     Args:
         outputs: The model's outputs, tensors in any structure.
@@ -56,6 +109,7 @@ def explained_scores(
         rule: A user's function of the outputs: whole numbers are taken as class indices, others as the scores.
         expects: `loss_expects(model)`.
         rank: The largest k.
+        tells_classes: Whether the output has a score for each class or label; else it is of numbers.
 
     Returns:
         (N,) float32 scores, (N,) int32 explained classes and (N,) int32 predicted classes; None where there are none.
@@ -70,9 +124,8 @@ def explained_scores(
     flat = output is not None and len(output.shape) == 2
     raw: Any = scores_before_activation(output, logits, expects) if flat else None
     unit = flat and raw.shape[1] == 1
-    no_class = unit and logits is None and expects is None
     predicted = None
-    if flat and not no_class:
+    if flat and tells_classes:
         predicted = ops.cast(raw[:, 0] > 0 if unit else ops.argmax(raw, axis=-1), "int32")
 
     if rule is not None:
@@ -91,17 +144,14 @@ def explained_scores(
         classes = ops.where(class_index < 0, ranked, class_index)
     if not flat:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
-        last = 3 if output is None or output.shape[-1] is None else min(3, output.shape[-1] - 1)
-        example = (
-            f"outputs['name'][:, {last}]" if output is None else f"keras.ops.mean(outputs[..., {last}], axis=(1, 2))"
-        )
         raise ValueError(
             "The model must have one output of shape (samples, classes) for a class to be explained. "
             f"Received: outputs of shape {shapes}. "
-            f"Give as `target` a function of the outputs, such as `lambda outputs: {example}`."
+            f"Give as `target` a function of the outputs, such as `{example_of(outputs)}`."
         )
-    if no_class:
-        return raw[:, 0], None, None
+    if not tells_classes:
+        columns = classes if rule is not None else class_index
+        return (raw[:, 0], None, None) if unit else (_chosen(raw, columns), columns, None)
     if unit:
         return ops.where(classes == 1, raw[:, 0], -raw[:, 0]), classes, predicted
     # A rule may be out of range, which is found and told once its numbers are there.

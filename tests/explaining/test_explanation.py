@@ -102,7 +102,7 @@ ERRORS = {
     ),
     "several outputs": (
         side_branch, {}, (X, BOTH), ValueError,
-        ["one output of shape (samples, classes)", "'main': (None, 3)", "lambda outputs: outputs['name']"],
+        ["one output of shape (samples, classes)", "'main': (None, 3)", "lambda outputs: outputs['main'][:, 2]"],
     ),
     "nothing to choose": (
         only_dense, {}, (X, Y), ValueError, ["needs a layer whose output is a feature map", "'flat_model'", "'flat'"]
@@ -135,7 +135,7 @@ ERRORS = {
     ),
     "target of no kind": (functional, {"target": 0.5}, (X, Y), TypeError, ["Received: 0.5 of type float"]),
     "class of a regression": (
-        regression, {"target": 0}, (X, Y), ValueError, ["target=0", "no classifier's"]
+        regression, {"target": 1}, (X, Y), ValueError, ["from 0 to 0", "Received: [1]"]
     ),
     "NaN": (functional, {}, (NAN, Y), ValueError, ["finite numbers only", "samples [4] of 6"]),
     "wrong size": (

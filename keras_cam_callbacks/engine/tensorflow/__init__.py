@@ -5,7 +5,7 @@ import tensorflow as tf
 from .compiling import compile_frozen_pass, compile_pass
 from .devices import cluster, scope
 from .gradients import full_gradient, gradient
-from .runs import differentiated_run, left_as_found, plain_run, replaced, tapped_run
+from .runs import differentiated_run, eagerly, left_as_found, plain_run, replaced, tapped_run
 
 FAILURES = (tf.errors.OpError,)
 
@@ -15,6 +15,7 @@ __all__ = [
     "compile_frozen_pass",
     "compile_pass",
     "differentiated_run",
+    "eagerly",
     "full_gradient",
     "gradient",
     "left_as_found",

@@ -69,6 +69,46 @@ def find_logits(output: Any) -> tuple[Any | None, bool]:
     return None, False
 
 
+def ending(output: Any) -> str | None:
+    """Tells what an output ends in: "softmax", "log_softmax", "sigmoid", "normalized" (rows of length 1), or None.
+
+    Of an eager tensor only Keras' own activations are seen, which of them by its values.
+    """
+    if is_eager(output):
+        if getattr(output, "_keras_logits", None) is None:
+            return None
+        values = np.asarray(output, np.float64)
+        one = values.ndim > 1 and values.shape[-1] > 1 and np.allclose(values.sum(axis=-1), 1, atol=1e-2)
+        return "softmax" if one else "sigmoid"
+    op = _source(output).op
+    by_type = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
+    if op.type in by_type:
+        return by_type[op.type]
+    if getattr(output, "_keras_logits", None) is not None:
+        return "sigmoid" if output.shape[-1] == 1 else "softmax"
+    if op.type in ("Mul", "RealDiv"):
+        for factor in op.inputs:
+            if _is_length(factor):
+                return "normalized"
+    return None
+
+
+def _is_length(tensor: Any) -> bool:
+    """Tells whether a tensor is the root of a sum of squares, or its inverse."""
+    root = False
+    for _ in range(8):
+        op = _source(tensor).op
+        root = root or op.type in ("Sqrt", "Rsqrt")
+        if op.type == "Sum":
+            squared = _source(op.inputs[0]).op
+            square = squared.type == "Square" or (squared.type == "Mul" and squared.inputs[0] is squared.inputs[1])
+            return root and square
+        if op.type not in ("Sqrt", "Rsqrt", "Maximum", "Minimum", "Reciprocal", "Reshape", "AddV2"):
+            return False
+        tensor = op.inputs[0]
+    return False
+
+
 def before_relu(tensor: Any) -> Any | None:
     """Returns what goes into the ReLU that a tensor comes from; None where it comes from none that is seen."""
     op = None if is_eager(tensor) else _source(tensor).op

@@ -50,9 +50,14 @@ class Run:
         leaves = tf.nest.flatten(self.outputs)
         return leaves[0] if len(leaves) == 1 else None
 
-    def find_logits(self) -> tuple[Any | None, bool]:
+    def find_logits(self, output: Any | None = None) -> tuple[Any | None, bool]:
         """Finds what went into the final softmax or sigmoid, and whether the output is a probability."""
-        return (None, False) if self._output is None else graphs.find_logits(self._output)
+        output = self._output if output is None else output
+        return (None, False) if output is None else graphs.find_logits(output)
+
+    def ending(self, output: Any) -> str | None:
+        """Tells what an output ends in; see `contract.Run`."""
+        return graphs.ending(output)
 
     def before_relu(self, tensor_id: Hashable) -> Any | None:
         """Returns what went into the ReLU that a tensor comes out of; None where it comes out of none."""
@@ -160,6 +165,13 @@ def exchanged(layer: Any, name: str, value: Any) -> Iterator[None]:
             vars(layer)[name] = original
         else:
             del vars(layer)[name]
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Leaves the function that is traced, so that operations run at once, while the context lasts."""
+    with tf.init_scope():
+        yield
 
 
 @contextmanager
