@@ -72,7 +72,7 @@ def recognised(pictures: Pictures, expected: Expected | None = None, chosen: str
         contradiction = (
             f"the model expects values of {expected.name} ({expected.why}), and the images have {seen.extent}"
         )
-    elif expected.name in OF_COLOURS and seen.could_be(expected.name):
+    elif expected.name in OF_COLOURS and seen.could_be(expected.name, 0.15):
         return _of(expected.name)
     own = _by_type(seen) or _by_values(seen)
     if not contradiction:
@@ -125,8 +125,13 @@ class _Seen:
         near = margin * (np.asarray(white, float) - black)
         return float(((colours < black - near) | (colours > white + near)).mean())
 
-    def could_be(self, name: str) -> bool:
-        """Tells whether images are what a preprocessing of RGB images has made, as far as their values tell."""
+    def could_be(self, name: str, share: float) -> bool:
+        """Tells whether images are what a preprocessing of RGB images has made, as far as their values tell.
+
+        Args:
+            name: The preprocessing's range.
+            share: How much of the range the images must use at least.
+        """
         ends = limits(name)
         assert ends is not None
         wide = float(np.mean(ends[1] - ends[0]))
@@ -134,7 +139,7 @@ class _Seen:
             self.in_colours
             and not self.is_grey  # It would have shifted the channels against each other.
             and self.outside(*ends, 0.02) <= 0.01
-            and self.high - self.low > 0.15 * wide
+            and self.high - self.low > share * wide
             and bool((np.quantile(self.colours, 0.01, axis=0) < 0).all())
         )
 
@@ -251,8 +256,8 @@ def _by_values(seen: _Seen) -> ValueRange:
         plain = seen.outside(-1.0, 1.0, 0.02) <= 0.02 and (_is_of_files(seen, "[-1, 1]") or most - least >= 1.6)
         return _of("[-1, 1]", plain, "" if plain else _assumed(seen, "[-1, 1]"))
     for name in OF_COLOURS:
-        if seen.could_be(name) and not _is_standardized(seen):
-            plain = _is_of_files(seen, name)
+        plain = seen.in_colours and _is_of_files(seen, name)
+        if seen.could_be(name, 0.08 if plain else 0.3) and not _is_standardized(seen):
             return _of(name, plain, "" if plain else _assumed(seen, name))
     return _stretched(seen)
 

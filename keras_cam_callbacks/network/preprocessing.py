@@ -243,7 +243,7 @@ def _by_layer(layer: Any, before: _Values, path: str) -> _Values | None:
 
 def _constant(value: Any) -> Numbers | None:
     """Returns a constant of a graph as (1,) or (C,); None for what is none, or differs by pixel."""
-    if value is None or isinstance(value, (str, keras.KerasTensor)):
+    if value is None or isinstance(value, (str, keras.KerasTensor, keras.Variable)):
         return None
     try:
         array = np.asarray(keras.ops.convert_to_numpy(value), np.float64)

@@ -265,7 +265,7 @@ def deep_model(folder, *front):
     parts = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.GlobalAveragePooling2D()]
     head = keras.layers.Dense(2, activation="softmax", kernel_initializer=start)
     model = keras.Sequential([keras.Input((40, 40, 1)), *front, *parts, head])
-    model.save(folder / "deep.keras")
+    save(model, folder / "deep.keras")
     y, x = np.mgrid[0:40, 0:40]
     scan = (np.exp(-((y - 15) ** 2 + (x - 25) ** 2) / 60) * 4000 + 90).astype(np.uint16)
     PIL.Image.fromarray(scan).save(folder / "scan.png")

@@ -131,6 +131,7 @@ STRETCHED = {
     "a window in three channels": np.repeat(np.linspace(-100, 150, 48 * 48, dtype=np.float32).reshape(48, 48, 1), 3, 2),
     "z-scored in three channels": np.repeat((SPOT - SPOT.mean()) / SPOT.std(), 3, 2) / 3,
     "colours, each image by its own mean and deviation": (NOISE - NOISE.mean()) / NOISE.std(),
+    "colours, half of them": NOISE - 0.5,
     "a few stars": STARS,
     "Lab colours": np.concatenate([100 * SPOT, 60 * SPOT - 30, 20 - 50 * SPOT], 2),
 }
