@@ -114,6 +114,18 @@ def test_what_is_no_file_is_refused_quickly(tmp_path, place, kind):
     ]
 
 
+def test_a_record_of_files_goes_through_all_of_it(tmp_path):
+    config = config_of(tmp_path / "run")
+    RunWriter(config).write(drawn_record(0, config, Overlay()))
+    (tmp_path / "wandb").mkdir()
+    actions = sorted({action for actions in PLACES.values() for action in actions})
+    command = [sys.executable, "-c", CODE, TESTS, tmp_path, *actions]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env=os.environ | {"PYTHONPATH": f"{ROOT}:{TESTS}"}
+    )
+    assert done.stdout.splitlines() == [f"{action} done" for action in actions], done.stderr
+
+
 @pytest.mark.parametrize("place", ["heatmaps/.new.npz", "sheets/.new.jpg", "sheets/000001.jpg", "pictures/000001.zip"])
 def test_a_pipe_where_a_file_is_to_be_written_is_not_waited_for(tmp_path, place):
     """One under a name that is ours for the moment goes, one that has the name of an epoch stays."""
