@@ -119,6 +119,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._source: Any = None  # None before the first fit, after each, and once it has failed
         self._starts = True
         self._first_epoch = 0
+        self._raised = 0  # the id of what a failure has raised, which ends the fit
         self._is_last = False  # whether the epoch that is logged is the last of the fit
         self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
 
@@ -141,7 +142,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Traces the model and checks all settings, before the first batch is trained on."""
-        self._source, self._starts, self._due = None, True, None
+        self._source, self._starts, self._due, self._raised = None, True, None, 0
         self._run.prepare(self.tracker)
         if logs is not None:  # Keras hands one dict to all callbacks of a fit.
             self._claim(logs)
@@ -284,8 +285,10 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             action()
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            self._run.fail(what, reason)
+            if self._raised != id(error):  # It is on its way from a tracker up to what has called it.
+                self._run.fail(what, reason)
             if self.on_error == "raise":
+                self._raised = id(error)
                 raise
             switch_off()
             self._warn(f"{what} failed and is switched off until the next fit; training goes on. {reason}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 __all__ = ["Event", "Missing", "event_line", "missing_epochs", "read_event"]
@@ -94,7 +95,7 @@ def missing_epochs(logged: Iterable[tuple[int, int, int]], events: Iterable[Even
             failures.setdefault(event.step, event)
     steps = sorted({*epochs, *failures})
     lacking: list[Missing] = []
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
+    for step, following in zip_longest(steps, steps[1:]):
         failure = failures.get(step)
         epoch = failure.epoch if failure else epochs[step][0]
         if failure:

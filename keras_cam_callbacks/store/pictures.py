@@ -227,8 +227,10 @@ def _drawn(made: Recipe, heatmaps: Sequence[Floats], images: Sequence[Image], ro
             drawn = overlay.draw_several(shown, named, captions, titles=titles, title=made.title)
         else:
             drawn = overlay.draw(shown, maps[0], captions)
-    except (TypeError, AttributeError, IndexError, OverflowError) as error:  # of settings that are no such
-        raise ValueError(f"An epoch's pictures must be drawn as its record says. Received: {error}.") from error
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:  # of settings that are no such
+        raise ValueError(
+            f"An epoch's pictures must be drawn as its record says. Received: {error}. Its heatmaps can still be read."
+        ) from error
     # A caption of more lines among all makes more room under each.
     return tuple(_fitted(picture, made.sizes[row]) for picture, row in zip(drawn, rows, strict=False))
 

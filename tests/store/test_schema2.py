@@ -1,0 +1,113 @@
+"""What later versions may add is passed over; labels may be lists, and maps have any number of axes."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from comparison_records import write_run
+from sample_records import drawn_record, make_config, make_record
+
+from keras_cam_callbacks import Overlay, compare, read_run, write_timelapse
+from keras_cam_callbacks.records import Space, class_name
+from keras_cam_callbacks.store import RunWriter
+
+
+def test_fields_of_later_versions_are_passed_over(tmp_path):
+    """In the manifest, in what it holds, in lines, in what they hold, in settings, and among the arrays."""
+    for name in ("plain", "later"):
+        config = make_config(tmp_path / name, overlay=asdict(Overlay()), space=Space(("height", "width"), (4, None)))
+        RunWriter(config).write(drawn_record(0, config, Overlay(alpha=0.3)))
+    plain, directory = read_run(tmp_path / "plain"), tmp_path / "later"
+    manifest = json.loads((directory / "manifest.json").read_text("utf-8"))
+    manifest |= {"hardware": {"gpu": None}, "signed": [1, [2]]}
+    manifest["space"] |= {"units": ["mm", "mm"]}
+    (directory / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    line = json.loads((directory / "metrics.jsonl").read_text("utf-8"))
+    line |= {"seconds": 3.5, "tokens": {"a": []}}
+    line["drawn"] |= {"legend": True}
+    line["drawn"]["overlay"] |= {"contour": "thin"}
+    (directory / "metrics.jsonl").write_text(json.dumps(line) + "\n", "utf-8")
+    with zipfile.ZipFile(directory / "heatmaps/000000.npz", "a") as archive:
+        buffer = io.BytesIO()
+        np.save(buffer, np.arange(4))
+        archive.writestr("order.npy", buffer.getvalue())
+        np.save(buffer := io.BytesIO(), np.array([{}], object), allow_pickle=True)
+        archive.writestr("objects.npy", buffer.getvalue())
+        archive.writestr("notes.txt", b"what a later version has to say")
+        archive.writestr("large.npy", bytes(10**8), zipfile.ZIP_DEFLATED)
+    later = read_run(directory)
+    assert later.space == plain.space == Space(("height", "width"), (4, None))
+    (mine,), (theirs,) = plain.epochs, later.epochs
+    assert set(theirs.arrays()) == {*mine.arrays(), "order"}
+    assert all(map(np.array_equal, mine.overlays(), theirs.overlays()))
+    comparison = compare([tmp_path / "plain", directory])
+    np.testing.assert_allclose(comparison.agreement[np.isfinite(comparison.agreement)], 1)
+    comparison.report(tmp_path / "report.html")
+    write_timelapse(directory, tmp_path / "film.gif")
+    # Who goes on with it leaves what it doesn't know.
+    RunWriter(make_config(directory)).write(make_record(1))
+    assert json.loads((directory / "manifest.json").read_text("utf-8")) == manifest
+
+
+@pytest.mark.parametrize("version", [3, 10**30])
+def test_a_greater_schema_is_refused_with_a_way_out(tmp_path, version):
+    RunWriter(make_config(tmp_path))
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"schema_version": version}), "utf-8")
+    with pytest.raises(ValueError, match=rf"at most 2\. Received: {version} in .* a later one"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"schema_version": version} for version in (0, -1, True, "2", 2.5, None)),
+        *({"labels": [0, 1, label]} for label in ("x", 1.5, [[1]], [None], {}, 2**70, [2**70], True)),
+        *({"freq": freq} for freq in (0, "1", 1.5, None)),
+        *({"space": space} for space in ({}, [], "x", {"axes": ["a"], "sizes": [0], "layout": "channels_last"})),
+        {"space": {"axes": ["a"], "sizes": [1, 2], "layout": "channels_last"}},
+        {"space": {"axes": [1], "sizes": [1], "layout": "channels_last"}},
+    ],
+    ids=str,
+)
+def test_a_damaged_manifest_is_refused(tmp_path, change):
+    RunWriter(make_config(tmp_path)).write(make_record(0))
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change), "utf-8")
+    with pytest.raises(ValueError, match=r"manifest\.json must be whole"):
+        read_run(tmp_path)
+
+
+def test_labels_may_be_lists(tmp_path):
+    labels = ((0, 1), (), None, 1)
+    maps = np.random.default_rng(0).random((2, 4, 5, 5), np.float32)
+    for name in ("one", "two"):
+        write_run(tmp_path / name, maps, labels=labels, predicted=[[1, 0, 0, 0]] * 2)
+    run = read_run(tmp_path / "one")
+    assert run.manifest["labels"] == [[0, 1], [], None, 1]
+    comparison = compare([tmp_path / "one", tmp_path / "two"])
+    assert comparison.labels == labels
+    np.testing.assert_array_equal(comparison.correct()[0, 0], [1, 0, np.nan, 0])
+    assert [comparison.class_name(label) for label in labels] == ["cat + dog", "none", None, "dog"]
+    comparison.report(tmp_path / "report.html")
+    comparison.to_csv(tmp_path / "numbers.csv")
+    assert class_name(None, (3, 4)) == "3 + 4"
+
+
+def test_maps_of_other_axes_are_not_compared(tmp_path):
+    space = Space(("depth", "height", "width"), (3, None, 5))
+    maps = np.random.default_rng(0).random((3, 3, 4, 5), np.float32)
+    for name in ("one", "two"):
+        RunWriter(make_config(tmp_path / name, space=space)).write(make_record(0, heatmaps=maps))
+    assert read_run(tmp_path / "one").space == space
+    np.testing.assert_array_equal(read_run(tmp_path / "one").epochs[0].heatmaps(), maps)
+    with pytest.raises(
+        ValueError, match=r"of two axes\. Received: .*have depth, height, width.*heatmaps\(\) reads them"
+    ):
+        compare([tmp_path / "one", tmp_path / "two"])
+    assert len(write_timelapse(tmp_path / "one", tmp_path / "film.gif")) == 1
