@@ -124,6 +124,8 @@ class ValidationBatch:
         regions: Where the object is in each of the N images, None where that is not known; empty where it is known of
             none.
         image_size: H and W of the images, as the model takes them; None where it takes none.
+        image_input: Which of the inputs, flattened, the images are.
+        notes: What is to be said, once, of how it was read.
     """
 
     inputs: Any
@@ -132,6 +134,8 @@ class ValidationBatch:
     make_look: Callable[[], Look]
     regions: tuple[Region | None, ...] = ()
     image_size: tuple[int, int] | None = None
+    image_input: int = 0
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def look(self) -> Look:

@@ -18,6 +18,8 @@ import numpy as np
 
 from ..checks import check_positive
 from ..data.batches import check_inputs, make_batch
+from ..data.feeding import preprocesses
+from ..data.layout import image_inputs
 from ..drawing.overlay import Overlay
 from ..metrics import worst
 from ..network.layers import find_layer
@@ -308,6 +310,10 @@ def part_of(model: Any, part: Any) -> Any:
     return part
 
 
+ANY = object()
+"""Stands for every layer."""
+
+
 @dataclass(frozen=True, eq=False)
 class KeptBatch:
     """The fixed batch of a callback, and the settings that it was read with.
@@ -315,10 +321,12 @@ class KeptBatch:
     Attributes:
         batch: The batch.
         read: Data and settings.
+        chosen_by: The layer by which the image was chosen among several inputs; `ANY` where there was but one.
     """
 
     batch: ValidationBatch
     read: tuple[Any, ...]
+    chosen_by: Any = ANY
 
 
 def kept_batch(
@@ -331,10 +339,14 @@ def kept_batch(
     display: Any,
     sample_keys: Sequence[str] | None,
     regions: Any = None,
+    image_input: Any = None,
+    choose_input: Callable[[Any], tuple[int, str]] | None = None,
+    chosen_by: Any = None,
 ) -> KeptBatch:
     """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
-    read = (data, max_samples, select, display, sample_keys, regions)
-    if kept is not None and all(map(_is_same, read, kept.read)):
+    fed = model if preprocesses(model) else None  # What one model's preprocessor has made is no other's.
+    read = (data, max_samples, select, display, sample_keys, regions, image_input, fed)
+    if kept is not None and all(map(_is_same, (*read, chosen_by), (*kept.read, kept.chosen_by))):
         check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
         return kept
     batch = make_batch(
@@ -345,10 +357,15 @@ def kept_batch(
         display=display,
         sample_keys=sample_keys,
         regions=regions,
+        image_input=image_input,
+        choose_input=choose_input,
     )
-    return KeptBatch(batch, read)
+    several = len(image_inputs(batch.inputs)) > 1  # Else nothing is chosen, and the batch is good for any layer.
+    return KeptBatch(batch, read, chosen_by if several else ANY)
 
 
 def _is_same(one: Any, other: Any) -> bool:
     """Tells whether a setting is as it was: data, which may be used up by reading, by identity."""
-    return one is other or (isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other)
+    return (
+        one is other or other is ANY or (isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other)
+    )

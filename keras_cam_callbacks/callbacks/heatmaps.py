@@ -13,6 +13,7 @@ from ..checks import check_positive
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations, epoch_record, object_masks
+from ..explaining.inputs import chooser
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate, degenerate_cause, mean, measured, resolve_metrics
@@ -100,6 +101,8 @@ class HeatmapLogger(EpochLogger):
         on_error: "warn": what fails after the first batch warns once and is switched off while training goes on.
             "raise": it is raised.
         model: The part of the trained model that is explained, such as a GAN's "discriminator": a model or its name.
+        input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
+            layer depends on; where these are several, the largest, which is said.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -138,6 +141,7 @@ class HeatmapLogger(EpochLogger):
         batch_size: int = 32,
         on_error: str = "warn",
         model: Any = None,
+        input: Any = None,
     ) -> None:
         check_overlay(overlay)
         methods = resolve_methods(method)
@@ -167,6 +171,7 @@ class HeatmapLogger(EpochLogger):
         self.display = display
         self.overlay = overlay or Overlay()
         self.batch_size = batch_size
+        self.input = input
         self._kept: KeptBatch | None = None
 
     def _forget_fits(self) -> None:
@@ -200,6 +205,11 @@ class HeatmapLogger(EpochLogger):
             display=self.display,
             sample_keys=self.sample_keys,
             regions=self.regions,
+            image_input=self.input,
+            choose_input=chooser(
+                model, self.layer_name, method=self.method, target=self.target, batch_size=self.batch_size
+            ),
+            chosen_by=self.layer_name,
         )
         self._names = self._checked_metrics()
         source = Explainer(
@@ -216,6 +226,8 @@ class HeatmapLogger(EpochLogger):
             keeps=True,
         )
         _check_names(source.names, self._names)
+        for note in source.notes:
+            self._warn(note)
         return source
 
     def _checked_metrics(self) -> tuple[str, ...]:
@@ -267,7 +279,6 @@ class HeatmapLogger(EpochLogger):
             )
         values: dict[str, Any] = {}
         scalars: dict[str, float] = {}
-        masks = object_masks(next(iter(views.values())).batch)
         faithful: dict[str, dict[str, Any]] = {}
         if self.faithfulness_freq and self._is_due(epoch, self.faithfulness_freq):
             faithful = source.faithfulness(views, self._names)
@@ -279,7 +290,7 @@ class HeatmapLogger(EpochLogger):
             found: dict[str, Any] = dict(view.values)
             if "confidence" in self._names:
                 found["confidence"] = view.confidences
-            found |= measured(view.heatmaps, self._names, last=last, first=first, masks=masks)
+            found |= measured(view.heatmaps, self._names, last=last, first=first, masks=object_masks(view))
             found |= faithful.get(name, {})
             for augmentation, augmented in view.augmented.items():
                 found[f"{augmentation}_correlation"] = augmented.correlation

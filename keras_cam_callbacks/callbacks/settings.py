@@ -34,3 +34,4 @@ class HeatmapSettings(TypedDict, total=False):
     batch_size: int
     on_error: str
     model: Any
+    input: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ..checks import check_positive
 from ..network.layers import input_tensors
 from ..records import Image, Ints, Look, ValidationBatch
-from .layout import image_size, largest_input
+from .feeding import preprocessed, preprocesses
+from .layout import image_inputs, image_size, input_at, largest_index, largest_input, resolve_input
 from .ranges import display_images, is_displayable
 from .regions import aligned_rows, resolve_regions, whom
 from .sources import class_labels, count_samples, is_endless, random_state_kept, read, sample_shape
@@ -30,6 +31,8 @@ def make_batch(
     display: Any = None,
     sample_keys: Sequence[str] | None = None,
     regions: Any = None,
+    image_input: int | str | None = None,
+    choose_input: Callable[[Any], tuple[int, str]] | None = None,
 ) -> ValidationBatch:
     """Reads as many samples as are needed, once.
 
@@ -48,6 +51,9 @@ def make_batch(
         sample_keys: Names for the explained samples, or for all samples of the data; by default "sample_00",
             "sample_01", ....
         regions: Where the objects are, for each explained sample or for each sample of the data: see `Regions`.
+        image_input: Which of several inputs is the image, by name or index.
+        choose_input: Asked for it where several may be and none is named: takes the inputs, and returns which of them,
+            flattened, and what is to be said of that. By default the largest.
 
     Returns:
         The batch.
@@ -82,8 +88,20 @@ def make_batch(
     inputs = keras.tree.map_structure(lambda a: _as_model_input(a[rows]), x)
     if isinstance(inputs, np.ndarray) and sample_shape(model) == (*inputs.shape[1:], 1):
         inputs = inputs[..., None]  # As `fit` does.
+    labels = None if labels is None else labels[rows]
+    if preprocesses(model):
+        of_rows = None if y is None else keras.tree.map_structure(lambda a: a[rows], y)
+        inputs, y = preprocessed(model, inputs, of_rows)
+        labels = class_labels(y)
     check_inputs(inputs, model)
-    images = largest_input(inputs)
+    note = ""
+    if image_input is not None:
+        at = resolve_input(image_input, inputs, model)
+    elif choose_input is not None and len(image_inputs(inputs)) > 1:
+        at, note = choose_input(inputs)
+    else:
+        at = largest_index(inputs)
+    images = input_at(inputs, at)
     keys = tuple(f"sample_{i:02d}" for i in range(len(rows))) if sample_keys is None else tuple(map(str, sample_keys))
     named = aligned_rows(len(keys), sources, known)
     if named is None or len(set(keys)) != len(keys):
@@ -99,11 +117,13 @@ def make_batch(
         )
     batch = ValidationBatch(
         inputs=inputs,
-        labels=None if labels is None else labels[rows],
+        labels=labels,
         sample_keys=keys,
         make_look=partial(_look, images, display, sources, known),
         regions=() if regions is None else resolve_regions(regions, sources, known, image_size(images)),
         image_size=image_size(images) if is_displayable(images) else None,
+        image_input=at,
+        notes=(note,) if note else (),
     )
     if display is not None or not is_displayable(images):
         batch.look  # noqa: B018 - what doesn't fit is told at once

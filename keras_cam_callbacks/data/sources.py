@@ -77,10 +77,10 @@ def read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, np
 def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
     """Returns x and y of what is no stream, or None."""
     if _is_array(data) or isinstance(data, dict):
-        return _to_numpy(data), None
+        return as_arrays(data), None
     if isinstance(data, list) and data and all(_is_array(part) for part in data):
         if len(data) == len(input_tensors(model)) > 1:
-            return _to_numpy(data), None
+            return as_arrays(data), None
         if all(np.ndim(part) == 3 for part in data):
             return np.stack([np.asarray(part) for part in data]), None
         if len(data) in (2, 3) and len({len(part) for part in data}) == 1:
@@ -88,7 +88,7 @@ def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
     if not isinstance(data, tuple):
         return None
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-    return _to_numpy(x), None if y is None else _to_numpy(_listed(y))
+    return as_arrays(x), None if y is None else as_arrays(_listed(y))
 
 
 def _rows(array: npt.NDArray[Any], rows: list[int]) -> npt.NDArray[Any]:
@@ -116,7 +116,7 @@ def _stream(data: Any, sample_shape: tuple[int | None, ...]) -> Iterator[tuple[A
         )
     for element in elements:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(tuple(element) if isinstance(element, list) else element)
-        x, y = _to_numpy(x), None if y is None else _to_numpy(y)
+        x, y = as_arrays(x), None if y is None else as_arrays(y)
         if _is_sample(largest_input(x).shape, sample_shape):
             x = keras.tree.map_structure(lambda a: a[None], x)
             y = None if y is None else keras.tree.map_structure(lambda a: a[None], y)
@@ -140,7 +140,7 @@ def _is_array(data: Any) -> bool:
     return hasattr(data, "shape") and hasattr(data, "__array__") and not isinstance(data, type)
 
 
-def _to_numpy(structure: Any) -> Any:
+def as_arrays(structure: Any) -> Any:
     """Turns arrays and tensors in any structure into numpy arrays."""
 
     def convert(leaf: Any) -> npt.NDArray[Any]:

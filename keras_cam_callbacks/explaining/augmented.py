@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from ..augmentations import Augmentation, apply, bring_back, resized, resolve_augmentations
-from ..data.layout import as_images, as_input, image_size, largest_input
+from ..data.layout import as_images, as_input, image_size, input_at
 from ..data.ranges import display_images, is_displayable, limits, value_range
 from ..metrics import correlation
 from ..records import Floats, Image, Look, ValidationBatch
@@ -31,7 +31,7 @@ def resolved_for(augmentations: Any, batch: ValidationBatch) -> dict[str, Augmen
     """
     if augmentations is None:
         return {}
-    images = largest_input(batch.inputs)
+    images = input_at(batch.inputs, batch.image_input)
     if not is_displayable(images):
         raise ValueError(
             "`augmentations` need images (samples, height, width, channels). "
@@ -44,7 +44,7 @@ def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: st
     """Returns the batch with its images augmented.
 
     Args:
-        batch: The batch. In a dict or list of inputs, the largest is the images.
+        batch: The batch.
         augmentation: The augmentation.
         name: Its name, for errors.
 
@@ -55,7 +55,7 @@ def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: st
     Raises:
         ValueError: If a user's function fails, or returns another shape.
     """
-    images = largest_input(batch.inputs)
+    images = input_at(batch.inputs, batch.image_input)
     changed = apply(augmentation, as_images(images), name=name)
     inputs = keras.tree.map_structure(lambda a: as_input(changed, images) if a is images else a, batch.inputs)
     augmented = replace(
@@ -96,7 +96,7 @@ def compared(original: Explanation, changed: Explanation, augmentation: Augmenta
     Raises:
         ValueError: If the user's inverse fails, or returns another shape.
     """
-    size = image_size(largest_input(original.batch.inputs))
+    size = image_size(input_at(original.batch.inputs, original.batch.image_input))
     restored = bring_back(augmentation, changed.heatmaps, size, name=name)
     before, after = original.predicted, changed.predicted
     return Augmented(

@@ -9,6 +9,7 @@ from ..data.batches import make_batch
 from ..methods.fusion import Fusion
 from .explainer import Explainer
 from .explanation import Explanation, Explanations
+from .inputs import chooser
 
 Several = Literal["both", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "top9"]
 
@@ -28,6 +29,7 @@ def explain(
     display: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
+    input: Any = ...,
 ) -> Explanations: ...
 
 
@@ -46,6 +48,7 @@ def explain(
     display: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
+    input: Any = ...,
 ) -> Explanations: ...
 
 
@@ -64,6 +67,7 @@ def explain(
     display: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
+    input: Any = ...,
 ) -> Explanation: ...
 
 
@@ -81,6 +85,7 @@ def explain(
     display: Any = None,
     regions: Any = None,
     batch_size: int = 32,
+    input: Any = None,
 ) -> Explanation | Explanations:
     """Explains images with a trained model.
 
@@ -110,6 +115,8 @@ def explain(
         regions: Where the objects are, a box in px, a mask, several or None for each image (see `Regions`), so that
             `Explanation.metrics` says how much of the heat is there.
         batch_size: Largest number of samples that run at once.
+        input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
+            layer depends on; where these are several, the largest, which is said.
 
     Returns:
         The explanation: `.heatmaps` (N, h, w) float32 raw, and `.overlays()` uint8. For several methods or targets
@@ -123,7 +130,15 @@ def explain(
         >>> explanation = explain(model, images, method="layercam")
         >>> pictures = explanation.overlays(Overlay(layout="panel"))
     """
-    batch = make_batch(images, model, max_samples=max_samples, display=display, regions=regions)
+    batch = make_batch(
+        images,
+        model,
+        max_samples=max_samples,
+        display=display,
+        regions=regions,
+        image_input=input,
+        choose_input=chooser(model, layer_name, method=method, target=target, batch_size=batch_size),
+    )
     explainer = Explainer(
         model,
         batch,

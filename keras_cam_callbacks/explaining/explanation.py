@@ -26,7 +26,8 @@ class Explanation:
     """Heatmaps of a batch, and what they explain.
 
     Attributes:
-        heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size, or the image's.
+        heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size, or the image's. Of a layer that sees
+            but a part of the image, as behind a Cropping2D, they are laid over the whole image, 0 beside that part.
         outputs: (N, K) float32, what the model put out; None where it has several outputs.
         scores: (N,) float32, the explained scores, before the final activation.
         targets: (N,) int64, the explained classes; None where a score is explained that is no class's.
@@ -43,6 +44,7 @@ class Explanation:
         augmented: By the names of the augmentations, what they changed.
         values: By name, (N,) float32: numbers that the method tells of each sample, such as the "completeness_gap" of
             integrated gradients.
+        placed: Whether it is known where the heatmaps lie on the images.
     """
 
     heatmaps: Floats
@@ -59,6 +61,7 @@ class Explanation:
     attributions: Floats | None = None
     augmented: Mapping[str, Augmented] = field(default_factory=dict)
     values: Mapping[str, Floats] = field(default_factory=dict)
+    placed: bool = True
 
     def __repr__(self) -> str:
         names = (f"{name}={brief(getattr(self, name))}" for name in ("method", "layer_name", "target"))
@@ -90,7 +93,7 @@ class Explanation:
             >>> explanation = explain(model, images, regions=boxes)
             >>> explanation.metrics()["energy_in_region"].mean()
         """
-        found = measured(self.heatmaps, METRICS["map"] + METRICS["regions"], masks=object_masks(self.batch))
+        found = measured(self.heatmaps, METRICS["map"] + METRICS["regions"], masks=object_masks(self))
         return {"confidence": self.confidences.astype(np.float64), **found}
 
     def overlays(self, overlay: Overlay | None = None) -> tuple[Image, ...]:
@@ -252,9 +255,16 @@ def _placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None
     return tuple(grid_placed(of_sample, columns=1) for of_sample in zip(first, *bare, strict=True))
 
 
-def object_masks(batch: ValidationBatch) -> npt.NDArray[np.bool_] | None:
-    """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given."""
-    return inside(batch.regions, batch.image_size) if batch.regions and batch.image_size else None
+def object_masks(explanation: Explanation) -> npt.NDArray[np.bool_] | None:
+    """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given.
+
+    All are False where it isn't known where the heatmaps lie, so that numbers of regions are NaN.
+    """
+    batch = explanation.batch
+    if not batch.regions or not batch.image_size:
+        return None
+    masks = inside(batch.regions, batch.image_size)
+    return masks if explanation.placed else np.zeros_like(masks)
 
 
 def epoch_record(
