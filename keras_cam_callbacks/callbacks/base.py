@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -344,7 +345,7 @@ def kept_batch(
     chosen_by: Any = None,
 ) -> KeptBatch:
     """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
-    fed = model if preprocesses(model) else None  # What one model's preprocessor has made is no other's.
+    fed = weakref.ref(model) if preprocesses(model) else None  # What one model's preprocessor has made is no other's.
     read = (data, max_samples, select, display, sample_keys, regions, image_input, fed)
     if kept is not None and all(map(_is_same, (*read, chosen_by), (*kept.read, kept.chosen_by))):
         check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
@@ -366,6 +367,6 @@ def kept_batch(
 
 def _is_same(one: Any, other: Any) -> bool:
     """Tells whether a setting is as it was: data, which may be used up by reading, by identity."""
-    return (
-        one is other or other is ANY or (isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other)
-    )
+    if one is other or other is ANY:
+        return True
+    return isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other

@@ -37,13 +37,21 @@ class Trace:
         needs: Iterable[tuple[str, ...]],
         batch_size: int,
         keeps: bool = False,
+        image_input: int | None = None,
     ) -> None:
         """Traces the model, whose variables are made if it has not run yet; the arguments are those of `Capturer`."""
         with wrapping():
             if not model.built:
                 make_variables(model, keras.tree.map_structure(lambda a: a[:1], inputs))
             self.capturer = Capturer(
-                model, inputs, layer_names, targets=targets, needs=needs, batch_size=batch_size, keeps=keeps
+                model,
+                inputs,
+                layer_names,
+                targets=targets,
+                needs=needs,
+                batch_size=batch_size,
+                keeps=keeps,
+                image_input=image_input,
             )
         self._probes: dict[tuple[Any, ...], Probe] = {}
 

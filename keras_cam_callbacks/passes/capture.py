@@ -140,7 +140,7 @@ class Capturer:
         )
         if not self.traces:  # An eager model shows its faults only when it runs.
             next(self(self.like, self.predicted(1)))
-        tapped = (*self.taps, *([] if self.head is None else [self.head]))
+        tapped: tuple[Tap, ...] = (*self.taps, *([] if self.head is None else [self.head]))
         self.boxes = {tap.path: self._box(tap) for tap in tapped}
 
     def __call__(self, inputs: Any, class_index: Ints) -> Iterator[Chunk]:
