@@ -156,6 +156,8 @@ class ValidationBatch:
             was not said by class; empty where it was said of none.
         rows: (N,) which samples of the data these are, counted from 0; empty where that is not known.
         make_range: Makes the value range of the images; None where the inputs are no images.
+        image_input: Which of the inputs, flattened, the images are.
+        notes: What is to be said, once, of how it was read.
     """
 
     inputs: Any
@@ -169,6 +171,8 @@ class ValidationBatch:
     class_regions: tuple[Mapping[int | str, Region] | None, ...] = ()
     rows: tuple[int, ...] = ()
     make_range: Callable[[], ValueRange] | None = None
+    image_input: int = 0
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def pixel_range(self) -> ValueRange | None:

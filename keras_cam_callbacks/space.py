@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .opencv import cv2
 from .records import Floats
 
-__all__ = ["blur", "components", "diagonal", "places", "resize"]
+__all__ = ["blur", "components", "diagonal", "laid", "places", "resize"]
 
 Maps = TypeVar("Maps", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
@@ -62,6 +62,45 @@ def resize(maps: Maps, size: Sequence[int], how: Literal["linear", "area"] = "li
         weights = _shares(old, new).astype(maps.dtype)
         averaged = np.moveaxis(np.tensordot(averaged, weights, (axis, 1)), -1, axis)
     return np.ascontiguousarray(averaged)
+
+
+def laid(maps: Maps, box: Sequence[tuple[float, float]], size: Sequence[int]) -> Maps:
+    """Lays maps of a part of an image over the whole image.
+
+    Where the part's edges lie on a grid of the map's own cells, these stay as they are; else the map is brought to the
+    image's size, linearly.
+
+    Args:
+        maps: (N, *space).
+        box: For each axis where the map begins and ends, as shares of the image; beyond [0, 1] where it is larger.
+        size: The sizes of the image along these axes.
+
+    Returns:
+        (N, *cells), of the same type: 0 beside the part. A map that is the same everywhere stays so.
+    """
+    steps = [(high - low) / cells for (low, high), cells in zip(box, maps.shape[1:], strict=True)]
+    exact = all(
+        abs(value - round(value)) < 1e-2
+        for (low, _), step in zip(box, steps, strict=True)
+        for value in (low / step, 1 / step)
+    )
+    covering = maps
+    for axis, ((low, _), step) in enumerate(zip(box, steps, strict=True), start=1):
+        count = round(1 / step) if exact else int(size[axis - 1])
+        centres = (np.arange(count) + 0.5) / count
+        cells = maps.shape[axis]
+        at = (centres - low) / step - 0.5
+        weights = np.maximum(1 - np.abs(np.clip(at, 0, cells - 1)[:, None] - np.arange(cells)), 0)
+        if exact:
+            weights = (np.rint(at)[:, None] == np.arange(cells)).astype(maps.dtype)
+        weights = (weights * ((at > -0.5) & (at < cells - 0.5))[:, None]).astype(maps.dtype)
+        with np.errstate(invalid="ignore"):  # Values that are not finite.
+            covering = np.moveaxis(np.tensordot(covering, weights, (axis, 1)), -1, axis)
+    covering = np.ascontiguousarray(covering)
+    flat = maps.reshape(len(maps), -1)
+    same = (flat == flat[:, :1]).all(axis=1)
+    covering[same] = flat[same, 0].reshape(-1, *[1] * len(size))
+    return covering
 
 
 def blur(images: Floats, sigma: float, border: Literal["reflect", "mirror"] = "reflect") -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,6 +19,8 @@ import numpy as np
 
 from ..checks import check_positive
 from ..data.batches import check_inputs, make_batch
+from ..data.feeding import preprocesses
+from ..data.layout import image_inputs
 from ..data.range_names import checked_range
 from ..drawing.overlay import Overlay
 from ..network.architecture import architecture, layer_place, model_label
@@ -382,6 +385,10 @@ def part_of(model: Any, part: Any) -> Any:
     return part
 
 
+ANY = object()
+"""Stands for every layer."""
+
+
 @dataclass(frozen=True, eq=False)
 class KeptBatch:
     """The fixed batch of a callback, and the settings that it was read with.
@@ -389,10 +396,12 @@ class KeptBatch:
     Attributes:
         batch: The batch.
         read: Data and settings.
+        chosen_by: The layer by which the image was chosen among several inputs; `ANY` where there was but one.
     """
 
     batch: ValidationBatch
     read: tuple[Any, ...]
+    chosen_by: Any = ANY
 
 
 def kept_batch(
@@ -406,11 +415,15 @@ def kept_batch(
     sample_keys: Sequence[str] | None,
     regions: Any = None,
     value_range: Any = None,
+    image_input: Any = None,
+    choose_input: Callable[[Any], tuple[int, str]] | None = None,
+    chosen_by: Any = None,
 ) -> KeptBatch:
     """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
     value_range = checked_range(value_range)
-    read = (data, max_samples, select, display, sample_keys, regions, value_range)
-    if kept is not None and all(map(_is_same, read, kept.read)):
+    fed = weakref.ref(model) if preprocesses(model) else None  # What one model's preprocessor has made is no other's.
+    read = (data, max_samples, select, display, sample_keys, regions, value_range, image_input, fed)
+    if kept is not None and all(map(_is_same, (*read, chosen_by), (*kept.read, kept.chosen_by))):
         check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
         return kept
     batch = make_batch(
@@ -423,8 +436,11 @@ def kept_batch(
         regions=regions,
         value_range=value_range,
         warns=False,  # The logger says it, in each fit.
+        image_input=image_input,
+        choose_input=choose_input,
     )
-    return KeptBatch(batch, read)
+    several = len(image_inputs(batch.inputs)) > 1  # Else nothing is chosen, and the batch is good for any layer.
+    return KeptBatch(batch, read, chosen_by if several else ANY)
 
 
 def batch_words(kept: KeptBatch, select: str) -> str:
@@ -445,4 +461,6 @@ def batch_words(kept: KeptBatch, select: str) -> str:
 
 def _is_same(one: Any, other: Any) -> bool:
     """Tells whether a setting is as it was: data, which may be used up by reading, by identity."""
-    return one is other or (isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other)
+    if one is other or other is ANY:
+        return True
+    return isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other

@@ -14,6 +14,7 @@ from ..data.range_names import checked_range
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations
+from ..explaining.inputs import chooser
 from ..explaining.recorded import epoch_record
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
@@ -128,6 +129,8 @@ class HeatmapLogger(EpochLogger):
         run: The stored run that goes on in another process: its run id, its folder, or the folder's name below
             `log_dir`; of the same model and settings, and with a tracker that writes to disk. None to have it found,
             where a fit starts after epoch 0.
+        input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
+            layer depends on; where these are several, the largest, which is said.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -169,6 +172,7 @@ class HeatmapLogger(EpochLogger):
         on_error: str = "warn",
         model: Any = None,
         run: str | Path | None = None,
+        input: Any = None,
     ) -> None:
         check_overlay(overlay)
         methods = resolve_methods(method)
@@ -201,6 +205,7 @@ class HeatmapLogger(EpochLogger):
         self.value_range = checked_range(value_range)
         self.overlay = overlay or Overlay()
         self.batch_size = batch_size
+        self.input = input
         self._kept: KeptBatch | None = None
 
     def _forget_fits(self) -> None:
@@ -235,6 +240,11 @@ class HeatmapLogger(EpochLogger):
             sample_keys=self.sample_keys,
             regions=self.regions,
             value_range=self.value_range,
+            image_input=self.input,
+            choose_input=chooser(
+                model, self.layer_name, method=self.method, target=self.target, batch_size=self.batch_size
+            ),
+            chosen_by=self.layer_name,
         )
         self._names = self._checked_metrics()
         source = Explainer(
@@ -259,8 +269,8 @@ class HeatmapLogger(EpochLogger):
                 f"{source.target!r} of model {model.name!r}, whose score has none. Leave it out, or say by "
                 "`output_kind` what the output is."
             )
-        if source.guess:
-            self._warn(source.guess)
+        for note in filter(None, (source.guess, *source.notes)):
+            self._warn(note)
         return source
 
     def _checked_metrics(self) -> tuple[str, ...]:

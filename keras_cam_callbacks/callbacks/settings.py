@@ -37,3 +37,4 @@ class HeatmapSettings(TypedDict, total=False):
     on_error: str
     model: Any
     run: str | Path | None
+    input: Any

@@ -20,8 +20,9 @@ from ..network.preprocessing import expected_range
 from ..network.targets import LabelSets
 from ..records import Image, Look, ValidationBatch, ValueRange
 from .arrays import taken
+from .feeding import preprocessed, preprocesses
 from .labels import class_labels, label_clues, label_sets, labels_of_rows
-from .layout import image_size, largest_input
+from .layout import image_inputs, image_size, input_at, largest_index, largest_input, resolve_input
 from .range_names import checked_range
 from .ranges import display_images, is_displayable
 from .recognition import BatchRange
@@ -40,6 +41,8 @@ def make_batch(
     regions: Any = None,
     value_range: Any = None,
     warns: bool = True,
+    image_input: int | str | None = None,
+    choose_input: Callable[[Any], tuple[int, str]] | None = None,
 ) -> ValidationBatch:
     """Reads as many samples as are needed, once.
 
@@ -62,6 +65,9 @@ def make_batch(
         value_range: Which values of the model's input are black and white: two numbers, or one of the names in
             `ValueRange`; None to have it recognised.
         warns: Whether what is to be said of the value range is told by a warning when people first see the images.
+        image_input: Which of several inputs is the image, by name or index.
+        choose_input: Asked for it where several may be and none is named: takes the inputs, and returns which of them,
+            flattened, and what is to be said of that. By default the largest.
 
     Returns:
         The batch.
@@ -98,8 +104,21 @@ def make_batch(
     inputs = keras.tree.map_structure(lambda a: _as_model_input(taken(a, rows)), x)
     if isinstance(inputs, np.ndarray) and sample_shape(model) == (*inputs.shape[1:], 1):
         inputs = inputs[..., None]  # As `fit` does.
+    labels, clues = None if labels is None else labels[rows], label_clues(y)
+    several = None if several is None else tuple(several[int(row)] for row in rows)
+    if preprocesses(model):
+        of_rows = None if y is None else keras.tree.map_structure(lambda a: taken(a, rows), y)
+        inputs, y = preprocessed(model, inputs, of_rows)
+        labels, several, clues = class_labels(y), label_sets(y), label_clues(y)
     check_inputs(inputs, model)
-    images = largest_input(inputs)
+    note = ""
+    if image_input is not None:
+        at = resolve_input(image_input, inputs, model)
+    elif choose_input is not None and len(image_inputs(inputs)) > 1:
+        at, note = choose_input(inputs)
+    else:
+        at = largest_index(inputs)
+    images = input_at(inputs, at)
     keys = tuple(f"sample_{i:02d}" for i in range(len(rows))) if sample_keys is None else tuple(map(str, sample_keys))
     named = aligned_rows(len(keys), sources, known)
     if named is None or len(set(keys)) != len(keys):
@@ -121,9 +140,9 @@ def make_batch(
     make_range = BatchRange(images, expected_range(model), chosen) if is_displayable(images) else None
     batch = ValidationBatch(
         inputs=inputs,
-        labels=None if labels is None else labels[rows],
-        label_sets=None if several is None else tuple(several[int(row)] for row in rows),
-        label_clues=label_clues(y),
+        labels=labels,
+        label_sets=several,
+        label_clues=clues,
         sample_keys=keys,
         make_look=partial(_look, images, make_range, display, sources, known, warns),
         regions=() if regions is None else resolve_regions(regions, sources, known, image_size(images)),
@@ -131,6 +150,8 @@ def make_batch(
         image_size=image_size(images) if is_displayable(images) else None,
         rows=tuple(map(int, sources)),
         make_range=make_range,
+        image_input=at,
+        notes=(note,) if note else (),
     )
     if chosen is not None:
         batch.pixel_range  # noqa: B018 - what doesn't fit is told at once

@@ -6,13 +6,15 @@ layer's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import did_you_mean, is_whole
+from ..network.layers import input_tensors
 from ..records import Floats
 
 _FEW = (1, 3, 4)  # what a number of channels looks like, and a height does not
@@ -22,6 +24,72 @@ def largest_input(inputs: Any) -> npt.NDArray[Any]:
     """Returns the images among a model's inputs: the array with the most axes, and of those the largest."""
     arrays: list[npt.NDArray[Any]] = [a for a in keras.tree.flatten(inputs) if a.dtype.kind in "biuf"]
     return max(arrays, key=lambda a: (a.ndim, a.size))
+
+
+def image_inputs(inputs: Any) -> list[int]:
+    """Returns which of a model's inputs, flattened, may be images: the arrays with the most axes, three at least."""
+    arrays = keras.tree.flatten(inputs)
+    axes = max((a.ndim for a in arrays if a.dtype.kind in "biuf"), default=0)
+    return [i for i, a in enumerate(arrays) if a.dtype.kind in "biuf" and a.ndim == axes >= 3]
+
+
+def largest_index(inputs: Any) -> int:
+    """Returns which of a model's inputs, flattened, is `largest_input`."""
+    largest = largest_input(inputs)
+    return next(i for i, array in enumerate(keras.tree.flatten(inputs)) if array is largest)
+
+
+def input_at(inputs: Any, index: int) -> npt.NDArray[Any]:
+    """Returns one of a model's inputs, flattened."""
+    array: npt.NDArray[Any] = keras.tree.flatten(inputs)[index]
+    return array
+
+
+def input_names(inputs: Any, model: Any) -> list[str]:
+    """Returns what a model's inputs are called: by their keys in a dict, else by the model's own names, else "0", "1".
+
+    Args:
+        inputs: The inputs, in any structure that the model takes.
+        model: The model.
+    """
+    if isinstance(inputs, Mapping) and not any(isinstance(value, (Mapping, list, tuple)) for value in inputs.values()):
+        return list(map(str, keras.tree.flatten({key: key for key in inputs})))
+    count = len(keras.tree.flatten(inputs))
+    tensors = input_tensors(model)
+    if len(tensors) == count:
+        return [str(tensor.name) for tensor in tensors]
+    return [str(i) for i in range(count)]
+
+
+def resolve_input(chosen: Any, inputs: Any, model: Any) -> int:
+    """Returns which of a model's inputs, flattened, a user's `input` names.
+
+    Args:
+        chosen: A name or an index.
+        inputs: The inputs.
+        model: The model.
+
+    Raises:
+        ValueError: If there is no such input, or it is no image.
+        TypeError: If it is neither text nor a whole number.
+    """
+    names, arrays = input_names(inputs, model), keras.tree.flatten(inputs)
+    if not isinstance(chosen, str) and not is_whole(chosen, 0):
+        raise TypeError(
+            f"`input` must be the name or the index of one of the model's inputs, or None. Received: {chosen!r}."
+        )
+    at = names.index(chosen) if chosen in names else chosen
+    if isinstance(at, str) or at >= len(arrays):
+        raise ValueError(
+            f"`input` must be one of the model's inputs: {', '.join(map(repr, names))}, or an index below "
+            f"{len(arrays)}. Received: {chosen!r}.{did_you_mean(chosen, names) if isinstance(chosen, str) else ''}"
+        )
+    if arrays[at].ndim < 3 or arrays[at].dtype.kind not in "biuf":
+        raise ValueError(
+            "`input` must name an input of images (samples, height, width, channels). "
+            f"Received: {chosen!r}, of shape {arrays[at].shape} and type {arrays[at].dtype}."
+        )
+    return int(at)
 
 
 def is_channels_first(image: npt.NDArray[Any]) -> bool:
@@ -69,9 +137,11 @@ def model_layout(images: npt.NDArray[Any], layers: Iterable[Any]) -> str:
     return "channels_first" if first else next(filter(None, formats), None) or str(keras.config.image_data_format())
 
 
-def image_size(images: npt.NDArray[Any]) -> tuple[int, int]:
-    """Returns H and W of the images (N, ...) as the model takes them."""
-    height, width = images.shape[-2:] if recognized_layout(images) == "channels_first" else images.shape[1:3]
+def image_size(images: npt.NDArray[Any], layout: str | None = None) -> tuple[int, int]:
+    """Returns H and W of the images (N, ...) as the model takes them, of a layout that is recognized if not given."""
+    height, width = (
+        images.shape[-2:] if (layout or recognized_layout(images)) == "channels_first" else images.shape[1:3]
+    )
     return int(height), int(width)
 
 

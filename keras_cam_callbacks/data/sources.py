@@ -122,7 +122,7 @@ def _stream(data: Any, sample_shape: tuple[int | None, ...]) -> Iterator[tuple[A
         )
     for element in elements:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(tuple(element) if isinstance(element, list) else element)
-        x, y = _to_numpy(x), None if y is None else _to_numpy(y)
+        x, y = as_arrays(x), None if y is None else as_arrays(y)
         if _is_sample(largest_input(x).shape, sample_shape):
             x = keras.tree.map_structure(lambda a: a[None], x)
             y = None if y is None else keras.tree.map_structure(lambda a: a[None], y)
@@ -151,12 +151,12 @@ def _to_arrays(structure: Any, read_axes: int = 0) -> Any:
     """Returns what is in memory as numpy arrays, and what is not as `StoredArray` if it has more axes than that."""
 
     def convert(leaf: Any) -> Any:
-        return StoredArray(leaf) if is_stored(leaf) and len(leaf.shape) > read_axes else _to_numpy(leaf)
+        return StoredArray(leaf) if is_stored(leaf) and len(leaf.shape) > read_axes else as_arrays(leaf)
 
     return keras.tree.map_structure(convert, structure)
 
 
-def _to_numpy(structure: Any) -> Any:
+def as_arrays(structure: Any) -> Any:
     """Turns arrays and tensors in any structure into numpy arrays."""
 
     def convert(leaf: Any) -> npt.NDArray[Any]:

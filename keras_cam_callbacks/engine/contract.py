@@ -58,6 +58,25 @@ class Run(Protocol):
     def before_relu(self, tensor_id: Hashable) -> Any | None:
         """Returns what went into the ReLU that a tensor comes out of; None where it comes out of none."""
 
+    def read_inputs(self, tensor_id: Hashable) -> set[int] | None:
+        """Returns which of the flattened inputs a layer's output depends on by values; None for an eager run."""
+
+    def behind(self, tensor_id: Hashable) -> set[Hashable] | None:
+        """Returns the ids of all tensors that depend on a layer's output; None for an eager run."""
+
+    def fronts(self, tensor_id: Hashable, leaf: int) -> list[tuple[Any, str]] | None:
+        """Returns where an image enters the model's first convolutions on the way to a layer's output.
+
+        Args:
+            tensor_id: The id of the layer's output.
+            leaf: Which of the flattened inputs is the image.
+
+        Returns:
+            What goes into each convolution or matrix product that the image reaches without another one; without any,
+            the layer's output itself. And what became of the image's pixels: "in place", each is at the same share of
+            height and width; "padded", a border was put around them; "moved", anything else. None for an eager run.
+        """
+
 
 class DifferentiatedRun(Run, Protocol):
     """A run, the scores of it, and the ways back from each score to the watched layers."""

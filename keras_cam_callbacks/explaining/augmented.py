@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from ..augmentations import ON_RANGE, Augmentation, apply, bring_back, resized, resolve_augmentations
-from ..data.layout import as_images, as_input, as_pictures, image_size, largest_input
+from ..data.layout import as_images, as_input, as_pictures, image_size, input_at
 from ..data.ranges import display_images, is_displayable
 from ..data.recognition import recognised
 from ..metrics import correlation
@@ -35,7 +35,7 @@ def resolved_for(augmentations: Any, batch: ValidationBatch) -> dict[str, Augmen
     """
     if augmentations is None:
         return {}
-    images = largest_input(batch.inputs)
+    images = input_at(batch.inputs, batch.image_input)
     if not is_displayable(images):
         raise ValueError(
             "`augmentations` need images (samples, height, width, channels). "
@@ -72,14 +72,14 @@ def without_numbers(names: tuple[str, ...], batch: ValidationBatch) -> str:
 
 
 def _pixel_range(batch: ValidationBatch) -> ValueRange:
-    return batch.pixel_range or recognised(as_pictures(largest_input(batch.inputs)))
+    return batch.pixel_range or recognised(as_pictures(input_at(batch.inputs, batch.image_input)))
 
 
 def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: str) -> ValidationBatch:
     """Returns the batch with its images augmented.
 
     Args:
-        batch: The batch. In a dict or list of inputs, the largest is the images.
+        batch: The batch.
         augmentation: The augmentation.
         name: Its name, for errors.
 
@@ -90,7 +90,7 @@ def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: st
     Raises:
         ValueError: If a user's function fails, or returns another shape.
     """
-    images = largest_input(batch.inputs)
+    images = input_at(batch.inputs, batch.image_input)
     changed = apply(augmentation, as_images(images), name=name)
     inputs = keras.tree.map_structure(lambda a: as_input(changed, images) if a is images else a, batch.inputs)
     augmented = replace(
@@ -134,7 +134,7 @@ def compared(
     Raises:
         ValueError: If the user's inverse fails, or returns another shape.
     """
-    size = image_size(largest_input(original.batch.inputs))
+    size = image_size(input_at(original.batch.inputs, original.batch.image_input))
     restored = bring_back(augmentation, changed.heatmaps, size, name=name)
     before, after = original.predicted, changed.predicted
     reference = of_one_class(resized(original.heatmaps, size), changed.targets, original.targets)

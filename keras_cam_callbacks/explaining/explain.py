@@ -10,6 +10,7 @@ from ..data.batches import make_batch
 from ..methods.fusion import Fusion
 from .explainer import Explainer
 from .explanation import Explanation, Explanations
+from .inputs import chooser
 
 Several = Literal["both", "top2", "top3", "top4", "top5", "top6", "top7", "top8", "top9"]
 
@@ -31,6 +32,7 @@ def explain(
     value_range: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
+    input: Any = ...,
 ) -> Explanations: ...
 
 
@@ -51,6 +53,7 @@ def explain(
     value_range: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
+    input: Any = ...,
 ) -> Explanations: ...
 
 
@@ -71,6 +74,7 @@ def explain(
     value_range: Any = ...,
     regions: Any = ...,
     batch_size: int = ...,
+    input: Any = ...,
 ) -> Explanation: ...
 
 
@@ -90,6 +94,7 @@ def explain(
     value_range: Any = None,
     regions: Any = None,
     batch_size: int = 32,
+    input: Any = None,
 ) -> Explanation | Explanations:
     """Explains images with a trained model.
 
@@ -128,6 +133,8 @@ def explain(
         regions: Where the objects are, a box in px, a mask, several or None for each image (see `Regions`), so that
             `Explanation.metrics` says how much of the heat is there.
         batch_size: Largest number of samples that run at once.
+        input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
+            layer depends on; where these are several, the largest, which is said.
 
     Returns:
         The explanation: `.heatmaps` (N, h, w) float32 raw, and `.overlays()` uint8. For several methods or targets
@@ -142,7 +149,14 @@ def explain(
         >>> pictures = explanation.overlays(Overlay(layout="panel"))
     """
     batch = make_batch(
-        images, model, max_samples=max_samples, display=display, regions=regions, value_range=value_range
+        images,
+        model,
+        max_samples=max_samples,
+        display=display,
+        regions=regions,
+        value_range=value_range,
+        image_input=input,
+        choose_input=chooser(model, layer_name, method=method, target=target, batch_size=batch_size),
     )
     explainer = Explainer(
         model,

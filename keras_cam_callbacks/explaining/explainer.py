@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..augmentations import Augmentation
 from ..checks import check_positive, did_you_mean
 from ..data.batches import make_batch
-from ..data.layout import largest_input
+from ..data.layout import image_inputs, image_size, input_at
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
@@ -23,11 +23,15 @@ from ..network.legacy import check_keras3
 from ..network.outputs import clues_of, said_kinds
 from ..network.targets import MOST_LABELS, Target, check_classes, resolve_targets, with_labels
 from ..passes.capture import Capturer, needs_layer
+from ..passes.feeding import predict_note
+from ..passes.placement import WHOLE
 from ..passes.probe import FUNCTIONS, Probe
 from ..records import ABSENT, Capture, Floats, Ints, ValidationBatch
+from ..space import laid
 from .augmented import augmented_batch, compared, guessed_range, joined_inputs, resolved_for, without_numbers
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
+from .inputs import chooser, layer_list
 from .objects import check_region_classes
 from .tracing import traced
 
@@ -85,6 +89,7 @@ class Explainer:
         layer_name: The explained layers as text.
         method: The methods as text.
         target: The targets as text.
+        notes: What is to be said, once, of what was chosen.
 
     Example:
         >>> explainer = Explainer(model, like=images[:1], method="layercam")
@@ -105,6 +110,7 @@ class Explainer:
         class_names: Sequence[str] | None = None,
         output_kind: str | Mapping[str, str] | None = None,
         batch_size: int = 32,
+        input: Any = None,
         measures_faithfulness: bool = False,
         keeps: bool = False,
     ) -> None:
@@ -122,6 +128,7 @@ class Explainer:
             class_names: Likewise.
             output_kind: Likewise.
             batch_size: Likewise.
+            input: Likewise; a `ValidationBatch` has its own.
             measures_faithfulness: Whether `faithfulness` will be called, for which the model is traced once more.
             keeps: Whether `like` is the `ValidationBatch` that will be explained again and again while the model is
                 trained: what the frozen part of the model puts out for it is then kept, and the trace is its own.
@@ -132,7 +139,7 @@ class Explainer:
         """
         check_positive("batch_size", batch_size)
         methods = resolve_methods(method)
-        layer_names = _layer_names(layer_name)
+        layer_names = layer_list(layer_name)
         check_fusion(fuse, len(layer_names))
         self._fuse: Fusion = fuse or "mean"
         targets = resolve_targets(target)
@@ -145,7 +152,11 @@ class Explainer:
         if keeps and self.batch is None:
             raise TypeError(f"`keeps` needs `like` to be a ValidationBatch. Received: {type(like).__name__}.")
         self._prepared: _Rows | None = None
-        batch: ValidationBatch = make_batch(like, model, max_samples=1) if self.batch is None else self.batch
+        if self.batch is None:
+            choose = chooser(model, layer_name, method=method, target=target, batch_size=batch_size)
+            batch = make_batch(like, model, max_samples=1, image_input=input, choose_input=choose)
+        else:
+            batch = self.batch
         sets = batch.label_sets
         # Of a stream's first sample it isn't known how many labels others have.
         most = MOST_LABELS if self.batch is None else max(map(len, sets or ((),)))
@@ -156,10 +167,12 @@ class Explainer:
         else:
             self._prepared = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
             self.augmentations, inputs = tuple(self._prepared.augmentations), self._prepared.inputs
+        self._image_input, self._several_images = like.image_input, len(image_inputs(inputs)) > 1
         self._trace = traced(
             model,
             inputs,
             layer_names,
+            image_input=self._image_input if self._several_images else None,
             targets=self._targets,
             needs=[one.needs for one in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
@@ -170,7 +183,8 @@ class Explainer:
         )
         for one_method in methods.values():
             if "images" in one_method.needs:
-                one_method.check_images(self.capturer.as_images(largest_input(self.capturer.like)).shape[1:-1])
+                images = input_at(self.capturer.like, self._image_input)
+                one_method.check_images(self.capturer.as_images(images).shape[1:-1])
         if self._prepared is not None:
             self._check_classes(self._prepared)
         self._views = self._make_views(methods, targets)
@@ -180,6 +194,11 @@ class Explainer:
         self.method = _texts(methods)
         self.target = _texts(targets)
         self._class_names = _checked_names(class_names, self.capturer)
+        predicting = predict_note(model, inputs)
+        self.notes = (*batch.notes, *self.capturer.notes, *([predicting] if predicting else []))
+        if not keeps:  # A callback says it itself, once a fit.
+            for note in self.notes:
+                warnings.warn(note, RuntimeWarning, stacklevel=2)
 
     def __call__(
         self,
@@ -206,7 +225,13 @@ class Explainer:
             ValueError: If the images or their labels do not fit.
         """
         batch = make_batch(
-            images, self.model, max_samples=max_samples, display=display, regions=regions, value_range=value_range
+            images,
+            self.model,
+            max_samples=max_samples,
+            display=display,
+            value_range=value_range,
+            regions=regions,
+            image_input=self._image_input if self._several_images else None,
         )
         self.warn_of_range(batch)
         views = self.views(batch)
@@ -238,8 +263,8 @@ class Explainer:
                 t = view.target
                 captures = (chunk.heads[t],) if "kernel" in view.method.needs else chunk.captures[t][: len(view.taps)]
                 results = [
-                    view.method(capture, None if probe is None else probe.functions(inputs, capture.targets))
-                    for capture, probe in zip(captures, view.probes, strict=True)
+                    self._on_image(view.method, capture, tap, probe, inputs)
+                    for capture, tap, probe in zip(captures, view.taps, view.probes, strict=True)
                 ]
                 heatmaps, attributions, numbers = results[0]
                 if len(results) > 1:
@@ -269,6 +294,25 @@ class Explainer:
             explained[name] = self._explanation(view, arrays, numbers, rows)
         return explained
 
+    def _on_image(
+        self, method: Method, capture: Capture, tap: Tap | None, probe: Probe | None, inputs: Any
+    ) -> tuple[Floats, Floats | None, dict[str, Floats]]:
+        """Explains by one layer, and lays its map over the image where the layer sees but a part."""
+        functions = None if probe is None else probe.functions(inputs, capture.targets)
+        box = WHOLE if tap is None else self.capturer.boxes[tap.path]
+        if box is None or box == WHOLE:
+            return method(capture, functions)
+        size = image_size(input_at(inputs, self._image_input), self.capturer.image_layout)
+        if "images" not in method.needs:
+            heatmaps, attributions, numbers = method(capture, functions)
+            return laid(heatmaps, box, size), attributions, numbers
+        # What looks at the images where the layer is active must find it at its place.
+        assert capture.activations is not None
+        flat = np.moveaxis(capture.activations, -1, 1).reshape(-1, *capture.activations.shape[1:-1])
+        over = laid(flat, box, size)
+        activations = np.moveaxis(over.reshape(len(capture.activations), -1, *over.shape[1:]), 1, -1)
+        return method(replace(capture, activations=np.ascontiguousarray(activations)), functions)
+
     def _explanation(
         self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: _Rows
     ) -> Explanation:
@@ -280,6 +324,7 @@ class Explainer:
                 values=values,
                 batch=batch,
                 layer_name=view.layer_name,
+                placed=None not in [self.capturer.boxes.get(tap.path) for tap in view.taps if tap is not None],
                 method=view.method.text,
                 target=self._targets[view.target].text,
                 class_names=self._class_names,
@@ -392,18 +437,6 @@ class Explainer:
 
 
 _OF_SCORES = ("outputs", "scores", "targets", "predicted", "confidences")
-
-
-def _layer_names(layer_name: Any) -> list[Any]:
-    """Returns the layers that were named; none where one is to be chosen."""
-    if isinstance(layer_name, (list, tuple)):
-        if not layer_name or None in layer_name:
-            raise ValueError(
-                "`layer_name` as a list must name the layers whose heatmaps are fused. "
-                f"Received: {layer_name!r}. ['block3', 'block5'] works, or None to have one chosen."
-            )
-        return list(layer_name)
-    return [] if layer_name is None else [layer_name]
 
 
 def _texts(named: Mapping[str, Method | Target]) -> str:

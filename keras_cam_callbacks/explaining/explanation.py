@@ -25,7 +25,8 @@ class Explanation:
     """Heatmaps of a batch, and what they explain.
 
     Attributes:
-        heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size, or the image's.
+        heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size, or the image's. Of a layer that sees
+            but a part of the image, as behind a Cropping2D, they are laid over the whole image, 0 beside that part.
         outputs: (N, K) float32, what the model put out; None where it has several outputs.
         scores: (N,) float32, the explained scores, before the final activation.
         targets: (N,) int64, the explained classes, labels or numbers, -1 where a sample has fewer labels; None where a
@@ -44,6 +45,7 @@ class Explanation:
         values: By name, (N,) float32: numbers that the method tells of each sample, such as the "completeness_gap" of
             integrated gradients.
         kind: What the model's output is, see `output_kind` of `explain`.
+        placed: Whether it is known where the heatmaps lie on the images.
     """
 
     heatmaps: Floats
@@ -61,6 +63,7 @@ class Explanation:
     augmented: Mapping[str, Augmented] = field(default_factory=dict)
     values: Mapping[str, Floats] = field(default_factory=dict)
     kind: str = "classes"
+    placed: bool = True
 
     def __repr__(self) -> str:
         names = (f"{name}={brief(getattr(self, name))}" for name in ("method", "layer_name", "target"))
@@ -115,8 +118,12 @@ class Explanation:
         return {"confidence": self.confidences.astype(np.float64), **found}
 
     def masks(self) -> npt.NDArray[np.bool_] | None:
-        """Returns where what is explained is, (N, H, W) bool; None where `regions` were not given."""
-        return object_masks(self.batch, self.targets, self.class_names)
+        """Returns where what is explained is, (N, H, W) bool; None where `regions` were not given.
+
+        All are False where it isn't known where the heatmaps lie, so that numbers of regions are NaN.
+        """
+        masks = object_masks(self.batch, self.targets, self.class_names)
+        return masks if masks is None or self.placed else np.zeros_like(masks)
 
     def overlays(self, overlay: Overlay | None = None) -> tuple[Image, ...]:
         """Draws the heatmaps on the display images.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..data.layout import largest_input
-from ..metrics import average_drop, deletion, increase, insertion, masked_confidence
+from ..data.layout import input_at
+from ..metrics import METRICS, average_drop, deletion, increase, insertion, masked_confidence
 from ..metrics.faithfulness import STEPS
 from ..passes.capture import Capturer
 from ..passes.probe import Probe
@@ -54,7 +54,11 @@ def faithfulness(
     """
     found: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
     for view_name, view in views.items():
-        images = capturer.as_images(largest_input(view.batch.inputs))
+        if not view.placed:  # It isn't known what is hot.
+            nothing = np.full(len(view.batch), np.nan)
+            found[view_name] = {name: nothing for name in METRICS["faithfulness"] if name in names}
+            continue
+        images = capturer.as_images(input_at(view.batch.inputs, view.batch.image_input))
         # What a sample without the label gives is left out by its confidence, which is NaN.
         targets = None if view.targets is None else np.maximum(view.targets, 0)
         confidence = probe.functions(view.batch.inputs, targets)["confidence"]

@@ -21,6 +21,7 @@ from ..passes.taps import layer_calls
 from ..records import Floats, Image, ValidationBatch, short_repr
 from .explainer import Explainer
 from .explanation import Explanation
+from .inputs import chooser
 
 __all__ = ["MOST", "SanityCheck", "sanity_check"]
 
@@ -238,7 +239,9 @@ def sanity_check(
         check_whole("steps", steps, 1, 10)
     check_whole("seed", seed, 0, 0)
     methods = _methods(method)
-    batch = make_batch(images, model, max_samples=max_samples, display=display)
+    methods_of = list(methods.values())
+    choose = chooser(model, layer_name, method=methods_of, target=target, batch_size=batch_size)
+    batch = make_batch(images, model, max_samples=max_samples, display=display, choose_input=choose)
     settings: dict[str, Any] = {"output_kind": output_kind, "batch_size": batch_size}
     views = Explainer(model, batch, method=_NoMaps(), target=target, **settings).views(batch)
     if "" not in views:

@@ -39,6 +39,7 @@ class Trace:
         batch_size: int,
         keeps: bool = False,
         clues: Clues | None = None,
+        image_input: int | None = None,
     ) -> None:
         """Traces the model, whose variables are made if it has not run yet; the arguments are those of `Capturer`."""
         with wrapping():
@@ -53,6 +54,7 @@ class Trace:
                 batch_size=batch_size,
                 keeps=keeps,
                 clues=clues,
+                image_input=image_input,
             )
         self._probes: dict[tuple[Any, ...], Probe] = {}
 

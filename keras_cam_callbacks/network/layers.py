@@ -252,6 +252,35 @@ def choose_layer(model: Any, calls: Sequence[LayerCall], used: Container[Any] | 
     return found[-1]
 
 
+def layers_behind(calls: Sequence[LayerCall], chosen: LayerCall, behind: Container[Any] | None) -> tuple[int, int]:
+    """Counts the layers with kernels that work at positions, of a map or in a row of tokens, around a layer.
+
+    Args:
+        calls: All calls of the model's layers.
+        chosen: The layer's call.
+        behind: Ids of the tensors that depend on the layer's output; None where all later ones may.
+
+    Returns:
+        How many there are up to the layer, and how many behind it.
+    """
+    before, after, passed = 0, 0, False
+    for call in calls:
+        if _works_at_positions(call):
+            if not passed:
+                before += 1
+            elif behind is None or any(tensor in behind for tensor in call.output_ids):
+                after += 1
+        passed = passed or call is chosen
+    return before, after
+
+
+def _works_at_positions(call: LayerCall) -> bool:
+    shape = call.output_shape
+    if shape is None or len(shape) < 3 or sum(side != 1 for side in shape[1:]) < 2 or sublayers(call.layer):
+        return False
+    return any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ()))
+
+
 def data_format(layers: Sequence[Any], layer: Any) -> str:
     """Tells whether a layer puts out "channels_last" or "channels_first".
 

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..data.layout import in_layout, largest_input
+from ..data.layout import in_layout
 from ..network.layers import Tap
 from ..network.targets import PREDICTED
 from ..records import Floats, Ints
@@ -93,9 +93,8 @@ class Probe:
         self._capturer, self._target, self._tap = capturer, target, tap
         self._engine = engine.load()
         self._leaves = keras.tree.flatten(capturer.like)
-        images = largest_input(capturer.like)
-        self._at = next(i for i, leaf in enumerate(self._leaves) if leaf is images)
-        self._dtype = images.dtype
+        self._at = capturer.image_input
+        self._dtype = self._leaves[self._at].dtype
         self._passes = {name: self._compiled(name) for name in names}
 
     def functions(self, inputs: Any, targets: Ints | None) -> dict[str, Callable[[Copies, int], Iterator[Any]]]:

@@ -13,6 +13,30 @@ RELUS = ("Relu", "Relu6")
 
 # They hand a tensor on as it is, but for its precision.
 _SAME = ("Identity", "Cast")
+_SIZES = ("Shape", "ShapeN", "Size", "Rank")
+_CONVOLUTIONS = (
+    "Conv2D",
+    "DepthwiseConv2dNative",
+    "Conv2DBackpropInput",
+    "Conv3D",
+    "MatMul",
+    "BatchMatMulV2",
+    "Einsum",
+)
+_RESIZES = ("ResizeBilinear", "ResizeNearestNeighbor", "ResizeArea", "ResizeBicubic")
+_PADS = ("Pad", "PadV2", "MirrorPad")
+_REORDERED = ("Reshape", "Transpose", "ExtractImagePatches")
+# What comes out of them lies at the same shares of height and width as what it came from.
+_IN_PLACE = (
+    *("Identity", "IdentityN", "Cast", "StopGradient", "PreventGradient", "CheckNumerics", "ExpandDims", "Squeeze"),
+    *("Add", "AddV2", "AddN", "Sub", "Mul", "RealDiv", "Div", "FloorDiv", "MulNoNan", "DivNoNan", "Neg", "Abs", "Sign"),
+    *("Pow", "Square", "Sqrt", "Rsqrt", "Exp", "Expm1", "Log", "Log1p", "Reciprocal", "Inv", "SquaredDifference"),
+    *("Maximum", "Minimum", "ClipByValue", "Round", "Floor", "Ceil", "Select", "SelectV2", "IsNan", "IsFinite"),
+    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softplus", "Erf", "BiasAdd", "FusedBatchNormV3"),
+    *("Mean", "Sum", "Max", "Min", "Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual", "LogicalAnd"),
+    *("LogicalOr", "LogicalNot", "MaxPool", "AvgPool", "ConcatV2", "BroadcastTo", "FakeQuantWithMinMaxVars"),
+    *_RESIZES,
+)
 
 
 def traced(function: Callable[..., Any], *specs: Any) -> Any:
@@ -39,6 +63,46 @@ def ancestors(tensors: Iterable[Any], follow: Callable[[Any], bool] = lambda ten
             operations[op.name] = op
             waiting.extend(tensor.op for tensor in op.inputs if follow(tensor))
     return list(operations.values())
+
+
+def downstream(tensor: Any) -> list[Any]:
+    """Returns the operations that a tensor's values go into, directly or through others, each once."""
+    operations: dict[str, Any] = {}
+    waiting = list(tensor.consumers())
+    while waiting:
+        op = waiting.pop()
+        if op.name not in operations and op.type not in _SIZES:
+            operations[op.name] = op
+            waiting.extend(consumer for output in op.outputs for consumer in output.consumers())
+    return list(operations.values())
+
+
+def reads_values(tensor: Any) -> bool:
+    """Tells whether a tensor is more than the size of another."""
+    return tensor.op.type not in _SIZES
+
+
+def fronts(tensor: Any, image: Any) -> list[tuple[Any, str]]:
+    """Returns what goes into the first convolutions on the way from an image to a tensor; see `contract.Run.fronts`."""
+    reached = {op.name for op in downstream(image)} | {image.op.name}
+
+    def follow(t: Any) -> bool:
+        return t.op.name in reached and t.op.type not in _CONVOLUTIONS and reads_values(t)
+
+    before = [op for op in ancestors([tensor], reads_values) if op.type in _CONVOLUTIONS and op.name in reached]
+    entries = {t.name: t for op in before for t in op.inputs if t.op.name in reached} or {tensor.name: tensor}
+    ways = []
+    for entry in entries.values():
+        way = ancestors([entry], follow)
+        if image.op in way:
+            kinds = {op.type for op in way if op is not image.op}.difference(_IN_PLACE)
+            if entry.shape.rank != 4:  # Patches in a row, of which a grid may be made again.
+                kinds.difference_update(_REORDERED)
+            # How wide a border is, is only seen where nothing else changes the size.
+            resized = any(op.type in _RESIZES for op in way)
+            moved = kinds.difference(_PADS) or (kinds and resized)
+            ways.append((entry, "moved" if moved else "padded" if kinds else "in place"))
+    return ways
 
 
 def is_eager(tensor: Any) -> bool:

@@ -28,6 +28,7 @@ class Run:
     """One run of the model; see `contract.DifferentiatedRun`."""
 
     outputs: Any = None
+    leaves: Sequence[Any] = ()
     calls: list[LayerCall] = field(default_factory=list)
     tensors: dict[Hashable, Any] = field(default_factory=dict)
     watched: list[tuple[LayerCall, Any]] = field(default_factory=list)
@@ -75,6 +76,28 @@ class Run:
         """Returns the ids of all tensors that a score depends on; None for an eager run."""
         return graphs.used_ids(self.scores[score])
 
+    def read_inputs(self, tensor_id: Hashable) -> set[int] | None:
+        """Returns which of the flattened inputs a tensor depends on; None for an eager run."""
+        tensor = self.tensors[tensor_id]
+        if graphs.is_eager(tensor) or any(map(graphs.is_eager, self.leaves)):
+            return None
+        names = {op.name for op in graphs.ancestors([tensor], graphs.reads_values)}
+        return {i for i, leaf in enumerate(self.leaves) if leaf.op.name in names}
+
+    def behind(self, tensor_id: Hashable) -> set[Hashable] | None:
+        """Returns the ids of all tensors that depend on a tensor; None for an eager run."""
+        tensor = self.tensors[tensor_id]
+        if graphs.is_eager(tensor):
+            return None
+        return {(id(op.graph), output.name) for op in graphs.downstream(tensor) for output in op.outputs}
+
+    def fronts(self, tensor_id: Hashable, leaf: int) -> list[tuple[Any, str]] | None:
+        """Returns what goes into the first convolutions on the way; see `contract.Run`."""
+        tensor = self.tensors[tensor_id]
+        if graphs.is_eager(tensor) or graphs.is_eager(self.leaves[leaf]):
+            return None
+        return graphs.fronts(tensor, self.leaves[leaf])
+
 
 def plain_run(model: Any, inputs: Any) -> Run:
     """Runs the model without a tap; see `contract.Engine`."""
@@ -98,7 +121,7 @@ def differentiated_run(
 
     Each wanted call starts the tape anew at its output, or all of them are watched by one tape.
     """
-    run = Run()
+    run = Run(leaves=keras.tree.flatten(inputs))
     with ExitStack() as recording, left_as_found(model):
 
         def on_call(path: str, layer: Any, received: Any, output: Any) -> None:

@@ -1,0 +1,71 @@
+"""Whether `predict` computes what a call of the model does: a class may do more in it than Keras does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..data.sources import as_arrays, random_state_kept
+from . import cluster
+
+_KERAS = ("keras", "keras_hub", "keras_nlp")
+_OWN = ("predict", "predict_step", "make_predict_function")
+
+
+def predict_note(model: Any, inputs: Any) -> str:
+    """Returns what is to be said of a model whose `predict` differs from its call on the first sample; else "".
+
+    Where a class has them from Keras they are the same, and nothing is run; else one sample is predicted, and the model
+    left as it was. Several devices or workers would have to take part, and are not asked.
+
+    Args:
+        model: The built model.
+        inputs: A batch of its inputs, as its call takes them.
+    """
+    own = [name for name in _OWN if getattr(type(model), name).__module__.split(".")[0] not in _KERAS]
+    replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
+    if not own or replicas > 1 or cluster(model) is not None:
+        return ""
+    sample = keras.tree.map_structure(lambda a: a[:1], inputs)
+    # A task's `predict` would preprocess once more what is preprocessed.
+    predict = keras.Model.predict if hasattr(model, "preprocess_samples") else type(model).predict
+    try:
+        with _left(model), random_state_kept():
+            predicted = keras.tree.flatten(as_arrays(predict(model, sample, verbose=0)))
+            called = keras.tree.flatten(as_arrays(model(sample, training=False)))
+    except Exception:  # It is the user's own, and may need what isn't there; nothing is claimed of it.
+        return ""
+    if len(predicted) == len(called) and all(map(_alike, predicted, called)):
+        return ""
+    return (
+        f"`predict` of model {model.name!r} returns something else than a call of the model for the first sample: its "
+        f"class {type(model).__name__} has a {' and a '.join(f'`{name}`' for name in own)} of its own. What a call "
+        "computes is explained. Give the images as the call takes them, or move what is done there into `call`."
+    )
+
+
+@contextmanager
+def _left(model: Any) -> Iterator[None]:
+    """Puts back what `predict` leaves in a model: its compiled function, and states such as those of seeds."""
+    function = getattr(model, "predict_function", None)
+    variables = [*model.variables, *getattr(model, "metrics_variables", ())]
+    states = [(variable, np.array(variable)) for variable in variables if not variable.trainable]
+    model.predict_function = None
+    try:
+        yield
+    finally:
+        model.predict_function = function
+        for variable, value in states:
+            if not np.array_equal(np.asarray(variable), value):
+                variable.assign(value)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if one.shape != other.shape or one.dtype.kind not in "biuf" or other.dtype.kind not in "biuf":
+        return False
+    spread = float(np.abs(other).max(initial=0))
+    return bool(np.allclose(one, other, rtol=1e-2, atol=1e-3 * spread + 1e-6, equal_nan=True))

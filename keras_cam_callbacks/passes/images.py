@@ -1,0 +1,82 @@
+"""Which of a model's inputs is the image that a layer's map lies on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..data.layout import image_inputs, input_at, input_names, largest_index
+from ..engine.contract import Run
+from ..network.layers import LayerCall, layers_behind, listing
+
+
+def explained_image(
+    run: Run, calls: Sequence[LayerCall], inputs: Any, model: Any, wanted: int | None
+) -> tuple[int, str]:
+    """Returns which of the flattened inputs is the image that the explained layers see, and what is to be said of it.
+
+    Args:
+        run: The run of the model.
+        calls: The calls of the explained layers; none for a method that explains the image itself.
+        inputs: One sample of the model's inputs.
+        model: The model.
+        wanted: Which input the user has named, flattened; None to have it chosen.
+
+    Raises:
+        ValueError: If a layer doesn't depend on the input that was named, or layers have no image in common.
+    """
+    images, names = image_inputs(inputs), input_names(inputs, model)
+    if len(images) < 2 and wanted is None:
+        return largest_index(inputs), ""
+    read = {call.path: run.read_inputs(call.output_ids[0]) or set(range(len(names))) for call in calls}
+    seen = set(images if wanted is None else [*images, wanted])
+    common = seen.intersection(*read.values())
+    shown = "; ".join(f"{path!r} sees {_listed(names, seen & of_layer)}" for path, of_layer in read.items())
+    if wanted is not None:
+        if wanted not in common:
+            raise ValueError(
+                "`input` must name an image that the explained layer depends on. "
+                f"Received: input={names[wanted]!r}; {shown}."
+            )
+        return wanted, ""
+    if not common and len(calls) > 1:
+        raise ValueError(
+            "Layers whose maps are fused must see the same image. "
+            f"Received: {shown}. Explain them one by one, or name a layer behind both."
+        )
+    if not common:  # A layer behind no image at all, as behind text.
+        return largest_index(inputs), ""
+    largest = largest_index(inputs)
+    at = largest if largest in common else max(common, key=lambda i: (_size(inputs, i), -i))
+    if len(common) == 1:
+        return at, ""
+    what = f"layer {calls[0].path!r} depends" if len(calls) == 1 else "the explained layers depend"
+    what = what if calls else "this method explains the image itself, and the score depends"
+    return at, (
+        f"Heatmaps are drawn on the input {names[at]!r}, which is one of several images: {what} on "
+        f"{_listed(names, common)}. input={names[min(common - {at})]!r} takes another one"
+        + f", and input={names[at]!r} says that it is this one."
+    )
+
+
+def early_layer(run: Run, call: LayerCall) -> str:
+    """Returns what is to be said of a chosen layer behind which most of the model still works at positions."""
+    before, after = layers_behind(run.calls, call, run.behind(call.output_ids[0]))
+    if after <= before:
+        return ""
+    share = after / (before + after)
+    return (
+        f"Layer {call.path!r} was chosen, the last feature map; but {after} of the model's {before + after} layers "
+        f"with kernels that work at positions ({share:.0%}) lie behind it, and most of what the model has learned "
+        "doesn't show in its map. They put out tokens (samples, tokens, channels), which are no maps yet. "
+        "method='occlusion', 'rise', 'saliency' or 'integrated_gradients' explain the image through all layers; "
+        f"layer_name={call.path!r} takes this layer without a word."
+    )
+
+
+def _listed(names: Sequence[str], indices: set[int]) -> str:
+    return listing([names[i] for i in sorted(indices)])
+
+
+def _size(inputs: Any, index: int) -> int:
+    return int(input_at(inputs, index).size)
