@@ -22,7 +22,7 @@ from .range_names import OF_COLOURS, limits
 
 Pictures = Sequence[npt.NDArray[Any]]
 
-_MOST = 200_000  # pixels that are looked at
+_MOST = 50_000  # pixels that are looked at
 _DARK = 25  # Whole numbers up to this are rather counts or classes than a photograph of 0 to 255.
 
 
