@@ -304,7 +304,8 @@ def own_numbers(**numbers):
         ({"method": {"a": "gradcam", "a_flip": "layercam"}, "augmentations": {"flip_x": "flip", "x": "flip"}},
          "a, a_flip; augmentations: flip_x, x, of which two would log a_flip_x_correlation"),
         ({"target": {"a": 0, "a_first": 1}}, "two would log a_first_"),
-        ({"method": {"a": "gradcam", "a_b": "layercam"}, "target": {"c": 0, "b_c": 1}}, "two of which would be called a_b_c"),
+        ({"method": {"a": "gradcam", "a_b": "layercam"}, "target": {"c": 0, "b_c": 1}},
+         "two of which would be called a_b_c"),
     ],
 )  # fmt: skip
 def test_views_and_augmentations_that_meet_are_refused_before_the_first_batch(settings, message):
