@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,8 @@ def explain(
         from .recording import predictions, write_record
 
         overlay = Overlay(colormap=colormap, layout=layout)
-        with running(loaded):
+        with running(loaded), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # What it tells stands in its notes.
             explainer = Explainer(
                 loaded,
                 batch,
@@ -149,6 +151,8 @@ def explain(
                 batch_size=batch_size,
             )
             views = explainer.views(batch)
+        for note in explainer.notes:
+            say(f"Warning: {note}")
         with whole_folder(out) as folder:
             write_record(folder, loaded.name, explainer, views, overlay)
         found = predictions(views, {key: files[key] for key in read})
@@ -221,12 +225,15 @@ def _batch(model: Any, images: Mapping[str, Image], scale: str) -> ValidationBat
     import numpy as np
 
     from ..data.batches import fingerprint, make_batch
+    from ..data.feeding import preprocesses
     from ..data.ranges import display_images
     from .loading import model_input, scaled
 
     values = scaled(np.stack(list(images.values())), scale, model_input(model))
     shown, _ = display_images(list(images.values()), "[0, 255]")
-    batch = make_batch(values, model, max_samples=None, display=list(shown), sample_keys=list(images))
+    # The map lies on what a preprocessor of the model's own makes of the image.
+    display = None if preprocesses(model) else list(shown)
+    batch = make_batch(values, model, max_samples=None, display=display, sample_keys=list(images))
     look = dataclasses.replace(batch.look, fingerprints=tuple(map(fingerprint, shown)), value_range=SCALES[scale])
     return batch.shown_as(look)
 

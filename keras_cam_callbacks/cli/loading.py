@@ -286,8 +286,11 @@ def likely_scale(model: Any) -> tuple[str, str]:
     """
     import keras
 
+    from ..data.feeding import preprocesses
     from ..network.layers import walk
 
+    if preprocesses(model):
+        return "0-255", "the model's own preprocessor scales"
     layers = list(walk(model))
     for path, layer in layers:
         if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)):
