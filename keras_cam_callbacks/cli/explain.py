@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +167,8 @@ def explain(
         from .recording import predictions, write_record
 
         overlay = Overlay(colormap=colormap, layout=layout)
-        with running(loaded):
+        with running(loaded), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # What it tells stands in its notes.
             explainer = Explainer(
                 loaded,
                 batch,
@@ -180,6 +182,8 @@ def explain(
             if explainer.guess:
                 say(f"explain {explainer.guess}")
             views = explainer.views(batch)
+        for note in explainer.notes:
+            say(f"Warning: {note}")
         with whole_folder(out) as folder:
             write_record(folder, loaded, explainer, views, overlay)
         found = predictions(views, {key: files[key] for key in read})
@@ -250,11 +254,14 @@ def _batch(model: Any, images: Mapping[str, Any], scale: str, tops: Sequence[flo
     import dataclasses
 
     from ..data.batches import fingerprint, make_batch
+    from ..data.feeding import preprocesses
     from .loading import model_input, range_of, scaled
 
     values = scaled(list(images.values()), scale, model_input(model), tops)
     shown = _shown(list(images.values()), range_of(scale), tops)
-    batch = make_batch(values, model, max_samples=None, display=list(shown), sample_keys=list(images))
+    # The map lies on what a preprocessor of the model's own makes of the image.
+    display = None if preprocesses(model) else list(shown)
+    batch = make_batch(values, model, max_samples=None, display=display, sample_keys=list(images))
     look = dataclasses.replace(batch.look, fingerprints=tuple(map(fingerprint, shown)), value_range=range_of(scale))
     return batch.shown_as(look)
 

@@ -304,8 +304,11 @@ def likely_scale(model: Any) -> tuple[str, str]:
     Returns:
         The range, one of `SCALES` or two numbers such as "0,4095", and why.
     """
+    from ..data.feeding import preprocesses
     from ..network.preprocessing import expected_range
 
+    if preprocesses(model):
+        return "0-255", "the model's own preprocessor scales"
     expected = expected_range(model)
     if expected is None:
         return "0-1", "the model has no Rescaling layer"

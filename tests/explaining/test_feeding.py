@@ -1,0 +1,169 @@
+"""What `fit` and `predict` compute is what is explained."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_cam_callbacks import HeatmapLogger, explain
+
+
+class Task(keras.Model):
+    """Preprocesses in `fit` and `predict` and not in its call, as KerasHub's tasks do."""
+
+    def __init__(self, preprocessor):
+        inputs = keras.Input((12, 12, 3))
+        x = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(inputs)
+        super().__init__(inputs, layers.Dense(3, name="classes")(layers.GlobalAveragePooling2D()(x)))
+        self.preprocessor = preprocessor
+
+    def preprocess_samples(self, x, y=None, sample_weight=None):
+        if self.preprocessor is None:
+            return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        return self.preprocessor(x, y)
+
+    def fit(self, x, y, **settings):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(self.preprocess_samples(x, y))
+        return super().fit(x, y, **settings)
+
+    def predict(self, x, **settings):
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(self.preprocess_samples(x))
+        return super().predict(x, **settings)
+
+
+def shrunk(x, y=None):
+    """Brings images to 12 x 12 and [0, 1], and labels to one less."""
+    x = keras.ops.image.resize(keras.ops.cast(x, "float32") / 255, (12, 12))
+    return keras.utils.pack_x_y_sample_weight(x, None if y is None else y - 1)
+
+
+def raw(count=4):
+    return np.random.default_rng(0).integers(0, 256, (count, 18, 24, 3)).astype("uint8"), 1 + np.arange(count) % 3
+
+
+def test_raw_images_are_preprocessed_as_fit_does():
+    keras.utils.set_random_seed(0)
+    (x, y), model = raw(), Task(shrunk)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    logger = HeatmapLogger((x, y), tracker="memory", max_samples=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(x, y, epochs=1, verbose=0, callbacks=[logger])
+    record = logger.trackers[0].records[-1]
+    np.testing.assert_allclose(record.outputs, model.predict(x[:3], verbose=0), rtol=1e-4, atol=1e-5)
+    assert [sample.label for sample in record.samples] == [0, 1, 2]
+    prepared = np.asarray(shrunk(x))
+    found = explain(model, x)
+    np.testing.assert_array_equal(found.batch.inputs, prepared)
+    assert found.batch.display[0].shape == (12, 12, 3)
+    assert found.batch.image_size == (12, 12)
+    model.preprocessor = None
+    np.testing.assert_allclose(found.heatmaps, explain(model, prepared).heatmaps, rtol=1e-5, atol=1e-7)
+
+
+def test_raw_images_of_a_stream_and_a_display_of_ones_own():
+    (x, y), model = raw(), Task(shrunk)
+    found = explain(model, ((x[i : i + 2], y[i : i + 2]) for i in (0, 2)), display=list(x))
+    assert len(found.batch) == 4
+    np.testing.assert_array_equal(found.batch.labels, y - 1)
+    assert found.batch.display[0].shape == (18, 24, 3)
+
+
+def test_images_that_the_preprocessor_cannot_take_are_refused():
+    def fails(x, y=None):
+        raise LookupError("no")
+
+    with pytest.raises(ValueError, match=r"which hands it to the model's preprocessor.*LookupError: no"):
+        explain(Task(fails), raw()[0])
+
+
+class Scaling(keras.Model):
+    """Scales in `predict_step`."""
+
+    def __init__(self, factor):
+        super().__init__(name="scaling")
+        self.factor = factor
+        self.conv = layers.Conv2D(4, 3, name="conv")
+        self.drop = layers.Dropout(0.5)
+        self.dense = layers.Dense(2)
+
+    def call(self, x, training=False):
+        return self.dense(keras.ops.mean(self.drop(self.conv(x), training=training), (1, 2)))
+
+    def predict_step(self, data):
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self(x * self.factor, training=False)
+
+
+class Scaled(Scaling):
+    """Scales in `predict`."""
+
+    predict_step = keras.Model.predict_step
+
+    def predict(self, x, **settings):
+        return super().predict(x * self.factor, **settings)
+
+
+@pytest.mark.parametrize("kind", [Scaling, Scaled])
+def test_a_predict_that_differs_is_told(kind):
+    x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    model = kind(0.5)
+    model(x)
+    with pytest.warns(RuntimeWarning, match=r"`predict` of model 'scaling' returns something else.*of its own"):
+        explain(model, x)
+
+
+@pytest.mark.parametrize("kind", [Scaling, Scaled])
+def test_a_predict_of_its_own_that_does_the_same_is_not(kind):
+    x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    model = kind(1.0)
+    model.predict(x, verbose=0)
+    function, weights = model.predict_function, [np.array(w) for w in model.variables]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(model, x)
+    assert model.predict_function is function
+    for before, after in zip(weights, model.variables, strict=True):
+        np.testing.assert_array_equal(before, np.asarray(after))
+
+
+class Broken(Scaling):
+    """Can't predict."""
+
+    def predict_step(self, data):
+        raise NotImplementedError
+
+
+def test_a_model_that_cannot_predict_is_explained():
+    x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    model = Broken(1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert explain(model, x).heatmaps.shape == (2, 6, 6)
+
+
+def test_kerashub_computes_what_predict_does():
+    models = pytest.importorskip("keras_hub").models
+    from keras_hub.layers import ResNetImageConverter
+
+    backbone = models.ResNetBackbone(
+        input_conv_filters=[8],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[8, 8],
+        stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2],
+        block_type="basic_block",
+        image_shape=(None, None, 3),
+    )
+    converter = ResNetImageConverter(image_size=(24, 24), scale=1 / 255.0, crop_to_aspect_ratio=True)
+    model = models.ResNetImageClassifier(
+        backbone=backbone,
+        num_classes=3,
+        preprocessor=models.ResNetImageClassifierPreprocessor(image_converter=converter),
+    )
+    x, y = raw()
+    found = explain(model, (x, y))
+    np.testing.assert_allclose(found.outputs, model.predict(x, verbose=0), rtol=1e-3, atol=1e-4)
+    assert found.batch.display[0].shape == (24, 24, 3)
