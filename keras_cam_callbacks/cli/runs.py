@@ -93,7 +93,7 @@ def _lacks(run: dict[str, Any]) -> Iterator[str]:
     for event in run["failures"]:
         yield event["text"]
     for reason, count in passed.items():
-        yield f"{count} epochs: {reason}"
+        yield f"{count} epoch{'s' * (count > 1)}: {reason}"
 
 
 def _telling(numbers: dict[str, float]) -> list[tuple[str, float]]:

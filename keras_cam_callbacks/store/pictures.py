@@ -255,13 +255,14 @@ def packed(names: Sequence[str], encoded: Sequence[bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def sheet(record: EpochRecord, drawn: DrawnFrom | None) -> bytes:
+def sheet(record: EpochRecord, drawn: DrawnFrom | None, kept: dict[Any, tuple[Image, ...]]) -> bytes:
     """Returns a JPEG of all pictures of an epoch in a grid, with their captions.
 
     Args:
         record: The epoch.
         drawn: What the pictures were drawn from: then large images are drawn smaller, so that captions stay legible.
             None shrinks the whole sheet where it is large.
+        kept: The display images as they were shrunk for a sheet before; all sheets of a run show the same ones.
     """
     from keras_cam_callbacks.drawing.files import encode
     from keras_cam_callbacks.drawing.grids import grid, shrunk
@@ -271,20 +272,24 @@ def sheet(record: EpochRecord, drawn: DrawnFrom | None) -> bytes:
         side = max(_SIDE, _WIDTH // math.ceil(math.sqrt(count)))
         sides = [max(right - left, bottom - top) for (left, top, right, bottom), *_ in record.places]
         if max(sides, default=0) > side:
-            pictures = _smaller(drawn, side)
+            pictures = _smaller(drawn, side, kept)
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    columns = min(count, max(1, round(math.sqrt(count * height / width))))
+    columns = None if width <= height else min(count, max(1, round(math.sqrt(count * height / width))))
     return encode(shrunk(grid(pictures, columns), _LONGEST[drawn is not None]), "jpg", _QUALITY)
 
 
-def _smaller(drawn: DrawnFrom, side: int) -> tuple[Image, ...]:
+def _smaller(drawn: DrawnFrom, side: int, kept: dict[Any, tuple[Image, ...]]) -> tuple[Image, ...]:
+    from keras_cam_callbacks.drawing.columns import displayed
+
     overlay = _overlay(drawn.overlay)
     size: int | tuple[int, int] = side
     if isinstance(overlay.size, tuple):
         height, width = (max(1, round(s * side / max(overlay.size))) for s in overlay.size)
         size = height, width
     overlay = replace(overlay, size=size)
+    if size not in kept:
+        kept[size] = tuple(displayed(image, size) for image in drawn.images)
     if drawn.titles:
         named = dict(zip(drawn.titles, drawn.heatmaps, strict=True))
-        return overlay.draw_several(drawn.images, named, drawn.captions, titles=drawn.titles, title=drawn.title)
-    return overlay.draw(drawn.images, drawn.heatmaps[0], drawn.captions)
+        return overlay.draw_several(kept[size], named, drawn.captions, titles=drawn.titles, title=drawn.title)
+    return overlay.draw(kept[size], drawn.heatmaps[0], drawn.captions)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import EpochRecord, RunConfig
+from keras_cam_callbacks.records import EpochRecord, Image, RunConfig
 
 from .events import Event, event_line
 from .locks import locked
@@ -77,6 +77,7 @@ class RunWriter:
         self._log = config.directory / LOG
         self._freq = config.freq
         self._display = config.display
+        self._shrunk: dict[Any, tuple[Image, ...]] = {}
         manifest = manifest_of(config)
         self._directory.mkdir(parents=True, exist_ok=True)
         check_file(self._directory / MANIFEST)
@@ -255,7 +256,7 @@ class RunWriter:
             line["pictures"] = f"pictures/{name}.zip"
             _put_file(self._directory / line["pictures"], packed(files, record.encoded))
         line["sheet"] = f"sheets/{name}.jpg"
-        _put_file(self._directory / line["sheet"], sheet(record, None if made is None else drawn))
+        _put_file(self._directory / line["sheet"], sheet(record, None if made is None else drawn, self._shrunk))
         return line
 
     def _holds_images_of(self, record: EpochRecord) -> bool:

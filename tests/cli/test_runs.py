@@ -23,7 +23,7 @@ from sample_records import make_config, make_record
 from keras_cam_callbacks import compare, read_run
 from keras_cam_callbacks.cli.console import markup, plain
 from keras_cam_callbacks.drawing.files import read_image
-from keras_cam_callbacks.store import RunWriter
+from keras_cam_callbacks.store import Event, RunWriter
 
 HOSTILE = "[red]cat[/red]\x1b[31m\x07\u202egpj.exe\nnext"
 
@@ -76,6 +76,30 @@ def test_runs_are_listed_at_any_depth(logs):
     assert max(map(len, result.stdout.splitlines())) <= 80
     alone = json.loads(run("runs", logs / "small/gradcam", "--json").stdout)
     assert alone == [small]
+
+
+def test_it_is_said_why_epochs_are_missing(tmp_path):
+    writer = RunWriter(make_config(tmp_path / "logs/gradcam", freq=2))
+    writer.write(make_record(0))
+    writer.write(make_record(2))
+    writer.note(Event(3, 3, 0.0, "WandbTracker", "CommError: \x1b[31mno net"))
+    writer.note(Event(4, 4, 0.0, "The heatmaps", "ValueError: boom"))
+    writer.write(make_record(6))
+    lines = run("runs", tmp_path / "logs").stdout.splitlines()
+    assert [line.removeprefix("gradcam: ") for line in lines if line.startswith("gradcam: ")] == [
+        "epoch 5: not logged, for what had failed in epoch 4 was switched off until the next fit",
+        "epoch 3: failed: WandbTracker: CommError: \ufffd[31mno net",
+        "epoch 4: failed: The heatmaps: ValueError: boom",
+        "1 epoch: passed over by freq=2",
+    ]
+    (found,) = json.loads(run("runs", tmp_path / "logs", "--json").stdout)
+    assert [(each["first"], each["last"], each["freq"], each["failed"]) for each in found["missing"]] == [
+        (1, 1, 2, False),
+        (3, 3, None, True),
+        (4, 4, None, True),
+        (5, 5, None, False),
+    ]
+    assert [(each["epoch"], each["what"]) for each in found["failures"]] == [(3, "WandbTracker"), (4, "The heatmaps")]
 
 
 def test_no_runs_is_no_error(tmp_path):
