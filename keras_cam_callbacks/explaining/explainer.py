@@ -167,7 +167,7 @@ class Explainer:
         else:
             self._prepared = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
             self.augmentations, inputs = tuple(self._prepared.augmentations), self._prepared.inputs
-        self._image_input, self._several_images = like.image_input, len(image_inputs(inputs)) > 1
+        self._image_input, self._several_images = batch.image_input, len(image_inputs(inputs)) > 1
         self._trace = traced(
             model,
             inputs,
