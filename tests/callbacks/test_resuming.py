@@ -177,7 +177,7 @@ def test_a_run_is_named_by_its_id_its_folder_or_the_name_of_that(tmp_path, monke
     assert choose_directory(logs, make_config(logs, **STABLE), 3, moved).directory == moved
     with pytest.raises(ValueError, match=r"must name a stored run.*'seed 0', but there are gradcam-2, gradcam\."):
         chosen(logs, 3, "seed 0")
-    with pytest.raises(ValueError, match="holds no run. Leave it out"):
+    with pytest.raises(ValueError, match=r"holds no run\. Leave it out"):
         choose_directory(tmp_path / "new", make_config(logs), 3, "seed 0")
     shutil.copytree(logs / "gradcam", logs / "copy")
     with pytest.raises(ValueError, match=r"must name one run.*id-of-gradcam.*Give one of these paths"):

@@ -6,8 +6,8 @@ import sys
 
 import keras
 import pytest
-from keras import layers
 from fits import KERAS_WARNS
+from keras import layers
 from paths import ROOT, TESTS
 
 from keras_cam_callbacks.network.architecture import architecture, layer_place, layer_places, model_label
