@@ -192,7 +192,13 @@ def test_wandb_beside_its_metrics_logger(tmp_path, ours_first):
     # Placed before it, our numbers are among the metrics of Keras too.
     assert len(log.rows_with("epoch/gradcam_area")) == (6 if ours_first else 0)
     assert len(log.rows_with("batch/loss")) == 2 * 3 * 2
-    assert log.config["gradcam"] == {"layer": "conv2", "method": "gradcam", "target": "predicted"}
+    held = log.config["gradcam"]
+    assert {name: held[name] for name in ("layer", "method", "target", "wandb_run")} == {
+        "layer": "conv2",
+        "method": "gradcam",
+        "target": "predicted",
+        "wandb_run": run.id,
+    }
     assert list((tmp_path / "logs").rglob("events.out.tfevents*")) == []
     tables = [
         json.loads((log.files / row["gradcam_table"]["path"]).read_text()) for row in log.rows_with("gradcam_table")
