@@ -10,11 +10,13 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from fits import X, Y, fit
 from PIL import Image
 from sample_records import drawn_record, make_config, make_record, picture, sample_keys
 
-from keras_cam_callbacks import Overlay, read_run, write_timelapse
+from keras_cam_callbacks import HeatmapLogger, MemoryTracker, Overlay, read_run, write_timelapse
 from keras_cam_callbacks.drawing.files import encode, read_image
+from keras_cam_callbacks.records import Space
 from keras_cam_callbacks.store import RunWriter
 
 
@@ -211,3 +213,30 @@ def test_a_damaged_picture_file_is_refused(tmp_path, damage):
             read()
     with pytest.raises((ValueError, FileNotFoundError), match=r"000000\.zip"):
         write_timelapse(tmp_path, tmp_path / "film.gif")
+
+
+LOGGERS = {
+    "one view": ({}, "drawn"),
+    "outputs": ({"overlay": Overlay(caption="outputs", layout="panel")}, "drawn"),
+    "several": ({"method": ["gradcam", "saliency"], "target": "both"}, "drawn"),
+    "batch scale": ({"overlay": Overlay(scale="batch"), "target": "top2"}, "drawn"),
+    "beside, not shown": ({"display": {"a": X, "b": 1 - X}}, "drawn"),
+    "beside": ({"display": {"a": X, "b": 1 - X}, "overlay": Overlay(layout="panel")}, "kept"),
+    "augmented": ({"augmentations": ["flip"]}, "kept"),
+}
+
+
+@pytest.mark.parametrize("case", LOGGERS)
+def test_what_loggers_log_comes_back(tmp_path, case):
+    settings, how = LOGGERS[case]
+    memory = MemoryTracker()
+    logger = HeatmapLogger((X, Y), tracker=["disk", memory], log_dir=tmp_path, max_samples=4, **settings)
+    fit(logger, epochs=2)
+    run = read_run(logger.directory)
+    for epoch, record in zip(run.epochs, memory.records, strict=True):
+        assert epoch.encoded() == record.encoded
+        if how == "drawn":
+            assert all(map(np.array_equal, epoch.overlays(), record.overlays))
+    assert (logger.directory / "pictures").exists() == (how == "kept")
+    assert len(list((logger.directory / "sheets").iterdir())) == 2
+    assert run.space == Space(("height", "width"), (None, None))

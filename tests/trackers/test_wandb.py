@@ -6,17 +6,19 @@ import dataclasses
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fits import SAMPLES, X, Y, fit
 from PIL import Image
-from sample_records import make_config, make_record, picture
+from sample_records import drawn_record, make_config, make_record, picture
 from wandb_log import finished_log, wandb_run
 
 from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, Overlay, read_run
 from keras_cam_callbacks.records import Region
+from keras_cam_callbacks.store import Event
 from keras_cam_callbacks.trackers import DiskTracker, WandbTracker
 
 BOXES = np.array([[0.25, 0.5, 0.75, 1.0], [0, 0, 0.125, 0.25]])
@@ -229,6 +231,37 @@ def saved_files(log, folder):
     there = {str(path.relative_to(log.files)) for path in (log.files / folder).rglob("*") if path.is_file()}
     assert set(found) == there
     return found
+
+
+@pytest.mark.parametrize("overlays", [False, True])
+def test_the_record_brings_no_picture_twice(tmp_path, overlays):
+    """What is drawn from images and heatmaps is not there, also where the disk has it; what is kept is there."""
+    run = wandb_run()
+    config = make_config(tmp_path / "run", overlay=asdict(Overlay()))
+    records = [drawn_record(0, config, Overlay()), make_record(1), drawn_record(2, config, Overlay(alpha=0.9))]
+    trackers = [DiskTracker(overlays=overlays), WandbTracker()]
+    for tracker in trackers:
+        tracker.start(config)
+    for record in records:
+        for tracker in trackers:
+            tracker.log(record)
+    trackers[0].fail(Event(3, 3, 0.0, "The heatmaps", "ValueError: boom"))
+    for tracker in trackers:
+        tracker.finish()
+    log = finished_log(run)
+    kept = {path.split("/")[1] for path in saved_files(log, "run")}
+    assert kept == {"manifest.json", "metrics.jsonl", "images", "heatmaps", "overlays" if overlays else "pictures"}
+    assert len(list((log.files / "run" / ("overlays/000001" if overlays else "pictures")).iterdir())) == (
+        3 if overlays else 1
+    )
+    stored = read_run(log.files)
+    assert_same_record(stored, read_run(config.directory))
+    assert [one.step for one in stored.events] == [3]
+    assert [epoch.sheet_file for epoch in stored.epochs] == [None] * 3
+    for epoch, record in zip(stored.epochs, records, strict=True):
+        assert epoch.encoded() == record.encoded
+        if record.drawn_from is not None:
+            assert all(map(np.array_equal, epoch.overlays(), record.overlays))
 
 
 @pytest.mark.parametrize("disk_first", [True, False])
