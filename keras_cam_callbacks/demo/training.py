@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .data import COLOURS, Scenes, make_scenes, with_stickers
 __all__ = [
     "Collections",
     "Result",
+    "Step",
     "build_convnet",
     "fixed_batch",
     "make_collections",
@@ -27,11 +28,35 @@ __all__ = [
     "train_and_log",
 ]
 
-Progress = Callable[[str, int, int], None]
-"""Told the run's name, the batches that are done and all batches of the run."""
+
+@dataclass(frozen=True)
+class Step:
+    """How far a run is.
+
+    Attributes:
+        run: "honest", "shortcut" or "transfer".
+        fit: What is being trained, where a run has several fits; else "".
+        done: Batches that are done, of all the run's fits.
+        total: All batches of the run.
+        epoch: The epoch that has just ended, from 1 on, counted in its fit; None within an epoch.
+        epochs: All epochs of this fit.
+        logs: Of an epoch that has ended, what Keras reports, such as "val_accuracy"; else empty.
+    """
+
+    run: str
+    fit: str
+    done: int
+    total: int
+    epoch: int | None
+    epochs: int
+    logs: Mapping[str, float]
+
+
+Progress = Callable[[Step], None]
+"""Called with each batch, and once more with each epoch."""
 
 DIGITS = tuple(str(digit) for digit in range(10))
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 MEASURED = 200  # validation images whose heatmaps are measured at the end of a run
 _FILTERS = (16, 32, 64, 96)
 _RATE = 4e-3
@@ -55,7 +80,7 @@ class Collections:
     shortcut_validation: Scenes
 
 
-def make_collections(images: int = 4500, seed: int = 0) -> Collections:
+def make_collections(images: int = 3000, seed: int = 0) -> Collections:
     """Makes both collections.
 
     Args:
@@ -96,25 +121,31 @@ def fixed_batch(validation: Scenes) -> tuple[Scenes, tuple[str, ...]]:
     return with_stickers(twice, colours), keys
 
 
-def build_convnet(classes: int = 10, name: str = "convnet") -> keras.Model:
-    """Builds the demo's network: four blocks of convolution, batch normalisation and ReLU, GAP, softmax.
+def build_convnet(classes: int = 10, name: str = "convnet", *, halved: bool = False) -> keras.Model:
+    """Builds a small network: four blocks of convolution, batch normalisation and ReLU, GAP, softmax.
 
     Args:
         classes: Number of classes.
         name: The model's name.
+        halved: Whether it sees the scenes at half their size, as the demo's runs do: a third of the work.
+            Its last convolution is then 1 x 1, so that a place of the heatmap depends on about 30 px, as
+            without.
 
     Returns:
         An uncompiled model of (N, 96, 96, 3) images in [0, 255]; its last feature map "relu_4" is 12 x 12.
     """
     x = inputs = keras.Input((96, 96, 3))
     x = keras.layers.Rescaling(1 / 255)(x)
+    if halved:
+        x = keras.layers.AveragePooling2D(2, name="halved")(x)
     for block, filters in enumerate(_FILTERS, 1):
         strides = 2 if block < 3 else 1
-        x = keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False, name=f"conv_{block}")(x)
-        # The default momentum of 0.99 would take several epochs of 70 batches to follow.
+        size = 1 if halved and block == 4 else 3
+        x = keras.layers.Conv2D(filters, size, strides, padding="same", use_bias=False, name=f"conv_{block}")(x)
+        # The default momentum of 0.99 would take several epochs of 90 batches to follow.
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm_{block}")(x)
         x = keras.layers.ReLU(name=f"relu_{block}")(x)
-        if block == 3:
+        if block == 3 and not halved:
             x = keras.layers.MaxPooling2D()(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(x), name=name)
@@ -206,7 +237,7 @@ def run_collection(
         log_dir: Where the record goes, in a subfolder "gradcam".
         epochs: Number of epochs.
         seed: Same seed, same first weights and same order of the images, in both runs.
-        progress: Told about each batch.
+        progress: Called with each batch and each epoch.
 
     Returns:
         How it ended.
@@ -216,7 +247,7 @@ def run_collection(
     scenes, keys = fixed_batch(collections.honest_validation)
     logger = _logger(scenes, log_dir, class_names=DIGITS, sample_keys=keys)
     keras.utils.set_random_seed(seed)
-    model = build_convnet()
+    model = build_convnet(halved=True)
     start = time.perf_counter()
     ticker = _Ticker(name, epochs * -(-len(train) // BATCH_SIZE), progress)
     train_and_log(model, train, validation, epochs=epochs, callbacks=[logger, ticker])
@@ -241,7 +272,7 @@ def run_transfer(
         epochs: The demo's number of epochs: half of it pretrains, a third fits the head, a third fits
             all; at least one each.
         seed: Same seed, same first weights and same order of the images.
-        progress: Told about each batch.
+        progress: Called with each batch and each epoch.
 
     Returns:
         How the fit of the head ended, and how the fit of the whole model did.
@@ -254,7 +285,8 @@ def run_transfer(
     ticker = _Ticker("transfer", sum(n * size for n, size in zip(phases, batches, strict=True)), progress)
 
     keras.utils.set_random_seed(seed)
-    pretrained = build_convnet(5, name="pretrained")
+    pretrained = build_convnet(5, name="pretrained", halved=True)
+    ticker.fit = "pretraining on 0-4"
     train_and_log(pretrained, old, old_validation, epochs=phases[0], callbacks=[ticker])
 
     base = keras.Model(pretrained.input, pretrained.get_layer("relu_4").output, name="base")
@@ -269,6 +301,7 @@ def run_transfer(
     results = []
     for name, count, rate in (("head", phases[1], _RATE * 5), ("all", phases[2], _RATE / 4)):
         base.trainable = name == "all"
+        ticker.fit = "head, base frozen" if name == "head" else "all layers"
         start = time.perf_counter()
         train_and_log(model, new, new_validation, epochs=count, learning_rate=rate, callbacks=[logger, ticker])
         seconds = time.perf_counter() - start
@@ -320,12 +353,24 @@ def _accuracy(model: keras.Model, scenes: Scenes) -> float:
 
 
 class _Ticker(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
-    """Counts a run's batches over all of its fits."""
+    """Counts a run's batches over all of its fits.
+
+    Attributes:
+        fit: What is being trained now.
+    """
 
     def __init__(self, name: str, total: int, progress: Progress) -> None:
         super().__init__()
+        self.fit = ""
         self._name, self._total, self._progress, self._done = name, total, progress, 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._done += 1
-        self._progress(self._name, self._done, self._total)
+        self._tell(None, {})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._tell(epoch + 1, dict(logs or {}))
+
+    def _tell(self, epoch: int | None, logs: Mapping[str, float]) -> None:
+        epochs = self.params["epochs"]
+        self._progress(Step(self._name, self.fit, self._done, self._total, epoch, epochs, logs))

@@ -17,9 +17,17 @@ from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_cam_callbacks import compare, read_run
+from keras_cam_callbacks.cli.demo import _say_epoch
 from keras_cam_callbacks.demo import draw_comparison
 from keras_cam_callbacks.demo.data import COLOURS, SIDE, STICKER, make_scenes, with_stickers
-from keras_cam_callbacks.demo.training import Result, build_convnet, fixed_batch, make_collections
+from keras_cam_callbacks.demo.training import (
+    Result,
+    _Ticker,
+    build_convnet,
+    fixed_batch,
+    make_collections,
+    train_and_log,
+)
 
 # White ink on photographs darkened to 0.6: what is brighter than this is ink.
 BRIGHT = 154
@@ -31,8 +39,8 @@ def collections():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The program's output, and the folder that it wrote, with settings that take seconds."""
+def ended(tmp_path_factory):
+    """The program with settings that take seconds, when it has ended, and the folder that it wrote into."""
     folder = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "keras_cam_callbacks.cli", "demo", "--epochs", "3", "--images", "200"]
     done = subprocess.run(
@@ -44,6 +52,13 @@ def finished(tmp_path_factory):
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
+    return done, folder
+
+
+@pytest.fixture(scope="module")
+def finished(ended):
+    """The program's output, and the folder that it wrote into."""
+    done, folder = ended
     return done.stdout, folder
 
 
@@ -142,6 +157,47 @@ def test_convnet_has_the_stated_shape():
     assert [model.get_layer(f"conv_{block}").filters for block in (1, 2, 3, 4)] == [16, 32, 64, 96]
     assert model.get_layer("relu_4").output.shape == (None, 12, 12, 96)
     assert model.output.shape == (None, 7)
+    halved = build_convnet(7, halved=True)
+    assert halved.input.shape == model.input.shape == (None, SIDE, SIDE, 3)
+    assert halved.get_layer("halved").output.shape == (None, SIDE // 2, SIDE // 2, 3)
+    assert halved.get_layer("relu_4").output.shape == (None, 12, 12, 96)
+
+
+def test_each_epoch_is_a_line_where_there_is_no_terminal(ended):
+    done, _ = ended
+    lines = [line for line in done.stderr.splitlines() if ": epoch " in line]
+    heads = [line.split(": validation accuracy ")[0] for line in lines]
+    assert heads == [
+        *(f"{run} run: epoch {epoch} of 3" for run in ("honest", "shortcut") for epoch in (1, 2, 3)),
+        "transfer run, pretraining on 0-4: epoch 1 of 1",
+        "transfer run, head, base frozen: epoch 1 of 1",
+        "transfer run, all layers: epoch 1 of 1",
+    ]
+    explained = [line for line in lines if "pretraining" not in line]
+    assert all(
+        re.search(r": validation accuracy [01]\.\d\d, heat on the digit [01]\.\d\d$", line) for line in explained
+    )
+    assert ": epoch " not in done.stdout
+    assert "━" * 20 not in done.stderr  # no bar
+
+
+def test_epochs_are_said_as_they_end(capsys):
+    steps = []
+
+    def show(step):
+        steps.append(step)
+        _say_epoch(step)
+        said.append(capsys.readouterr().err)
+
+    said = []
+    train, validation = make_scenes(40)
+    ticker = _Ticker("honest", 4, show)
+    train_and_log(build_convnet(halved=True), train, validation, epochs=2, callbacks=[ticker])
+    assert [step.epoch for step in steps] == [None, None, 1, None, None, 2]
+    assert [step.done for step in steps] == [1, 2, 2, 3, 4, 4]
+    assert [bool(text) for text in said] == [False, False, True, False, False, True]
+    accuracy = steps[-1].logs["val_accuracy"]
+    assert said[-1] == f"honest run: epoch 2 of 2: validation accuracy {accuracy:.2f}\n"
 
 
 def test_the_demo_writes_what_it_names(finished):
