@@ -412,8 +412,9 @@ def test_what_the_config_of_a_wandb_run_holds(tmp_path, is_own):
 
 def test_an_mlflow_run_that_is_continued_goes_on_in_its_record(tmp_path):
     logs, run_ids = tmp_path / "logs", []
+    experiment = mlflow.create_experiment(str(tmp_path), (tmp_path / "mlflow").as_uri())
     for _ in range(2):
-        with mlflow.start_run() as run:
+        with mlflow.start_run(experiment_id=experiment) as run:
             run_ids.append(run.info.run_id)
             fit(GradCAMLogger((X, Y), tracker=["disk", "mlflow"], log_dir=logs), model=unnamed(), epochs=2)
     tags = mlflow.MlflowClient().get_run(run_ids[0]).data.tags
