@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ..augmentations import Augmentation
 from ..checks import check_positive, did_you_mean
 from ..data.batches import make_batch
 from ..data.layout import largest_input
@@ -22,11 +21,12 @@ from ..network.outputs import clues_of, said_kinds
 from ..network.targets import MOST_LABELS, Target, check_classes, resolve_targets, with_labels
 from ..passes.capture import Capturer, needs_layer
 from ..passes.probe import FUNCTIONS, Probe
-from ..records import ABSENT, Capture, Floats, Ints, ValidationBatch
+from ..records import Capture, Floats, ValidationBatch
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
 from .objects import check_region_classes
+from .rows import OF_SCORES, Rows, joined, parts, without, without_maps
 from .tracing import traced
 
 
@@ -47,25 +47,6 @@ class _View:
     taps: tuple[Tap | None, ...]
     probes: tuple[Probe | None, ...]
     layer_name: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """A batch and its augmented copies, as the rows that run together.
-
-    Attributes:
-        augmentations: The augmentations by name.
-        batches: The batch, under the name "", and its copies.
-        inputs: Of all of them, row by row.
-        class_index: (rows, T) int64, what each target explains of each row.
-        absent: (rows, T) bool, True where a row has no such label.
-    """
-
-    augmentations: Mapping[str, Augmentation]
-    batches: Mapping[str, ValidationBatch]
-    inputs: Any
-    class_index: Ints
-    absent: npt.NDArray[np.bool_]
 
 
 class Explainer:
@@ -141,7 +122,7 @@ class Explainer:
         self.batch = like if isinstance(like, ValidationBatch) else None
         if keeps and self.batch is None:
             raise TypeError(f"`keeps` needs `like` to be a ValidationBatch. Received: {type(like).__name__}.")
-        self._prepared: _Rows | None = None
+        self._prepared: Rows | None = None
         batch: ValidationBatch = make_batch(like, model, max_samples=1) if self.batch is None else self.batch
         sets = batch.label_sets
         # Of a stream's first sample it isn't known how many labels others have.
@@ -225,10 +206,10 @@ class Explainer:
                 if attributions is not None:
                     attributed[name].append(attributions)
             for t, captures in enumerate(chunk.captures):
-                captured[t].append(_without_maps(captures[0]))
+                captured[t].append(without_maps(captures[0]))
             start += chunk.samples
         scored = [
-            {key: _joined([getattr(capture, key) for capture in of_target]) for key in _OF_SCORES}
+            {key: joined([getattr(capture, key) for capture in of_target]) for key in OF_SCORES}
             for of_target in captured
         ]
         explained = {}
@@ -241,12 +222,12 @@ class Explainer:
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
             absent = rows.absent[:, view.target]
             if absent.any():
-                arrays, numbers = (_without(absent, of_view) for of_view in (arrays, numbers))
+                arrays, numbers = (without(absent, of_view) for of_view in (arrays, numbers))
             explained[name] = self._explanation(view, arrays, numbers, rows)
         return explained
 
     def _explanation(
-        self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: _Rows
+        self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: Rows
     ) -> Explanation:
         """Returns what a view shows of the batch, with the copies that were augmented."""
         copies = len(rows.batches)
@@ -262,7 +243,7 @@ class Explainer:
                 kind=self.capturer.output.kind,
             )
             for part, values, batch in zip(
-                _parts(arrays, copies), _parts(numbers, copies), rows.batches.values(), strict=True
+                parts(arrays, copies), parts(numbers, copies), rows.batches.values(), strict=True
             )
         ]
         augmented = {
@@ -308,7 +289,7 @@ class Explainer:
         shown = [f"{tap.path!r} ({' x '.join(map(str, tap.shape[1:]))})" for tap in taps]
         return f"layer{'s' * (len(shown) > 1)} {', '.join(shown)}" if shown else "the image itself"
 
-    def _rows(self, batch: ValidationBatch) -> _Rows:
+    def _rows(self, batch: ValidationBatch) -> Rows:
         """Returns the rows of a batch: the augmented images are further ones, so that all run in one function."""
         augmentations = resolved_for(self._augmentations, batch)
         batches = {"": batch}
@@ -323,11 +304,11 @@ class Explainer:
         class_index = np.stack([target.class_index(count, batch.labels, sets) for target in self._targets], axis=1)
         absent = np.stack([target.absent(count, sets) for target in self._targets], axis=1)
         copies = len(batches), 1
-        return _Rows(
+        return Rows(
             augmentations, batches, joined_inputs(batches), np.tile(class_index, copies), np.tile(absent, copies)
         )
 
-    def _check_classes(self, rows: _Rows) -> None:
+    def _check_classes(self, rows: Rows) -> None:
         for t, target in enumerate(self._targets):
             class_index = rows.class_index[~rows.absent[:, t], t]
             check_classes(target, class_index, self.capturer.classes, self.capturer.output)
@@ -356,9 +337,6 @@ class Explainer:
         return views
 
 
-_OF_SCORES = ("outputs", "scores", "targets", "predicted", "confidences")
-
-
 def _layer_names(layer_name: Any) -> list[Any]:
     """Returns the layers that were named; none where one is to be chosen."""
     if isinstance(layer_name, (list, tuple)):
@@ -378,34 +356,6 @@ def _texts(named: Mapping[str, Method | Target]) -> str:
         own = name and name not in (one.text, getattr(one, "name", ""))
         texts.append(f"{name}={one.text}" if own else one.text)
     return ", ".join(texts)
-
-
-def _parts(arrays: Mapping[str, Any], copies: int) -> list[dict[str, Any]]:
-    """Splits arrays of (copies * N, ...) rows, or None, by copies."""
-    split = {name: [None] * copies if a is None else np.split(a, copies) for name, a in arrays.items()}
-    return [{name: parts[i] for name, parts in split.items()} for i in range(copies)]
-
-
-def _joined(parts: list[Any]) -> Any:
-    return None if parts[0] is None else np.concatenate(parts)
-
-
-def _without_maps(capture: Capture) -> Capture:
-    """Returns the capture without its large arrays, so that one chunk at a time is held."""
-    rest = {name: getattr(capture, name) for name in _OF_SCORES}
-    return Capture(activations=None, gradients=None, kernel=None, **rest)
-
-
-def _without(absent: npt.NDArray[np.bool_], arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns arrays (rows, ...) of a view of which nothing is left in the rows without the label."""
-    cleared: dict[str, Any] = {}
-    for name, array in arrays.items():
-        if name in ("outputs", "predicted") or array is None:
-            cleared[name] = array
-            continue
-        cleared[name] = array = array.copy()
-        array[absent] = ABSENT if name == "targets" else np.nan
-    return cleared
 
 
 def _checked_names(class_names: Sequence[str] | None, capturer: Capturer) -> tuple[str, ...] | None:
