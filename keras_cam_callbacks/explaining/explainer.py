@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ..augmentations import Augmentation
 from ..checks import check_positive, did_you_mean
 from ..data.batches import make_batch
 from ..data.layout import image_inputs, image_size, input_at
@@ -26,13 +25,14 @@ from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
 from ..passes.placement import WHOLE
 from ..passes.probe import FUNCTIONS, Probe
-from ..records import ABSENT, Capture, Floats, Ints, ValidationBatch
+from ..records import Capture, Floats, ValidationBatch
 from ..space import laid
 from .augmented import augmented_batch, compared, guessed_range, joined_inputs, resolved_for, without_numbers
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
 from .objects import check_region_classes
+from .rows import OF_SCORES, Rows, joined, parts, without, without_maps
 from .tracing import traced
 
 
@@ -53,27 +53,6 @@ class _View:
     taps: tuple[Tap | None, ...]
     probes: tuple[Probe | None, ...]
     layer_name: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """A batch and its augmented copies, as the rows that run together.
-
-    Attributes:
-        augmentations: The augmentations by name.
-        batches: The batch, under the name "", and its copies.
-        inputs: Of all of them, row by row.
-        class_index: (rows, T) int64, what each target explains of each row.
-        absent: (rows, T) bool, True where a row has no such label.
-        guessed: Names of the augmentations that depend on a range that is not certain.
-    """
-
-    augmentations: Mapping[str, Augmentation]
-    batches: Mapping[str, ValidationBatch]
-    inputs: Any
-    class_index: Ints
-    absent: npt.NDArray[np.bool_]
-    guessed: tuple[str, ...] = ()
 
 
 class Explainer:
@@ -151,7 +130,7 @@ class Explainer:
         self.batch = like if isinstance(like, ValidationBatch) else None
         if keeps and self.batch is None:
             raise TypeError(f"`keeps` needs `like` to be a ValidationBatch. Received: {type(like).__name__}.")
-        self._prepared: _Rows | None = None
+        self._prepared: Rows | None = None
         if self.batch is None:
             choose = chooser(model, layer_name, method=method, target=target, batch_size=batch_size)
             batch = make_batch(like, model, max_samples=1, image_input=input, choose_input=choose)
@@ -274,10 +253,10 @@ class Explainer:
                 if attributions is not None:
                     attributed[name].append(attributions)
             for t, captures in enumerate(chunk.captures):
-                captured[t].append(_without_maps(captures[0]))
+                captured[t].append(without_maps(captures[0]))
             start += chunk.samples
         scored = [
-            {key: _joined([getattr(capture, key) for capture in of_target]) for key in _OF_SCORES}
+            {key: joined([getattr(capture, key) for capture in of_target]) for key in OF_SCORES}
             for of_target in captured
         ]
         explained = {}
@@ -290,7 +269,7 @@ class Explainer:
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
             absent = rows.absent[:, view.target]
             if absent.any():
-                arrays, numbers = (_without(absent, of_view) for of_view in (arrays, numbers))
+                arrays, numbers = (without(absent, of_view) for of_view in (arrays, numbers))
             explained[name] = self._explanation(view, arrays, numbers, rows)
         return explained
 
@@ -314,7 +293,7 @@ class Explainer:
         return method(replace(capture, activations=np.ascontiguousarray(activations)), functions)
 
     def _explanation(
-        self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: _Rows
+        self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: Rows
     ) -> Explanation:
         """Returns what a view shows of the batch, with the copies that were augmented."""
         copies = len(rows.batches)
@@ -331,7 +310,7 @@ class Explainer:
                 kind=self.capturer.output.kind,
             )
             for part, values, batch in zip(
-                _parts(arrays, copies), _parts(numbers, copies), rows.batches.values(), strict=True
+                parts(arrays, copies), parts(numbers, copies), rows.batches.values(), strict=True
             )
         ]
         augmented = {
@@ -377,7 +356,7 @@ class Explainer:
         shown = [f"{tap.path!r} ({' x '.join(map(str, tap.shape[1:]))})" for tap in taps]
         return f"layer{'s' * (len(shown) > 1)} {', '.join(shown)}" if shown else "the image itself"
 
-    def _rows(self, batch: ValidationBatch) -> _Rows:
+    def _rows(self, batch: ValidationBatch) -> Rows:
         """Returns the rows of a batch: the augmented images are further ones, so that all run in one function."""
         augmentations = resolved_for(self._augmentations, batch)
         batches = {"": batch}
@@ -392,7 +371,7 @@ class Explainer:
         class_index = np.stack([target.class_index(count, batch.labels, sets) for target in self._targets], axis=1)
         absent = np.stack([target.absent(count, sets) for target in self._targets], axis=1)
         copies = len(batches), 1
-        return _Rows(
+        return Rows(
             augmentations,
             batches,
             joined_inputs(batches),
@@ -401,7 +380,7 @@ class Explainer:
             guessed_range(self._augmentations, batch),
         )
 
-    def _check_classes(self, rows: _Rows) -> None:
+    def _check_classes(self, rows: Rows) -> None:
         for t, target in enumerate(self._targets):
             class_index = rows.class_index[~rows.absent[:, t], t]
             check_classes(target, class_index, self.capturer.classes, self.capturer.output)
@@ -436,9 +415,6 @@ class Explainer:
         return views
 
 
-_OF_SCORES = ("outputs", "scores", "targets", "predicted", "confidences")
-
-
 def _texts(named: Mapping[str, Method | Target]) -> str:
     """Returns methods or targets as one text; those with names of the user's by these."""
     texts = []
@@ -446,34 +422,6 @@ def _texts(named: Mapping[str, Method | Target]) -> str:
         own = name and name not in (one.text, getattr(one, "name", ""))
         texts.append(f"{name}={one.text}" if own else one.text)
     return ", ".join(texts)
-
-
-def _parts(arrays: Mapping[str, Any], copies: int) -> list[dict[str, Any]]:
-    """Splits arrays of (copies * N, ...) rows, or None, by copies."""
-    split = {name: [None] * copies if a is None else np.split(a, copies) for name, a in arrays.items()}
-    return [{name: parts[i] for name, parts in split.items()} for i in range(copies)]
-
-
-def _joined(parts: list[Any]) -> Any:
-    return None if parts[0] is None else np.concatenate(parts)
-
-
-def _without_maps(capture: Capture) -> Capture:
-    """Returns the capture without its large arrays, so that one chunk at a time is held."""
-    rest = {name: getattr(capture, name) for name in _OF_SCORES}
-    return Capture(activations=None, gradients=None, kernel=None, **rest)
-
-
-def _without(absent: npt.NDArray[np.bool_], arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns arrays (rows, ...) of a view of which nothing is left in the rows without the label."""
-    cleared: dict[str, Any] = {}
-    for name, array in arrays.items():
-        if name in ("outputs", "predicted") or array is None:
-            cleared[name] = array
-            continue
-        cleared[name] = array = array.copy()
-        array[absent] = ABSENT if name == "targets" else np.nan
-    return cleared
 
 
 def _checked_names(class_names: Sequence[str] | None, capturer: Capturer) -> tuple[str, ...] | None:

@@ -14,7 +14,8 @@ from ..drawing.overlay import Overlay
 from ..drawing.places import Drawn
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, measured
-from ..records import ABSENT, Floats, Image, Ints, Sample, ValidationBatch, brief, class_name, short_repr
+from ..records import ABSENT, Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
+from . import captions
 from .objects import object_masks
 
 _SHOWN = 16  # heatmaps in a notebook
@@ -64,6 +65,9 @@ class Explanation:
     values: Mapping[str, Floats] = field(default_factory=dict)
     kind: str = "classes"
     placed: bool = True
+
+    prediction = captions.prediction
+    title = captions.title
 
     def __repr__(self) -> str:
         names = (f"{name}={brief(getattr(self, name))}" for name in ("method", "layer_name", "target"))
@@ -148,58 +152,19 @@ class Explanation:
         """
         return grid(self.overlays(overlay), columns)
 
-    def prediction(self, i: int) -> str:
-        """Returns the true and the predicted class of one sample in words."""
-        parts, label = [], self.labels[i]
-        if label is not None:
-            parts.append(f"true {class_name(self.class_names, label)}")
-        if self.predicted is not None:
-            parts.append(f"predicted {self._name(int(self.predicted[i]))}")
-        return ("; " if self.batch.label_sets is not None else ", ").join(parts)
-
-    def title(self, i: int) -> str:
-        """Returns the explained class of one sample and its probability, or its score or value, in words."""
-        if self.absent[i]:
-            return "no further label"
-        score, confidence = float(self.scores[i]), float(self.confidences[i])
-        if self.kind not in ("classes", "labels") and self.outputs is not None:
-            column, name = None if self.targets is None else int(self.targets[i]), "value"
-            if column is not None:
-                name = f"output {column}"
-            elif self.target in ("predicted", "0"):  # The only number; else a function gives the score.
-                column = 0
-            if column is not None:
-                name = self.class_names[column] if self.class_names else name
-                return f"{name} {float(self.outputs[i, column]):.3g}"
-        value = f"score {score:.3g}" if np.isnan(confidence) else f"{confidence:.2f}"
-        return value if self.targets is None else f"{self._name(int(self.targets[i]))} {value}"
-
     def _sample(self, i: int, is_degenerate: bool) -> Sample:
-        predicted = None if self.predicted is None else int(self.predicted[i])
-        target = None if self.targets is None or self.absent[i] else int(self.targets[i])
         confidence = float(self.confidences[i])
-        known = self.prediction(i)
-        between = "; " if self.batch.label_sets is not None else ", "
-        if predicted is None or self.targets is None:
-            caption = between.join(filter(None, (known, self.title(i))))
-        elif target == predicted:
-            caption = known.removesuffix(self._name(predicted)) + self.title(i)
-        else:
-            caption = f"{known}{between}explained {self.title(i)}"
         return Sample(
             key=self.batch.sample_keys[i],
             fingerprint=self.batch.fingerprints[i],
             label=self.labels[i],
-            predicted=predicted,
-            target=target,
+            predicted=None if self.predicted is None else int(self.predicted[i]),
+            target=None if self.targets is None or self.absent[i] else int(self.targets[i]),
             score=float(self.scores[i]),
             confidence=None if np.isnan(confidence) else confidence,
             degenerate=is_degenerate,
-            caption=caption + ", no heatmap" * is_degenerate,
+            caption=captions.caption(self, i) + ", no heatmap" * is_degenerate,
         )
-
-    def _name(self, index: int) -> str:
-        return class_name(self.class_names, index)
 
 
 @dataclass(frozen=True, eq=False)

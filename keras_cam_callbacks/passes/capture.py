@@ -15,20 +15,13 @@ from ..data.layout import as_images, image_size, input_at, largest_index, model_
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.head import Head, class_weights, find_head
 from ..network.layers import Candidates, LayerCall, Tap, candidates, choose_layer, listing
-from ..network.outputs import Clues, Output, check_said, clues_of, leaves, output_names
-from ..network.targets import PREDICTED, Target, check_target
+from ..network.outputs import Clues, Output, clues_of
+from ..network.targets import PREDICTED, Target
 from ..records import Capture, Chunk, Floats, Ints
 from .images import early_layer, explained_image
+from .outputs import ModelOutputs
 from .placement import WHOLE, Box, measured_box, moving_layer, needs_measuring, settled
-from .scores import (
-    before_activation,
-    confidences,
-    example_of,
-    explained_scores,
-    only_weighs,
-    scores_before_activation,
-    single_output,
-)
+from .scores import explained_scores, single_output
 from .taps import as_activations, fixed_batch, make_tap, named_layer, single_call
 
 # What a method can need that has nothing to do with a layer.
@@ -59,9 +52,7 @@ class Capturer:
         image_note: What is to be said of its choice.
         notes: What is to be said of other choices, and of boxes.
         image_layout: "channels_last" or "channels_first", as the model takes its images.
-        output: What the model's output is; of several the first.
-        classes: How many classes, labels or numbers the output tells apart; None where the model has several outputs,
-            or one that is no row of numbers.
+        outputs: What the model's outputs are.
         explained: What the explained score is, in words.
         scores_by_rule: For each target, whether a callable gives the scores themselves, and no classes.
         chunk: Number of samples that run at once.
@@ -120,11 +111,7 @@ class Capturer:
         self._named = [(path, weakref.ref(layer)) for path, layer in named]
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
-        self._clues = clues_of(model) if clues is None else clues
-        self._outputs: list[Output] = []
-        self._weighs: dict[int, bool] = {}
-        self.output = Output("classes")
-        self._units: int | None = None
+        self.outputs = ModelOutputs(clues_of(model) if clues is None else clues, self.targets, self._engine)
         self.traces = 0
         self._wanted = image_input
         self.image_input = largest_index(self.like) if image_input is None else image_input
@@ -135,7 +122,6 @@ class Capturer:
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
         self.image_layout = "channels_last"
-        self.classes: int | None = None
         self.explained = ""
         self.scores_by_rule: tuple[bool, ...] = ()
         samples = len(keras.tree.flatten(like)[0])
@@ -196,41 +182,18 @@ class Capturer:
         return np.full((samples, len(self.targets)), PREDICTED, np.int32)
 
     @property
-    def expects(self) -> str | None:
-        """What the loss takes the output for: "logits", "probabilities", or None where it doesn't say."""
-        return self.output.expects
+    def output(self) -> Output:
+        """What the model's output is; of several the first."""
+        return self.outputs.output
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes, labels or numbers the output tells apart; None for several outputs, or one without rows."""
+        return self.outputs.classes
 
     def has_probability(self, target: int) -> bool:
         """Tells whether a target's score is that of a class or label which has a probability."""
         return self.output.has_probability and self.classes is not None and not self.scores_by_rule[target]
-
-    def confidences(self, outputs: Floats | None, scores: Floats, targets: Ints | None) -> Floats:
-        """Returns the probability of the explained class, (N,) float32 in [0, 1]; NaN where there is none."""
-        if not self.output.has_probability:
-            targets = None
-        return confidences(outputs, scores, targets, self.output.activated, self.output.kind == "labels")
-
-    def handed(self, run: Run, target: int) -> Any:
-        """Returns the outputs as a target's function gets them.
-
-        The one output of a model is handed on as it is: an index explains its score before the activation. Of several,
-        a function that only picks or weighs gets what went into the softmax or sigmoid that an output ends in.
-        """
-        rule = self.targets[target].rule
-        if rule is None or single_output(run.outputs) is not None:
-            return run.outputs
-        if target not in self._weighs:
-            with self._engine.eagerly():
-                self._weighs[target] = only_weighs(rule, run.outputs)
-        if not self._weighs[target]:
-            return run.outputs
-        before = []
-        for tensor, output in zip(keras.tree.flatten(run.outputs), self._outputs, strict=True):
-            logits, _ = run.find_logits(tensor)
-            floats = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
-            replaces = floats and len(tensor.shape) > 1 and (logits is not None or output.expects == "probabilities")
-            before.append(scores_before_activation(tensor, logits, output.expects) if replaces else None)
-        return before_activation(run.outputs, before)
 
     def as_images(self, images: Any) -> Floats:
         """Returns images as (N, H, W, C) float32, whatever the model takes."""
@@ -269,7 +232,7 @@ class Capturer:
                 targets=targets,
                 # A rule that names classes names the predicted ones.
                 predicted=arrays.get("predicted") if target.rule is None or targets is None else targets,
-                confidences=self.confidences(outputs, scores, targets),
+                confidences=self.outputs.confidences(outputs, scores, targets),
                 images=images,
             )
             captures.append(
@@ -371,14 +334,14 @@ class Capturer:
         logits, _ = run.find_logits()
         scores, targets = [], []
         results: dict[str, Any] = {}
-        self._describe_outputs(run, output, logits)
+        self._describe_outputs(run, logits)
         for t, target in enumerate(self.targets):
             score, classes, predicted = explained_scores(
-                self.handed(run, t),
+                self.outputs.handed(run, t),
                 logits,
                 class_index[:, t],
                 target.rule,
-                self.expects,
+                self.output.expects,
                 max(1, target.rank),
                 self.output.tells_classes,
             )
@@ -392,8 +355,8 @@ class Capturer:
         self.scores_by_rule = tuple(
             target.rule is not None and classes is None for target, classes in zip(self.targets, targets, strict=True)
         )
-        if self._units is not None:
-            results["outputs"] = ops.cast(ops.reshape(output, (-1, self._units)), "float32")
+        if self.outputs.units is not None:
+            results["outputs"] = ops.cast(ops.reshape(output, (-1, self.outputs.units)), "float32")
         return scores, (targets, results)
 
     def _captured_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> dict[str, Any]:
@@ -403,12 +366,12 @@ class Capturer:
         activations = as_activations(run.tensors[head.feature_map_id], tap.space)
         _, *sizes, channels = activations.shape
         self.head = replace(tap, space=replace(tap.space, sizes=tuple(sizes)), channels=channels)
-        assert self._units is not None
+        assert self.outputs.units is not None
         results = {"head": activations}
         for t, classes in enumerate(targets):
             if classes is None:  # The only number: its own weights, not negated.
                 classes = keras.ops.cast(keras.ops.ones_like(run.scores[t]), "int32")
-            results[f"kernel {t}"] = class_weights(head, classes, channels, self._units)
+            results[f"kernel {t}"] = class_weights(head, classes, channels, self.outputs.units)
         return results
 
     def _find_calls(self, run: DifferentiatedRun, named: Sequence[Any]) -> list[LayerCall]:
@@ -426,7 +389,7 @@ class Capturer:
     def _find_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> Head:
         """Returns the GAP + Dense head, which must be fed by the layer that the user named, if any."""
         for target, classes in zip(self.targets, targets, strict=True):
-            if classes is None and (target.rule is not None or self._units != 1):
+            if classes is None and (target.rule is not None or self.outputs.units != 1):
                 raise ValueError(
                     "CAM explains a class of a model with one output of shape (samples, classes). "
                     f"Received: model {self.model.name!r} and target {target.text!r}, which is no class. "
@@ -446,25 +409,9 @@ class Capturer:
             "Leave layer_name out, or use Grad-CAM (GradCAMLogger) for other layers."
         )
 
-    def _describe_outputs(self, run: Run, output: Any, logits: Any) -> None:
-        """Notes what the outputs are, and checks that what the targets explain exists."""
-        parts = leaves(run.outputs)
-        names = output_names(self.model, [path for path, _ in parts])
-        check_said(self._clues.said, list(dict.fromkeys(name for of_output in names for name in of_output)))
-        self._outputs = [
-            self._clues.output(tuple(tensor.shape), run.ending(tensor), of_output, i)
-            for i, ((_, tensor), of_output) in enumerate(zip(parts, names, strict=True))
-        ]
-        self.output = self._outputs[0]
-        self._units = None
-        if output is not None and len(output.shape) <= 2:
-            self._units = 1 if len(output.shape) == 1 else output.shape[1]
-        self.classes = self._units
-        if self.output.tells_classes and self._units is not None:
-            self.classes = max(self._units, 2)
-        if self._units is not None:
-            for target in self.targets:
-                check_target(target, self.classes, self.output, example_of(run.outputs))
+    def _describe_outputs(self, run: Run, logits: Any) -> None:
+        """Notes what the outputs are and what is explained of them, in words."""
+        self.outputs.describe(run, self.model)
         self.explained = "the target's score"
         if self._needs and all(name.endswith("activation_gradient") for name in self._needs - {"images", "confidence"}):
             self.explained = "the layer's largest activations"
@@ -473,7 +420,7 @@ class Capturer:
                 "scores before the final activation"
                 if logits is not None
                 else "log-probabilities, for no final softmax or sigmoid was found"
-                if self.expects == "probabilities"
+                if self.output.expects == "probabilities"
                 else "the outputs themselves, for no final softmax or sigmoid was found"
             )
 

@@ -125,7 +125,7 @@ class Probe:
             arrays = self._run(self._passes[name], values, rows, classes, beside)
             results = arrays["result"]
             if name == "confidence":
-                results = self._capturer.confidences(arrays["outputs"], results, classes)
+                results = self._capturer.outputs.confidences(arrays["outputs"], results, classes)
             done += len(lot)
             if not shown and done < total and time.monotonic() - begin > _PATIENCE and _progress.get():
                 shown = True
@@ -258,11 +258,13 @@ class Probe:
         run = self._engine.plain_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
         output = single_output(run.outputs)
         logits, _ = run.find_logits()
-        handed = capturer.handed(run, self._target)
+        handed = capturer.outputs.handed(run, self._target)
         # A rule that names classes named them for the samples themselves; their copies are held to these.
         rule = capturer.targets[self._target].rule if capturer.scores_by_rule[self._target] else None
         tells_classes = capturer.output.tells_classes
-        scores = explained_scores(handed, logits, class_index, rule, capturer.expects, tells_classes=tells_classes)[0]
+        scores = explained_scores(
+            handed, logits, class_index, rule, capturer.output.expects, tells_classes=tells_classes
+        )[0]
         if output is None or len(output.shape) > 2:
             return scores, None
         return scores, keras.ops.cast(output if len(output.shape) == 2 else output[:, None], "float32")

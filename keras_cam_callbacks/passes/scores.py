@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..network.outputs import example_rule, leaves
+from ..network.structure import example_rule, leaves
 from ..records import Floats, Ints
 
 

@@ -8,7 +8,8 @@ import pytest
 from keras import layers
 
 from keras_cam_callbacks.data.labels import class_labels, label_clues, label_sets
-from keras_cam_callbacks.network.outputs import clues_of, example_rule, said_kinds
+from keras_cam_callbacks.network.outputs import clues_of, said_kinds
+from keras_cam_callbacks.network.structure import example_rule
 
 BCE, MSE, SPARSE = "binary_crossentropy", "mse", "sparse_categorical_crossentropy"
 FRACTIONS, ONE_HOT = np.array([0.1, 0.25, 0.7]), np.eye(3)

@@ -1,0 +1,55 @@
+"""What is said of one sample of an explanation: what it is, what was predicted, and what is explained of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..records import class_name
+
+if TYPE_CHECKING:
+    from .explanation import Explanation
+
+
+def prediction(explanation: Explanation, i: int) -> str:
+    """Returns the true and the predicted class of one sample in words."""
+    parts, label = [], explanation.labels[i]
+    if label is not None:
+        parts.append(f"true {class_name(explanation.class_names, label)}")
+    if explanation.predicted is not None:
+        parts.append(f"predicted {class_name(explanation.class_names, int(explanation.predicted[i]))}")
+    return _between(explanation).join(parts)
+
+
+def title(explanation: Explanation, i: int) -> str:
+    """Returns the explained class of one sample and its probability, or its score or value, in words."""
+    if explanation.absent[i]:
+        return "no further label"
+    names, outputs = explanation.class_names, explanation.outputs
+    column = None if explanation.targets is None else int(explanation.targets[i])
+    if explanation.kind not in ("classes", "labels") and outputs is not None:
+        name = "value" if column is None else f"output {column}"
+        if column is None and explanation.target in ("predicted", "0"):  # The only number; else a function's score.
+            column = 0
+        if column is not None:
+            return f"{names[column] if names else name} {float(outputs[i, column]):.3g}"
+    score, confidence = float(explanation.scores[i]), float(explanation.confidences[i])
+    value = f"score {score:.3g}" if np.isnan(confidence) else f"{confidence:.2f}"
+    return value if column is None else f"{class_name(names, column)} {value}"
+
+
+def caption(explanation: Explanation, i: int) -> str:
+    """Returns what stands under the picture of one sample."""
+    known, text, between = prediction(explanation, i), title(explanation, i), _between(explanation)
+    if explanation.predicted is None or explanation.targets is None:
+        return between.join(filter(None, (known, text)))
+    predicted = int(explanation.predicted[i])
+    if int(explanation.targets[i]) == predicted:
+        return known.removesuffix(class_name(explanation.class_names, predicted)) + text
+    return f"{known}{between}explained {text}"
+
+
+def _between(explanation: Explanation) -> str:
+    """Returns what stands between parts, of which several labels have commas inside."""
+    return ", " if explanation.batch.label_sets is None else "; "
