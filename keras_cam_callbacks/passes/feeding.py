@@ -53,14 +53,14 @@ def _left(model: Any) -> Iterator[None]:
     """Puts back what `predict` leaves in a model: its compiled function, and states such as those of seeds."""
     function = getattr(model, "predict_function", None)
     variables = [*model.variables, *getattr(model, "metrics_variables", ())]
-    states = [(variable, np.array(variable)) for variable in variables if not variable.trainable]
+    states = [(variable, variable.numpy()) for variable in variables if not variable.trainable]
     model.predict_function = None
     try:
         yield
     finally:
         model.predict_function = function
         for variable, value in states:
-            if not np.array_equal(np.asarray(variable), value):
+            if not np.array_equal(variable.numpy(), value):
                 variable.assign(value)
 
 

@@ -120,13 +120,13 @@ def test_a_predict_of_its_own_that_does_the_same_is_not(kind):
     x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
     model = kind(1.0)
     model.predict(x, verbose=0)
-    function, weights = model.predict_function, [np.array(w) for w in model.variables]
+    function, weights = model.predict_function, [w.numpy() for w in model.variables]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         explain(model, x)
     assert model.predict_function is function
     for before, after in zip(weights, model.variables, strict=True):
-        np.testing.assert_array_equal(before, np.asarray(after))
+        np.testing.assert_array_equal(before, after.numpy())
 
 
 class Broken(Scaling):
@@ -149,9 +149,9 @@ def test_kerashub_computes_what_predict_does():
     from keras_hub.layers import ResNetImageConverter
 
     backbone = models.ResNetBackbone(
-        input_conv_filters=[8],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[8, 8],
+        stackwise_num_filters=[64, 64],
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",
@@ -165,5 +165,5 @@ def test_kerashub_computes_what_predict_does():
     )
     x, y = raw()
     found = explain(model, (x, y))
-    np.testing.assert_allclose(found.outputs, model.predict(x, verbose=0), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.outputs, model.predict(x, verbose=0), atol=1e-3)
     assert found.batch.display[0].shape == (24, 24, 3)
