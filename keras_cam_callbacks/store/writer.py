@@ -146,6 +146,7 @@ class RunWriter:
             RuntimeError: If another process is writing for longer than an epoch takes. One that only looks, and finds
                 that it is not the only writer, is gone in a moment.
         """
+        self._log.stat()  # Of a record that is gone the error names its log, not the lock.
         with locked(self._directory) as held:
             if not held:
                 raise RuntimeError(self._other_writer())
