@@ -1,7 +1,8 @@
 """The Keras callbacks: hooks and wiring. What they do is done by the modules that they call."""
 
+from .activations import ActivationLogger
 from .cams import CAMLogger, GradCAMLogger
-from .features import ActivationLogger, FilterLogger
+from .filters import FilterLogger
 from .heatmaps import HeatmapLogger
 
 __all__ = ["ActivationLogger", "CAMLogger", "FilterLogger", "GradCAMLogger", "HeatmapLogger"]

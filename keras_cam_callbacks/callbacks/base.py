@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,6 @@ import keras
 import numpy as np
 
 from ..checks import check_positive
-from ..data.batches import check_inputs, make_batch
-from ..data.feeding import preprocesses
-from ..data.layout import image_inputs
-from ..data.range_names import checked_range
 from ..drawing.overlay import Overlay
 from ..network.architecture import architecture, layer_place, model_label
 from ..network.layers import find_layer
@@ -35,8 +29,6 @@ from .training import training_settings
 from .workers import this_worker
 
 logger = logging.getLogger("keras_cam_callbacks")
-
-_ROWS_SAID = 32
 
 
 class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -383,84 +375,3 @@ def part_of(model: Any, part: Any) -> Any:
             f"`model` must be a Keras model, or name one that is part of the trained one. Received: {part!r}."
         )
     return part
-
-
-ANY = object()
-"""Stands for every layer."""
-
-
-@dataclass(frozen=True, eq=False)
-class KeptBatch:
-    """The fixed batch of a callback, and the settings that it was read with.
-
-    Attributes:
-        batch: The batch.
-        read: Data and settings.
-        chosen_by: The layer by which the image was chosen among several inputs; `ANY` where there was but one.
-    """
-
-    batch: ValidationBatch
-    read: tuple[Any, ...]
-    chosen_by: Any = ANY
-
-
-def kept_batch(
-    kept: KeptBatch | None,
-    data: Any,
-    model: Any,
-    *,
-    max_samples: int,
-    select: str,
-    display: Any,
-    sample_keys: Sequence[str] | None,
-    regions: Any = None,
-    value_range: Any = None,
-    image_input: Any = None,
-    choose_input: Callable[[Any], tuple[int, str]] | None = None,
-    chosen_by: Any = None,
-) -> KeptBatch:
-    """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
-    value_range = checked_range(value_range)
-    fed = weakref.ref(model) if preprocesses(model) else None  # What one model's preprocessor has made is no other's.
-    read = (data, max_samples, select, display, sample_keys, regions, value_range, image_input, fed)
-    if kept is not None and all(map(_is_same, (*read, chosen_by), (*kept.read, kept.chosen_by))):
-        check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
-        return kept
-    batch = make_batch(
-        data,
-        model,
-        max_samples=max_samples,
-        select=select,
-        display=display,
-        sample_keys=sample_keys,
-        regions=regions,
-        value_range=value_range,
-        warns=False,  # The logger says it, in each fit.
-        image_input=image_input,
-        choose_input=choose_input,
-    )
-    several = len(image_inputs(batch.inputs)) > 1  # Else nothing is chosen, and the batch is good for any layer.
-    return KeptBatch(batch, read, chosen_by if several else ANY)
-
-
-def batch_words(kept: KeptBatch, select: str) -> str:
-    """Says of a fixed batch what was assumed of its values, and which samples of the data it holds."""
-    batch = kept.batch
-    pixel_range = batch.pixel_range
-    words = ""
-    if pixel_range is not None and pixel_range.note and not pixel_range.warns:
-        words += f" ({pixel_range.note})"
-    if select != "first" and batch.rows:
-        rows = [str(row) for row in batch.rows[:_ROWS_SAID]]
-        if batch.labels is not None:
-            rows = [f"{row} (class {label})" for row, label in zip(rows, batch.labels.tolist(), strict=False)]
-        more = len(batch.rows) - len(rows)
-        words += f", of the data's rows {', '.join(rows)}{f' and {more} more' if more else ''}"
-    return words
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Tells whether a setting is as it was: data, which may be used up by reading, by identity."""
-    if one is other or other is ANY:
-        return True
-    return isinstance(one, (int, str)) and isinstance(other, (int, str)) and one == other

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_positive
 from ..data.range_names import checked_range
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
@@ -18,13 +17,14 @@ from ..explaining.inputs import chooser
 from ..explaining.recorded import epoch_record
 from ..methods import resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import METRICS, degenerate_cause, mean, measured, resolve_metrics, worst
+from ..metrics import METRICS, degenerate_cause, mean, measured, worst
 from ..metrics.agreement import same_class
 from ..metrics.registry import IN_LOGS, names_all
 from ..network.outputs import said_kinds
 from ..records import EpochRecord, Floats, Ints, RunConfig, Space
-from .base import EpochLogger, KeptBatch, batch_words, check_overlay, kept_batch, run_config
-from .names import check_names
+from .base import EpochLogger, check_overlay, run_config
+from .kept import KeptBatch, batch_words, kept_batch
+from .names import check_names, checked_metrics
 from .rules import rules_digest
 
 
@@ -188,7 +188,7 @@ class HeatmapLogger(EpochLogger):
         self.metrics = metrics
         self.regions = regions
         self.faithfulness_freq = faithfulness_freq
-        self._names = self._checked_metrics()
+        self._names = checked_metrics(self.metrics, self.freq, self.regions, self.faithfulness_freq)
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
@@ -246,7 +246,7 @@ class HeatmapLogger(EpochLogger):
             ),
             chosen_by=self.layer_name,
         )
-        self._names = self._checked_metrics()
+        self._names = checked_metrics(self.metrics, self.freq, self.regions, self.faithfulness_freq)
         source = Explainer(
             model,
             self._kept.batch,
@@ -263,7 +263,7 @@ class HeatmapLogger(EpochLogger):
         )
         self._numbers = check_names(source.names, self._names, source.augmentations)
         self._said_flips = False
-        if self.metrics not in (None, "all") and "confidence" in self._names and not source.has_probability:
+        if not names_all(self.metrics) and "confidence" in self._names and not source.has_probability:
             raise ValueError(
                 "`metrics` can name 'confidence' only where what is explained has a probability. Received: target "
                 f"{source.target!r} of model {model.name!r}, whose score has none. Leave it out, or say by "
@@ -272,22 +272,6 @@ class HeatmapLogger(EpochLogger):
         for note in filter(None, (source.guess, *source.notes)):
             self._warn(note)
         return source
-
-    def _checked_metrics(self) -> tuple[str, ...]:
-        """Returns the metrics that are logged, after a check that those which were named can be measured."""
-        names = resolve_metrics(self.metrics)
-        _check_faithfulness(self.faithfulness_freq, self.freq, names)
-        for group, argument, value, works in (
-            ("regions", "regions", self.regions, "boxes"),
-            ("faithfulness", "faithfulness_freq", self.faithfulness_freq, "5"),
-        ):
-            asked = [name for name in names if name in METRICS[group]]
-            if not names_all(self.metrics) and asked and value is None:
-                raise ValueError(
-                    f"`metrics` can name {', '.join(asked)} only with `{argument}`. "
-                    f"Received: {argument}=None. {argument}={works} works."
-                )
-        return names
 
     def _description(self, source: Explainer, config: RunConfig) -> str:
         assert self._kept is not None
@@ -408,20 +392,3 @@ class HeatmapLogger(EpochLogger):
                 f"{sum(flags)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in epoch "
                 f"{epoch}; they are drawn as the bare image. {cause}"
             )
-
-
-def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> None:
-    """Checks `faithfulness_freq` against `freq` and `metrics`."""
-    if every is None:
-        return
-    check_positive("faithfulness_freq", every)
-    if every % freq:
-        raise ValueError(
-            "`faithfulness_freq` must be a multiple of `freq`, for it is measured in epochs that are logged. "
-            f"Received: faithfulness_freq={every}, freq={freq}."
-        )
-    if not set(names) & set(METRICS["faithfulness"]):
-        raise ValueError(
-            f"With `faithfulness_freq`, `metrics` must name at least one of {', '.join(METRICS['faithfulness'])}. "
-            f"Received: {', '.join(names) or 'none'}."
-        )

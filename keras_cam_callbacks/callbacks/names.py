@@ -1,12 +1,62 @@
-"""The names of a logger's numbers: of views, augmentations and methods, which must not meet."""
+"""Which numbers a logger has, and their names: of views, augmentations and methods, which must not meet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from ..metrics.registry import RESERVED
+from ..checks import check_positive
+from ..metrics import METRICS, resolve_metrics
+from ..metrics.registry import RESERVED, names_all
 
-__all__ = ["check_names"]
+__all__ = ["check_names", "checked_metrics"]
+
+
+def checked_metrics(
+    metrics: Iterable[str] | None, freq: int, regions: Any, faithfulness_freq: int | None
+) -> tuple[str, ...]:
+    """Returns the metrics that are logged, after a check that those which were named can be measured.
+
+    Args:
+        metrics: As in `HeatmapLogger`, and likewise the others.
+        freq: Likewise.
+        regions: Likewise.
+        faithfulness_freq: Likewise.
+
+    Raises:
+        ValueError: If a name is unknown, or lacks the setting that it needs.
+        TypeError: If they are no names in a list.
+    """
+    names = resolve_metrics(metrics)
+    _check_faithfulness(faithfulness_freq, freq, names)
+    for group, argument, value, works in (
+        ("regions", "regions", regions, "boxes"),
+        ("faithfulness", "faithfulness_freq", faithfulness_freq, "5"),
+    ):
+        asked = [name for name in names if name in METRICS[group]]
+        if not names_all(metrics) and asked and value is None:
+            raise ValueError(
+                f"`metrics` can name {', '.join(asked)} only with `{argument}`. "
+                f"Received: {argument}=None. {argument}={works} works."
+            )
+    return names
+
+
+def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> None:
+    """Checks `faithfulness_freq` against `freq` and `metrics`."""
+    if every is None:
+        return
+    check_positive("faithfulness_freq", every)
+    if every % freq:
+        raise ValueError(
+            "`faithfulness_freq` must be a multiple of `freq`, for it is measured in epochs that are logged. "
+            f"Received: faithfulness_freq={every}, freq={freq}."
+        )
+    if not set(names) & set(METRICS["faithfulness"]):
+        raise ValueError(
+            f"With `faithfulness_freq`, `metrics` must name at least one of {', '.join(METRICS['faithfulness'])}. "
+            f"Received: {', '.join(names) or 'none'}."
+        )
 
 
 def check_names(

@@ -23,7 +23,7 @@ from keras_cam_callbacks import (
     filter_patterns,
     read_run,
 )
-from keras_cam_callbacks.callbacks.features import metric_names
+from keras_cam_callbacks.callbacks.activations import metric_names
 
 NAMES = ["ant", "bee", "cow"]
 QUICK = {"steps": 3, "filters": 3}

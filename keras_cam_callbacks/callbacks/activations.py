@@ -1,8 +1,7 @@
-"""The loggers that look into the network: channels of layers, and patterns of filters."""
+"""What the channels of layers show of a fixed batch, and how many are dead."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..data.batches import fingerprint
 from ..data.range_names import checked_range
 from ..drawing.channels import GridStyle
-from ..drawing.files import ImageFormat, encode
-from ..drawing.text import with_captions
-from ..explaining.features import ActivationGrids, ActivationSource, FilterPatterns, PatternSource
-from ..network.architecture import layer_place, layer_places
-from ..passes.ascent import AscentSettings
-from ..records import EpochRecord, Image, Look, RunConfig, Sample, ValidationBatch
-from .base import EpochLogger, KeptBatch, batch_words, kept_batch, run_config
+from ..drawing.files import ImageFormat
+from ..explaining.features import ActivationGrids, ActivationSource
+from ..network.architecture import layer_places
+from ..records import EpochRecord, Look, RunConfig, ValidationBatch
+from .base import EpochLogger, run_config
+from .kept import KeptBatch, batch_words, kept_batch
+from .pictures import picture_sample, pictures_record
 
-_FONT = 15  # px, of captions
 _MOST_IN_LOGS = 5  # numbers in Keras' logs of layers that nobody named
 _OF_ALL = "dead_share"
 
@@ -201,9 +198,11 @@ class ActivationLogger(EpochLogger):
                 drawn.append(pictures[i])
                 dead = bool(grid.dead.all())
                 samples.append(
-                    _sample(_picture_key(key, self._places[path]), batch.fingerprints[i], label, dead, captions[i])
+                    picture_sample(
+                        _picture_key(key, self._places[path]), batch.fingerprints[i], label, dead, captions[i]
+                    )
                 )
-        return _pictures_record(drawn, samples, epoch, step, scalars, self.style.image_format)
+        return pictures_record(drawn, samples, epoch, step, scalars, self.style.image_format)
 
     def _forget_fits(self) -> None:
         super()._forget_fits()
@@ -217,139 +216,6 @@ class ActivationLogger(EpochLogger):
                 f"All channels of {', '.join(paths)} are dead in epoch {epoch}: constant on all samples, or not "
                 "finite. A smaller learning rate often helps."
             )
-
-
-class FilterLogger(EpochLogger):
-    """Draws the patterns that excite a layer's filters at epoch ends: what they have learnt to see.
-
-    One picture, named after the layer, or its place as in `ActivationLogger`: for each filter an image made by gradient
-    ascent on the filter's mean activation (see `filter_patterns`), over the filter's index. It needs no data. Each
-    ascent begins with the same seeded grey noise, so that epochs and runs can be compared. A filter is dead, drawn dark
-    grey with a cross, if no step finds a gradient, or if it ends in a ReLU and is still nowhere above 0 for its
-    pattern.
-
-    Added to Keras' `logs`: `<prefix>_activation`, the mean over the filters of the activation that their patterns
-    reach, in the layer's own unit, which has no upper bound; and `<prefix>_dead`, the number of dead filters among
-    them, where 0 is good.
-
-    An ascent costs about `steps` training steps of the filters as a batch, up to the layer: set `freq` for deep layers.
-    What lies behind the layer is not run. Fits, runs and prefixes are as in `HeatmapLogger`.
-
-    Args:
-        layer: The layer: its name, a path such as "base/conv5" for a layer of a nested model, or the layer itself.
-        filters: How many filters, the first ones (all where the layer has fewer), or a list of their indices.
-        steps: Steps of the ascent.
-        step_size: Root mean square of each step's change, as a share of the value range.
-        seed: Of the noise and the shifts.
-        jitter: At each step the image is shifted by up to so many px, around its edges, and back after it; 0 for none.
-        blur: Deviation in px of the Gaussian that smooths each gradient; 0 for none, as in the book.
-        size: (height, width) of the patterns, by default (128, 128), for a model that takes any; (height,
-            width, channels) for one that doesn't say what it takes, such as a subclassed one that has not run yet.
-        value_range: Lowest and highest value of the model's input, (0, 255) or (-1, 1) where it takes these.
-        tracker: Where it goes, as in `HeatmapLogger`.
-        log_dir: Folder of all runs, as in `HeatmapLogger`.
-        freq: Log every so many epochs; the first and the last one of a fit are always logged.
-        image_format: "jpg" or "png".
-        prefix: First part of every logged name.
-        batch_size: Largest number of filters that run at once.
-        on_error: "warn" or "raise", as in `HeatmapLogger`.
-        model: Which part of the trained model is looked into, as in `HeatmapLogger`.
-        run: The stored run that goes on, as in `HeatmapLogger`.
-
-    Raises:
-        ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
-            first batch.
-        TypeError: If a setting is of the wrong kind.
-
-    Example:
-        >>> logger = FilterLogger("conv2", filters=32, freq=5)
-        >>> model.fit(x, y, callbacks=[logger])
-    """
-
-    _subject = "The patterns"
-
-    def __init__(
-        self,
-        layer: Any,
-        filters: int | Sequence[int] = 16,
-        *,
-        steps: int = 40,
-        step_size: float = 0.025,
-        seed: int = 0,
-        jitter: int = 4,
-        blur: float = 1.0,
-        size: tuple[int, ...] | None = None,
-        value_range: tuple[float, float] = (0, 1),
-        tracker: Any = "auto",
-        log_dir: str | Path = "logs",
-        freq: int = 1,
-        image_format: ImageFormat = "jpg",
-        prefix: str = "filters",
-        batch_size: int = 16,
-        on_error: str = "warn",
-        model: Any = None,
-        run: str | Path | None = None,
-    ) -> None:
-        super().__init__(
-            tracker=tracker, log_dir=log_dir, freq=freq, prefix=prefix, on_error=on_error, model=model, run=run
-        )
-        self.layer = layer
-        self.filters = filters
-        self.settings = AscentSettings(steps, step_size, seed, jitter, blur, value_range)
-        self.size = size
-        self.style = GridStyle(image_format=image_format)
-        self.batch_size = batch_size
-
-    def _make_source(self, model: Any) -> PatternSource:
-        return PatternSource(model, self.layer, self.filters, self.settings, self.size, self.batch_size)
-
-    def _description(self, source: PatternSource, config: RunConfig) -> str:
-        ascent = source.ascent
-        height, width = ascent.seed_image.shape[:2]
-        return (
-            f"shows what excites {len(ascent.filters)} of {ascent.channels} filters of {config.layer_name}, in "
-            f"images of {height} x {width} px and range {config.value_range}"
-        )
-
-    def _config(self, source: PatternSource) -> RunConfig:
-        low, high = self.settings.value_range
-        batch = ValidationBatch(
-            inputs=None,
-            labels=None,
-            sample_keys=(self._place(source),),
-            make_look=lambda: Look(
-                (fingerprint(source.ascent.seed_image),), tuple(source.seed), f"[{low:g}, {high:g}]"
-            ),
-        )
-        return run_config(
-            self,
-            batch,
-            None,
-            self.settings,
-            method=_text("filters", self.settings),
-            layer_name=source.ascent.path,
-            target=str(source.ascent.filters.tolist()),
-        )
-
-    def _names_in_logs(self, source: PatternSource) -> list[str]:
-        return ["activation", "dead"]
-
-    def _record(
-        self, source: PatternSource, epoch: int, step: int
-    ) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
-        found = source()
-        scalars = {"activation": float(found.activations.mean()), "dead": float(found.dead.sum())}
-        digest = fingerprint(source.ascent.seed_image)
-        return scalars, partial(self._drawn, found, self._place(source), digest, epoch, step, scalars)
-
-    def _place(self, source: PatternSource) -> str:
-        return layer_place(self.explained_model, source.ascent.path)
-
-    def _drawn(
-        self, found: FilterPatterns, key: str, digest: str, epoch: int, step: int, scalars: dict[str, float]
-    ) -> EpochRecord:
-        sample = _sample(key, digest, None, bool(found.dead.all()), found.caption(), scalars["activation"])
-        return _pictures_record([found.picture()], [sample], epoch, step, scalars, self.style.image_format)
 
 
 def metric_names(paths: Iterable[str]) -> dict[str, str]:
@@ -375,49 +241,3 @@ def _picture_key(sample_key: str, layer: str) -> str:
 
 def _each(items: tuple[Any, ...], times: int) -> tuple[Any, ...]:
     return tuple(item for item in items for _ in range(times))
-
-
-def _sample(key: str, digest: str, label: int | None, dead: bool, caption: str, score: float = float("nan")) -> Sample:
-    """A picture that explains no class."""
-    return Sample(
-        key=key,
-        fingerprint=digest,
-        label=label,
-        predicted=None,
-        target=None,
-        score=score,
-        confidence=None,
-        degenerate=dead,
-        caption=caption,
-    )
-
-
-def _pictures_record(
-    drawn: Sequence[Image],
-    samples: Sequence[Sample],
-    epoch: int,
-    step: int,
-    scalars: dict[str, float],
-    image_format: ImageFormat,
-) -> EpochRecord:
-    pictures = with_captions(drawn, [sample.caption for sample in samples], [_FONT] * len(drawn))
-    return EpochRecord(
-        epoch=epoch,
-        step=step,
-        heatmaps=None,
-        overlays=pictures,
-        encoded=tuple(encode(picture, image_format) for picture in pictures),
-        image_format=image_format,
-        scalars=scalars,
-        samples=tuple(samples),
-    )
-
-
-def _text(name: str, settings: AscentSettings) -> str:
-    """The settings that are not the defaults, as in "filters(steps=20)"."""
-    changed = [
-        f"{field.name}={getattr(settings, field.name)!r}"
-        for field in dataclasses.fields(settings)
-        if getattr(settings, field.name) != field.default
-    ]
-    return f"{name}({', '.join(changed)})" if changed else name
