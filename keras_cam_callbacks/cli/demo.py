@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo"), help="New or empty folder for the results."
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=8, help="Epochs of each of the two runs.")
+@click.option("--epochs", type=click.IntRange(min=1), default=10, help="Epochs of each of the two runs.")
 @click.option("--images", type=click.IntRange(min=100), default=3000, help="Images to train on, in each run.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Same seed, same images and first weights.")
 def demo(out: Path, epochs: int, images: int, seed: int) -> None:

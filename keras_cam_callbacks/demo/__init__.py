@@ -47,7 +47,7 @@ class Report:
     summary: str
 
 
-def run_demo(out: Path, *, epochs: int = 8, seed: int = 0, images: int = 3000, progress: Progress) -> Report:
+def run_demo(out: Path, *, epochs: int = 10, seed: int = 0, images: int = 3000, progress: Progress) -> Report:
     """Trains the three runs, measures and compares them. Takes about two minutes on two cores.
 
     Args:

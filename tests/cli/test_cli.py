@@ -43,7 +43,7 @@ def test_version():
 def test_help_names_every_option_and_its_default():
     result = CliRunner().invoke(main, ["demo", "--help"])
     assert result.exit_code == 0
-    for text in ("--out", "--epochs", "--images", "--seed", "default: demo", "default: 8", "default: 3000"):
+    for text in ("--out", "--epochs", "--images", "--seed", "default: demo", "default: 10", "default: 3000"):
         assert text in result.output
 
 
