@@ -350,8 +350,10 @@ class HeatmapLogger(EpochLogger):
                 targets=view.targets,
                 last_targets=self._run.last_targets.get(name),
                 first_targets=self._run.first_targets.get(name),
+                of_class=source.is_of_class(name),
             )
-            self._say_flips(name, view.targets, epoch)
+            if source.is_of_class(name):
+                self._say_flips(name, view.targets, epoch)
             found |= faithful.get(name, {})
             for augmentation, augmented in view.augmented.items():
                 if augmented.guessed:

@@ -349,6 +349,10 @@ class Explainer:
         by_rule = all(target.rule is not None for target in self._targets)
         return "" if by_rule else self.capturer.output.guess
 
+    def is_of_class(self, view: str) -> bool:
+        """Tells whether the maps of a view depend on the explained class, as Grad-CAM's do and Eigen-CAM's don't."""
+        return not {"activations", "images"}.issuperset(self._views[view].method.needs)
+
     @property
     def description(self) -> str:
         """What is explained, in words."""

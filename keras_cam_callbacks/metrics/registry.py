@@ -282,6 +282,7 @@ def measured(
     targets: Ints | None = None,
     last_targets: Ints | None = None,
     first_targets: Ints | None = None,
+    of_class: bool = True,
 ) -> dict[str, Doubles]:
     """Measures heatmaps by every metric of the map that is asked for.
 
@@ -297,6 +298,7 @@ def measured(
         targets: (N,) int64, the classes that the maps explain, negative for none; None where they explain no class.
         last_targets: Those of the epoch before. A sample whose class was another is not compared with it.
         first_targets: Those of the first epoch, likewise.
+        of_class: Whether the maps depend on the explained class. Those that don't are compared whatever it is.
 
     Returns:
         By name (N,) float64, NaN where there is nothing to measure.
@@ -313,7 +315,7 @@ def measured(
         change = [row for row in rows if row.group == group]
         if earlier is None or not change:
             continue
-        reference = of_one_class(earlier, targets, earlier_targets)
+        reference = of_one_class(earlier, targets, earlier_targets) if of_class else earlier
         comparable = reference.shape == heatmaps.shape and not degenerate(reference).all()
         pools = None
         for row in change:

@@ -74,6 +74,14 @@ def test_no_drift_is_told_where_only_the_predicted_class_changes():
     assert first["p_target_kept"] == -np.inf
 
 
+def test_maps_that_are_of_no_class_are_compared_whatever_it_is():
+    logger = HeatmapLogger(IMAGES, method=["eigencam", "gradcam"], tracker=None, metrics=["drift", "target_kept"])
+    _, second = epochs(logger, biased(5, 0), (5, 0), (0, 5))
+    assert second["cam_eigencam_drift"] == pytest.approx(0, abs=1e-6)
+    assert second["cam_eigencam_target_kept"] == second["cam_gradcam_target_kept"] == 0
+    assert second["cam_gradcam_drift"] == np.inf
+
+
 def test_samples_whose_class_stays_are_compared():
     """Three classes, of which a part of the samples changes to the third; by hand from the maps."""
     memory, model = MemoryTracker(), biased(0, 0, 0)
