@@ -18,7 +18,7 @@ from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
 from ..network.layers import Tap, check_runs
 from ..network.outputs import clues_of, said_kinds
-from ..network.targets import MOST_LABELS, Target, check_classes, resolve_targets, with_labels
+from ..network.targets import MOST_LABELS, Target, check_classes, check_target, resolve_targets, with_labels
 from ..passes.capture import Capturer, needs_layer
 from ..passes.probe import FUNCTIONS, Probe
 from ..records import Capture, Floats, ValidationBatch
@@ -146,6 +146,9 @@ class Explainer:
                 model, output_kind, batch.label_clues, None if class_names is None else len(tuple(class_names))
             ),
         )
+        if self.capturer.classes is not None:
+            for one in self._targets:  # A trace that is taken again has checked others.
+                check_target(one, self.capturer.classes, self.capturer.output)
         for one_method in methods.values():
             if "images" in one_method.needs:
                 one_method.check_images(self.capturer.as_images(largest_input(self.capturer.like)).shape[1:-1])
