@@ -20,7 +20,7 @@ from ..metrics.registry import REGISTRY
 from ..network.layers import Tap, check_runs
 from ..network.legacy import check_keras3
 from ..network.outputs import clues_of, said_kinds
-from ..network.targets import MOST_LABELS, Target, check_classes, resolve_targets, with_labels
+from ..network.targets import MOST_LABELS, Target, check_classes, check_target, resolve_targets, with_labels
 from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
 from ..passes.placement import WHOLE
@@ -160,6 +160,9 @@ class Explainer:
                 model, output_kind, batch.label_clues, None if class_names is None else len(tuple(class_names))
             ),
         )
+        if self.capturer.classes is not None:
+            for one in self._targets:  # A trace that is taken again has checked others.
+                check_target(one, self.capturer.classes, self.capturer.output)
         for one_method in methods.values():
             if "images" in one_method.needs:
                 images = input_at(self.capturer.like, self._image_input)
