@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..augmentations import Augmentation
 from ..checks import check_positive, did_you_mean
 from ..data.batches import make_batch
-from ..data.layout import image_inputs, image_size, input_at
+from ..data.layout import image_inputs, input_at
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
@@ -22,14 +22,13 @@ from ..network.layers import Tap, check_runs
 from ..network.targets import Target, check_classes, check_target, resolve_targets
 from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
-from ..passes.placement import WHOLE
 from ..passes.probe import FUNCTIONS, Probe
 from ..records import Capture, Floats, Ints, ValidationBatch
-from ..space import laid
 from .augmented import augmented_batch, compared, joined_inputs, resolved_for
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
+from .placing import on_image
 from .tracing import traced
 
 
@@ -226,7 +225,7 @@ class Explainer:
                 t = view.target
                 captures = (chunk.heads[t],) if "kernel" in view.method.needs else chunk.captures[t][: len(view.taps)]
                 results = [
-                    self._on_image(view.method, capture, tap, probe, inputs)
+                    on_image(view.method, capture, tap, probe, inputs, self.capturer)
                     for capture, tap, probe in zip(captures, view.taps, view.probes, strict=True)
                 ]
                 heatmaps, attributions, numbers = results[0]
@@ -253,25 +252,6 @@ class Explainer:
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
             explained[name] = self._explanation(view, arrays, numbers, rows)
         return explained
-
-    def _on_image(
-        self, method: Method, capture: Capture, tap: Tap | None, probe: Probe | None, inputs: Any
-    ) -> tuple[Floats, Floats | None, dict[str, Floats]]:
-        """Explains by one layer, and lays its map over the image where the layer sees but a part."""
-        functions = None if probe is None else probe.functions(inputs, capture.targets)
-        box = WHOLE if tap is None else self.capturer.boxes[tap.path]
-        if box is None or box == WHOLE:
-            return method(capture, functions)
-        size = image_size(input_at(inputs, self._image_input), self.capturer.image_layout)
-        if "images" not in method.needs:
-            heatmaps, attributions, numbers = method(capture, functions)
-            return laid(heatmaps, box, size), attributions, numbers
-        # What looks at the images where the layer is active must find it at its place.
-        assert capture.activations is not None
-        flat = np.moveaxis(capture.activations, -1, 1).reshape(-1, *capture.activations.shape[1:-1])
-        over = laid(flat, box, size)
-        activations = np.moveaxis(over.reshape(len(capture.activations), -1, *over.shape[1:]), 1, -1)
-        return method(replace(capture, activations=np.ascontiguousarray(activations)), functions)
 
     def _explanation(
         self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: _Rows

@@ -11,14 +11,14 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..data.layout import as_images, image_size, input_at, largest_index, model_layout
+from ..data.layout import as_images, input_at
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.head import Head, class_weights, find_head
 from ..network.layers import Candidates, LayerCall, Tap, candidates, choose_layer, listing
 from ..network.targets import PREDICTED, Target, check_target, loss_expects, tells_labels
 from ..records import Capture, Chunk, Floats, Ints
-from .images import early_layer, explained_image
-from .placement import WHOLE, Box, measured_box, moving_layer, needs_measuring, settled
+from .ground import Ground
+from .images import early_layer
 from .scores import confidences, explained_scores, single_output
 from .taps import as_activations, fixed_batch, make_tap, named_layer, single_call
 
@@ -45,11 +45,7 @@ class Capturer:
         targets: What is explained.
         taps: The explained layers; empty where no method needs one.
         head: The layer that feeds the global average pooling, where CAM asked for it.
-        image_input: Which of the flattened inputs is the image that maps lie on.
         boxes: For each explained layer where its map lies on that image; None where it isn't known.
-        image_note: What is to be said of its choice.
-        notes: What is to be said of other choices, and of boxes.
-        image_layout: "channels_last" or "channels_first", as the model takes its images.
         classes: How many classes the outputs tell apart; None where they tell none.
         explained: What the explained score is, in words.
         activated: Whether the outputs are known to come out of a softmax or sigmoid.
@@ -113,15 +109,9 @@ class Capturer:
         self.activated = False
         self._units: int | None = None
         self.traces = 0
-        self._wanted = image_input
-        self.image_input = largest_index(self.like) if image_input is None else image_input
-        self.image_note = ""
-        self.notes: tuple[str, ...] = ()
-        self._unmeasured: set[str] = set()
-        self.boxes: dict[str, Box | None] = {}
+        self._ground = Ground(model, self.like, image_input, "images" in self._needs)
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
-        self.image_layout = "channels_last"
         self.classes: int | None = None
         self.explained = ""
         self.scores_by_rule: tuple[bool, ...] = ()
@@ -140,8 +130,7 @@ class Capturer:
         )
         if not self.traces:  # An eager model shows its faults only when it runs.
             next(self(self.like, self.predicted(1)))
-        tapped: tuple[Tap, ...] = (*self.taps, *([] if self.head is None else [self.head]))
-        self.boxes = {tap.path: self._box(tap) for tap in tapped}
+        self.boxes = self._ground.boxes((*self.taps, *([] if self.head is None else [self.head])))
 
     def __call__(self, inputs: Any, class_index: Ints) -> Iterator[Chunk]:
         """Yields what is captured with the weights that the model has now, chunk by chunk.
@@ -167,6 +156,26 @@ class Capturer:
     def model(self) -> Any:
         """The model."""
         return self._model()
+
+    @property
+    def image_input(self) -> int:
+        """Which of the flattened inputs is the image that maps lie on."""
+        return self._ground.image_input
+
+    @property
+    def image_layout(self) -> str:
+        """The layout of that image, "channels_last" or "channels_first", as the model takes it."""
+        return self._ground.layout
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the layer that was chosen, and of boxes."""
+        return self._ground.notes
+
+    @property
+    def image_note(self) -> str:
+        """What is to be said of the image that was chosen."""
+        return self._ground.image_note
 
     @property
     def reuses(self) -> int:
@@ -254,7 +263,7 @@ class Capturer:
         if "kernel" in self._needs:
             results |= self._captured_head(run, targets)
         if not self._watches:
-            self._find_image(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
+            self._ground.look(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
             return dict(results)
 
         calls = self._find_calls(run, named)
@@ -262,9 +271,9 @@ class Capturer:
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, class_index, [call.layer for call in calls])
-        self._find_image(run, calls)
+        self._ground.look(run, calls)
         if not self._named:
-            self.notes = tuple(filter(None, (*self.notes, early_layer(run, calls[0]))))
+            self._ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)
         for t in range(len(run.scores)):
@@ -282,37 +291,6 @@ class Capturer:
                         f"These would do: {listing(_reachable(run, t))}."
                     )
         return dict(results)
-
-    def _find_image(self, run: DifferentiatedRun, calls: Sequence[LayerCall]) -> None:
-        """Notes which input is the image, its layout, and of which layers it is to be measured where their maps lie."""
-        self.image_input, self.image_note = explained_image(run, calls, self.like, self.model, self._wanted)
-        self.notes = ()
-        images = input_at(self.like, self.image_input)
-        if "images" in self._needs or images.ndim == 4:
-            self.image_layout = model_layout(images, [call.layer for call in run.calls])
-        self._unmeasured = set()
-        for call in calls if images.ndim in (3, 4) else ():
-            fronts = run.fronts(call.output_ids[0], self.image_input)
-            size = image_size(images, self.image_layout)
-            if moving_layer(self.model) if fronts is None else needs_measuring(fronts, size, self.image_layout):
-                self._unmeasured.add(call.path)
-
-    def _box(self, tap: Tap) -> Box | None:
-        """Returns where a layer's map lies on the image; None where that can't be told."""
-        if tap.path not in self._unmeasured:
-            return WHOLE
-        leaves, images = keras.tree.flatten(self.like), input_at(self.like, self.image_input)
-        box = measured_box(
-            self.model, leaves, self.like, self.image_input, self.as_images(images), self.image_layout, tap
-        )
-        box = settled(box, tap, image_size(images, self.image_layout))
-        if box is None:
-            self.notes += (
-                f"Where the map of layer {tap.path!r} lies on the image isn't known: before its first convolution the "
-                f"model {self.model.name!r} moves pixels otherwise than by cropping, padding or resizing. The map is "
-                "drawn over the whole image, and numbers of regions and of faithfulness are NaN.",
-            )
-        return box
 
     def _scored(self, run: Run, class_index: Any) -> tuple[list[Any], tuple[list[Any], dict[str, Any]]]:
         """Returns each target's scores; its classes, and what is captured of scores and outputs by name."""
