@@ -177,7 +177,7 @@ class Explainer:
         self.target = _texts(targets)
         self._class_names = _checked_names(class_names, self.capturer.classes)
         predicting = predict_note(model, inputs)
-        self.notes = (*like.notes, *self.capturer.notes, *([predicting] if predicting else []))
+        self.notes = (*like.notes, *self.capturer.ground.notes, *([predicting] if predicting else []))
         if not keeps:  # A callback says it itself, once a fit.
             for note in self.notes:
                 warnings.warn(note, RuntimeWarning, stacklevel=2)
@@ -264,7 +264,7 @@ class Explainer:
                 values=values,
                 batch=batch,
                 layer_name=view.layer_name,
-                placed=None not in [self.capturer.boxes.get(tap.path) for tap in view.taps if tap is not None],
+                placed=None not in [self.capturer.ground.boxes.get(tap.path) for tap in view.taps if tap is not None],
                 method=view.method.text,
                 target=self._targets[view.target].text,
                 class_names=self._class_names,

@@ -31,10 +31,10 @@ def on_image(
         capturer: Knows where the layer's map lies.
     """
     functions = None if probe is None else probe.functions(inputs, capture.targets)
-    box = WHOLE if tap is None else capturer.boxes[tap.path]
+    box = WHOLE if tap is None else capturer.ground.boxes[tap.path]
     if box is None or box == WHOLE:
         return method(capture, functions)
-    size = image_size(input_at(inputs, capturer.image_input), capturer.image_layout)
+    size = image_size(input_at(inputs, capturer.ground.image_input), capturer.ground.layout)
     if "images" not in method.needs:
         heatmaps, attributions, numbers = method(capture, functions)
         return laid(heatmaps, box, size), attributions, numbers

@@ -45,7 +45,7 @@ class Capturer:
         targets: What is explained.
         taps: The explained layers; empty where no method needs one.
         head: The layer that feeds the global average pooling, where CAM asked for it.
-        boxes: For each explained layer where its map lies on that image; None where it isn't known.
+        ground: What maps lie on: the image among the inputs, and where each layer sees it.
         classes: How many classes the outputs tell apart; None where they tell none.
         explained: What the explained score is, in words.
         activated: Whether the outputs are known to come out of a softmax or sigmoid.
@@ -109,7 +109,7 @@ class Capturer:
         self.activated = False
         self._units: int | None = None
         self.traces = 0
-        self._ground = Ground(model, self.like, image_input, "images" in self._needs)
+        self.ground = Ground(model, self.like, image_input, "images" in self._needs)
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
         self.classes: int | None = None
@@ -130,7 +130,7 @@ class Capturer:
         )
         if not self.traces:  # An eager model shows its faults only when it runs.
             next(self(self.like, self.predicted(1)))
-        self.boxes = self._ground.boxes((*self.taps, *([] if self.head is None else [self.head])))
+        self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 
     def __call__(self, inputs: Any, class_index: Ints) -> Iterator[Chunk]:
         """Yields what is captured with the weights that the model has now, chunk by chunk.
@@ -158,26 +158,6 @@ class Capturer:
         return self._model()
 
     @property
-    def image_input(self) -> int:
-        """Which of the flattened inputs is the image that maps lie on."""
-        return self._ground.image_input
-
-    @property
-    def image_layout(self) -> str:
-        """The layout of that image, "channels_last" or "channels_first", as the model takes it."""
-        return self._ground.layout
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is to be said of the layer that was chosen, and of boxes."""
-        return self._ground.notes
-
-    @property
-    def image_note(self) -> str:
-        """What is to be said of the image that was chosen."""
-        return self._ground.image_note
-
-    @property
     def reuses(self) -> int:
         """How many chunks were captured without running the frozen part of the model."""
         return int(self._pass.reuses)
@@ -193,7 +173,7 @@ class Capturer:
 
     def as_images(self, images: Any) -> Floats:
         """Returns images as (N, H, W, C) float32, whatever the model takes."""
-        return as_images(images, self.image_layout)
+        return as_images(images, self.ground.layout)
 
     def _check_alike(self, inputs: Any) -> None:
         received, like = (keras.tree.map_structure(sample_text, tree) for tree in (inputs, self.like))
@@ -213,7 +193,7 @@ class Capturer:
             arguments = keras.tree.map_structure(lambda a: a[taken], arguments)
         arrays = self._pass(lot, *arguments)
         arrays = {name: value[:count] for name, value in arrays.items()}
-        images = self.as_images(input_at(inputs, self.image_input)[rows]) if "images" in self._needs else None
+        images = self.as_images(input_at(inputs, self.ground.image_input)[rows]) if "images" in self._needs else None
         captures, heads = [], []
         for t, target in enumerate(self.targets):
             scores, targets, outputs = arrays[f"scores {t}"], arrays.get(f"targets {t}"), arrays.get("outputs")
@@ -263,7 +243,7 @@ class Capturer:
         if "kernel" in self._needs:
             results |= self._captured_head(run, targets)
         if not self._watches:
-            self._ground.look(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
+            self.ground.look(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
             return dict(results)
 
         calls = self._find_calls(run, named)
@@ -271,9 +251,9 @@ class Capturer:
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, class_index, [call.layer for call in calls])
-        self._ground.look(run, calls)
+        self.ground.look(run, calls)
         if not self._named:
-            self._ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
+            self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)
         for t in range(len(run.scores)):

@@ -21,6 +21,7 @@ class Ground:
         image_note: What is to be said of its choice.
         layout: "channels_last" or "channels_first", as the model takes it.
         notes: What else is to be said.
+        boxes: For each explained layer where its map lies on the image; None where that isn't known.
     """
 
     def __init__(self, model: Any, like: Any, image_input: int | None, varied: bool) -> None:
@@ -36,6 +37,7 @@ class Ground:
         self.image_input = largest_index(like) if image_input is None else image_input
         self.image_note, self.layout = "", "channels_last"
         self.notes: tuple[str, ...] = ()
+        self.boxes: dict[str, Box | None] = {}
         self._unmeasured: set[str] = set()
 
     def look(self, run: Run, calls: Sequence[LayerCall]) -> None:
@@ -58,13 +60,11 @@ class Ground:
             if needs_measuring(run, call, model, self.image_input, image_size(images, self.layout)):
                 self._unmeasured.add(call.path)
 
-    def boxes(self, taps: Sequence[Tap]) -> dict[str, Box | None]:
-        """Returns for each layer where its map lies on the image; None where that can't be told, which is noted."""
-        boxes: dict[str, Box | None] = {}
+    def measure(self, taps: Sequence[Tap]) -> None:
+        """Fills `boxes`, once the layers are known; what can't be told is noted."""
         for tap in taps:
-            boxes[tap.path] = WHOLE
+            self.boxes[tap.path] = WHOLE
             if tap.path in self._unmeasured:
-                boxes[tap.path] = measured_box(self._model(), self._like, self.image_input, self.layout, tap)
-                if boxes[tap.path] is None:
+                self.boxes[tap.path] = measured_box(self._model(), self._like, self.image_input, self.layout, tap)
+                if self.boxes[tap.path] is None:
                     self.notes += (unknown_place(self._model(), tap),)
-        return boxes
