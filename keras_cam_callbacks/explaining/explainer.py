@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..checks import check_positive, did_you_mean
 from ..data.batches import make_batch
-from ..data.layout import image_inputs, image_size, input_at
+from ..data.layout import image_inputs, input_at
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
@@ -23,15 +23,14 @@ from ..network.outputs import clues_of, said_kinds
 from ..network.targets import MOST_LABELS, Target, check_classes, check_target, resolve_targets, with_labels
 from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
-from ..passes.placement import WHOLE
 from ..passes.probe import FUNCTIONS, Probe
 from ..records import Capture, Floats, ValidationBatch
-from ..space import laid
 from .augmented import augmented_batch, compared, guessed_range, joined_inputs, resolved_for, without_numbers
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
 from .objects import check_region_classes
+from .placing import on_image
 from .rows import OF_SCORES, Rows, joined, parts, without, without_maps
 from .tracing import traced
 
@@ -177,7 +176,7 @@ class Explainer:
         self.target = _texts(targets)
         self._class_names = _checked_names(class_names, self.capturer)
         predicting = predict_note(model, inputs)
-        self.notes = (*batch.notes, *self.capturer.notes, *([predicting] if predicting else []))
+        self.notes = (*batch.notes, *self.capturer.ground.notes, *([predicting] if predicting else []))
         if not keeps:  # A callback says it itself, once a fit.
             for note in self.notes:
                 warnings.warn(note, RuntimeWarning, stacklevel=2)
@@ -245,7 +244,7 @@ class Explainer:
                 t = view.target
                 captures = (chunk.heads[t],) if "kernel" in view.method.needs else chunk.captures[t][: len(view.taps)]
                 results = [
-                    self._on_image(view.method, capture, tap, probe, inputs)
+                    on_image(view.method, capture, tap, probe, inputs, self.capturer)
                     for capture, tap, probe in zip(captures, view.taps, view.probes, strict=True)
                 ]
                 heatmaps, attributions, numbers = results[0]
@@ -276,25 +275,6 @@ class Explainer:
             explained[name] = self._explanation(view, arrays, numbers, rows)
         return explained
 
-    def _on_image(
-        self, method: Method, capture: Capture, tap: Tap | None, probe: Probe | None, inputs: Any
-    ) -> tuple[Floats, Floats | None, dict[str, Floats]]:
-        """Explains by one layer, and lays its map over the image where the layer sees but a part."""
-        functions = None if probe is None else probe.functions(inputs, capture.targets)
-        box = WHOLE if tap is None else self.capturer.boxes[tap.path]
-        if box is None or box == WHOLE:
-            return method(capture, functions)
-        size = image_size(input_at(inputs, self._image_input), self.capturer.image_layout)
-        if "images" not in method.needs:
-            heatmaps, attributions, numbers = method(capture, functions)
-            return laid(heatmaps, box, size), attributions, numbers
-        # What looks at the images where the layer is active must find it at its place.
-        assert capture.activations is not None
-        flat = np.moveaxis(capture.activations, -1, 1).reshape(-1, *capture.activations.shape[1:-1])
-        over = laid(flat, box, size)
-        activations = np.moveaxis(over.reshape(len(capture.activations), -1, *over.shape[1:]), 1, -1)
-        return method(replace(capture, activations=np.ascontiguousarray(activations)), functions)
-
     def _explanation(
         self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: Rows
     ) -> Explanation:
@@ -306,7 +286,7 @@ class Explainer:
                 values=values,
                 batch=batch,
                 layer_name=view.layer_name,
-                placed=None not in [self.capturer.boxes.get(tap.path) for tap in view.taps if tap is not None],
+                placed=None not in [self.capturer.ground.boxes.get(tap.path) for tap in view.taps if tap is not None],
                 method=view.method.text,
                 target=self._targets[view.target].text,
                 class_names=self._class_names,

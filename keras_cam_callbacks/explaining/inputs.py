@@ -36,7 +36,7 @@ def chooser(
             keeps=False,
             image_input=None,
         )
-        return trace.capturer.image_input, trace.capturer.image_note
+        return trace.capturer.ground.image_input, trace.capturer.ground.image_note
 
     return choose
 

@@ -252,8 +252,10 @@ def choose_layer(model: Any, calls: Sequence[LayerCall], used: Container[Any] | 
     return found[-1]
 
 
-def layers_behind(calls: Sequence[LayerCall], chosen: LayerCall, behind: Container[Any] | None) -> tuple[int, int]:
-    """Counts the layers with kernels that work at positions, of a map or in a row of tokens, around a layer.
+def layers_behind(
+    calls: Sequence[LayerCall], chosen: LayerCall, behind: Container[Any] | None
+) -> tuple[list[LayerCall], list[LayerCall]]:
+    """Finds the layers with kernels that work at positions, of a map or in a row of tokens, around a layer.
 
     Args:
         calls: All calls of the model's layers.
@@ -261,17 +263,19 @@ def layers_behind(calls: Sequence[LayerCall], chosen: LayerCall, behind: Contain
         behind: Ids of the tensors that depend on the layer's output; None where all later ones may.
 
     Returns:
-        How many there are up to the layer, and how many behind it.
+        The calls up to the layer's, and those behind it; of a layer that is called again the first one.
     """
-    before, after, passed = 0, 0, False
+    before: dict[int, LayerCall] = {}
+    after: dict[int, LayerCall] = {}
+    passed = False
     for call in calls:
-        if _works_at_positions(call):
+        if _works_at_positions(call) and id(call.layer) not in before:
             if not passed:
-                before += 1
+                before[id(call.layer)] = call
             elif behind is None or any(tensor in behind for tensor in call.output_ids):
-                after += 1
+                after.setdefault(id(call.layer), call)
         passed = passed or call is chosen
-    return before, after
+    return list(before.values()), list(after.values())
 
 
 def _works_at_positions(call: LayerCall) -> bool:

@@ -11,16 +11,16 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..data.layout import as_images, image_size, input_at, largest_index, model_layout
+from ..data.layout import as_images, input_at
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.head import Head, class_weights, find_head
 from ..network.layers import Candidates, LayerCall, Tap, candidates, choose_layer, listing
 from ..network.outputs import Clues, Output, clues_of
 from ..network.targets import PREDICTED, Target
 from ..records import Capture, Chunk, Floats, Ints
-from .images import early_layer, explained_image
+from .ground import Ground
+from .images import early_layer
 from .outputs import ModelOutputs
-from .placement import WHOLE, Box, measured_box, moving_layer, needs_measuring, settled
 from .scores import explained_scores, single_output
 from .taps import as_activations, fixed_batch, make_tap, named_layer, single_call
 
@@ -47,11 +47,7 @@ class Capturer:
         targets: What is explained.
         taps: The explained layers; empty where no method needs one.
         head: The layer that feeds the global average pooling, where CAM asked for it.
-        image_input: Which of the flattened inputs is the image that maps lie on.
-        boxes: For each explained layer where its map lies on that image; None where it isn't known.
-        image_note: What is to be said of its choice.
-        notes: What is to be said of other choices, and of boxes.
-        image_layout: "channels_last" or "channels_first", as the model takes its images.
+        ground: What maps lie on: the image among the inputs, and where each layer sees it.
         outputs: What the model's outputs are.
         explained: What the explained score is, in words.
         scores_by_rule: For each target, whether a callable gives the scores themselves, and no classes.
@@ -113,15 +109,9 @@ class Capturer:
         self.chunk = self.fixed or batch_size
         self.outputs = ModelOutputs(clues_of(model) if clues is None else clues, self.targets, self._engine)
         self.traces = 0
-        self._wanted = image_input
-        self.image_input = largest_index(self.like) if image_input is None else image_input
-        self.image_note = ""
-        self.notes: tuple[str, ...] = ()
-        self._unmeasured: set[str] = set()
-        self.boxes: dict[str, Box | None] = {}
+        self.ground = Ground(model, self.like, image_input, "images" in self._needs)
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
-        self.image_layout = "channels_last"
         self.explained = ""
         self.scores_by_rule: tuple[bool, ...] = ()
         samples = len(keras.tree.flatten(like)[0])
@@ -139,8 +129,7 @@ class Capturer:
         )
         if not self.traces:  # An eager model shows its faults only when it runs.
             next(self(self.like, self.predicted(1)))
-        tapped: tuple[Tap, ...] = (*self.taps, *([] if self.head is None else [self.head]))
-        self.boxes = {tap.path: self._box(tap) for tap in tapped}
+        self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 
     def __call__(self, inputs: Any, class_index: Ints) -> Iterator[Chunk]:
         """Yields what is captured with the weights that the model has now, chunk by chunk.
@@ -197,7 +186,7 @@ class Capturer:
 
     def as_images(self, images: Any) -> Floats:
         """Returns images as (N, H, W, C) float32, whatever the model takes."""
-        return as_images(images, self.image_layout)
+        return as_images(images, self.ground.layout)
 
     def _check_alike(self, inputs: Any) -> None:
         received, like = (keras.tree.map_structure(sample_text, tree) for tree in (inputs, self.like))
@@ -217,7 +206,7 @@ class Capturer:
             arguments = keras.tree.map_structure(lambda a: a[taken], arguments)
         arrays = self._pass(lot, *arguments)
         arrays = {name: value[:count] for name, value in arrays.items()}
-        images = self.as_images(input_at(inputs, self.image_input)[rows]) if "images" in self._needs else None
+        images = self.as_images(input_at(inputs, self.ground.image_input)[rows]) if "images" in self._needs else None
         captures, heads = [], []
         for t, target in enumerate(self.targets):
             scores, targets, outputs = arrays[f"scores {t}"], arrays.get(f"targets {t}"), arrays.get("outputs")
@@ -267,7 +256,7 @@ class Capturer:
         if "kernel" in self._needs:
             results |= self._captured_head(run, targets)
         if not self._watches:
-            self._find_image(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
+            self.ground.look(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
             return dict(results)
 
         calls = self._find_calls(run, named)
@@ -275,9 +264,9 @@ class Capturer:
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, class_index, [call.layer for call in calls])
-        self._find_image(run, calls)
+        self.ground.look(run, calls)
         if not self._named:
-            self.notes = tuple(filter(None, (*self.notes, early_layer(run, calls[0]))))
+            self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)
         for t in range(len(run.scores)):
@@ -295,37 +284,6 @@ class Capturer:
                         f"These would do: {listing(_reachable(run, t))}."
                     )
         return dict(results)
-
-    def _find_image(self, run: DifferentiatedRun, calls: Sequence[LayerCall]) -> None:
-        """Notes which input is the image, its layout, and of which layers it is to be measured where their maps lie."""
-        self.image_input, self.image_note = explained_image(run, calls, self.like, self.model, self._wanted)
-        self.notes = ()
-        images = input_at(self.like, self.image_input)
-        if "images" in self._needs or images.ndim == 4:
-            self.image_layout = model_layout(images, [call.layer for call in run.calls])
-        self._unmeasured = set()
-        for call in calls if images.ndim in (3, 4) else ():
-            fronts = run.fronts(call.output_ids[0], self.image_input)
-            size = image_size(images, self.image_layout)
-            if moving_layer(self.model) if fronts is None else needs_measuring(fronts, size, self.image_layout):
-                self._unmeasured.add(call.path)
-
-    def _box(self, tap: Tap) -> Box | None:
-        """Returns where a layer's map lies on the image; None where that can't be told."""
-        if tap.path not in self._unmeasured:
-            return WHOLE
-        leaves, images = keras.tree.flatten(self.like), input_at(self.like, self.image_input)
-        box = measured_box(
-            self.model, leaves, self.like, self.image_input, self.as_images(images), self.image_layout, tap
-        )
-        box = settled(box, tap, image_size(images, self.image_layout))
-        if box is None:
-            self.notes += (
-                f"Where the map of layer {tap.path!r} lies on the image isn't known: before its first convolution the "
-                f"model {self.model.name!r} moves pixels otherwise than by cropping, padding or resizing. The map is "
-                "drawn over the whole image, and numbers of regions and of faithfulness are NaN.",
-            )
-        return box
 
     def _scored(self, run: Run, class_index: Any) -> tuple[list[Any], tuple[list[Any], dict[str, Any]]]:
         """Returns each target's scores; its classes, and what is captured of scores and outputs by name."""

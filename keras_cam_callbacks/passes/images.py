@@ -62,13 +62,16 @@ def explained_image(
 def early_layer(run: Run, call: LayerCall) -> str:
     """Returns what is to be said of a chosen layer behind which most of the model still works at positions."""
     before, after = layers_behind(run.calls, call, run.behind(call.output_ids[0]))
-    if after <= before:
+    if len(after) <= len(before):
         return ""
-    share = after / (before + after)
+    every = len(before) + len(after)
+    tokens = any(behind.output_shape is not None and len(behind.output_shape) == 3 for behind in after)
     return (
-        f"Layer {call.path!r} was chosen, the last feature map; but {after} of the model's {before + after} layers "
-        f"with kernels that work at positions ({share:.0%}) lie behind it, and most of what the model has learned "
-        "doesn't show in its map. They put out tokens (samples, tokens, channels), which are no maps yet. "
+        f"Layer {call.path!r} was chosen, the last feature map; but {len(after)} of the model's {every} layers with "
+        f"kernels that work at positions ({len(after) / every:.0%}) lie behind it, and most of what the model has "
+        "learned doesn't show in its map. "
+        + ("They put out tokens (samples, tokens, channels), which are no maps yet. " if tokens else "")
+        + "A later layer that puts out a feature map can be named in `layer_name`; "
         "method='occlusion', 'rise', 'saliency' or 'integrated_gradients' explain the image through all layers; "
         f"layer_name={call.path!r} takes this layer without a word."
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from .. import engine
-from ..data.layout import in_layout
-from ..network.layers import Tap, walk
+from ..data.layout import as_images, in_layout
+from ..engine.contract import Run
+from ..network.layers import LayerCall, Tap, walk
 
 Box = tuple[tuple[float, float], ...]
 """For each axis of a map where it begins and ends, as shares of the image; beyond [0, 1] where it is larger."""
@@ -23,6 +23,8 @@ _LEAST_CUT = 1.5  # px that make a difference
 # Of so many px that are not where a straight line has them, the way is no crop, border or change of size.
 _STRAY = 1.0
 _MOST_FRONTS = 8
+# At which axis height and width begin: layers may take another layout than the model.
+_PLANES = (1, 2)
 
 _MOVING = ("Cropping2D", "CenterCrop", "RandomCrop")
 
@@ -37,39 +39,52 @@ def moving_layer(model: Any) -> bool:
     )
 
 
-def needs_measuring(fronts: Iterable[tuple[Any, str]], size: tuple[int, int], layout: str) -> bool:
-    """Tells whether the place of a map is not known from the kinds of ways that the image goes.
+def needs_measuring(run: Run, call: LayerCall, model: Any, at: int, size: tuple[int, int]) -> bool:
+    """Tells whether the place of a layer's map is not known from the kinds of ways that the image goes to it.
 
     Args:
-        fronts: What goes into the first convolutions, and how; see `engine.contract.Run.fronts`.
+        run: The run of the model.
+        call: The layer's call.
+        model: The model.
+        at: Which of its inputs, flattened, is the image.
         size: H and W of the images.
-        layout: Their layout.
     """
-    return any(how == "moved" or (how == "padded" and not _own(tensor, size, layout)) for tensor, how in fronts)
+    fronts = run.fronts(call.output_ids[0], at)
+    if fronts is None:
+        return moving_layer(model)
+    return any(how == "moved" or (how == "padded" and not _own(tensor, size)) for tensor, how in fronts)
 
 
-def _own(tensor: Any, size: tuple[int, int], layout: str) -> bool:
-    if len(tensor.shape) != 4:
-        return False
-    sizes = tensor.shape[2:4] if layout == "channels_first" else tensor.shape[1:3]
-    return all(side is not None and side - whole <= 2 * _OWN_BORDER for side, whole in zip(sizes, size, strict=True))
+def unknown_place(model: Any, tap: Tap) -> str:
+    """Returns what is to be said of a layer whose map's place on the image isn't known."""
+    return (
+        f"Where the map of layer {tap.path!r} lies on the image isn't known: before its first convolution model "
+        f"{model.name!r} moves pixels otherwise than by cropping, padding or resizing. The map is drawn over the whole "
+        "image, and numbers of regions and of faithfulness are NaN."
+    )
 
 
-def measured_box(
-    model: Any, leaves: list[Any], structure: Any, at: int, images: npt.NDArray[Any], layout: str, tap: Tap
-) -> Box | None:
+def _own(tensor: Any, size: tuple[int, int]) -> bool:
+    return len(tensor.shape) == 4 and any(_bordered(tensor.shape[at : at + 2], size) for at in _PLANES)
+
+
+def _bordered(sizes: Any, size: tuple[int, int]) -> bool:
+    return all(
+        side is not None and 0 <= side - whole <= 2 * _OWN_BORDER for side, whole in zip(sizes, size, strict=True)
+    )
+
+
+def measured_box(model: Any, inputs: Any, at: int, layout: str, tap: Tap) -> Box | None:
     """Measures which part of the image a layer sees.
 
-    What goes into the first convolutions is summed, and summed times each position's row and column. The gradients of
-    these three at a pixel tell at which row and column it arrives; on a straight line for crops, borders and changes of
-    size, wherever they are made.
+    What goes into the first convolutions is summed, and summed times each value's place along an axis. The gradients
+    of these sums at a pixel tell at which row and column it arrives; on a straight line for crops, borders and changes
+    of size, wherever they are made.
 
     Args:
         model: The model.
-        leaves: One sample of its inputs, flattened.
-        structure: The same sample in its structure.
-        at: Which of them is the image.
-        images: (1, H, W, C) float32, the image.
+        inputs: One sample of its inputs.
+        at: Which of them, flattened, is the image.
         layout: Its layout, as the model takes it.
         tap: The layer.
 
@@ -78,25 +93,27 @@ def measured_box(
         turned, bent or not differentiated, or several ways differ.
     """
     loaded = engine.load()
+    leaves = keras.tree.flatten(inputs)
+    images = as_images(leaves[at][:1], layout)
     grey = leaves[at].ndim == 3
     fronts: list[tuple[int, ...]] = []
 
     def traced(values: Any, rest: tuple[Any, ...]) -> dict[str, Any]:
         results = {}
-        for name in ("all", "rows", "columns"):
+        for axis in range(4):
             for k in range(_MOST_FRONTS):
 
-                def weighted(image: Any, name: str = name, k: int = k) -> Any:
-                    return _weighted_sum(front(image)[k], name, layout)
+                def weighted(image: Any, axis: int = axis, k: int = k) -> Any:
+                    return _weighted_sum(front(image)[k], axis)
 
                 def front(image: Any) -> list[Any]:
-                    inputs = list(rest)
+                    fed = list(rest)
                     image = in_layout(image, layout)
                     image = image[..., 0] if grey else image
                     if leaves[at].dtype.kind == "f":
                         image = keras.ops.cast(image, leaves[at].dtype.name)
-                    inputs.insert(at, image)
-                    run = loaded.tapped_run(model, keras.tree.pack_sequence_as(structure, inputs))
+                    fed.insert(at, image)
+                    run = loaded.tapped_run(model, keras.tree.pack_sequence_as(inputs, fed))
                     call = next(call for call in run.calls if call.layer is tap.layer)
                     entries = run.fronts(call.output_ids[0], at) or []
                     fronts[:] = [tuple(tensor.shape) for tensor, _ in entries]
@@ -106,7 +123,7 @@ def measured_box(
                     _, gradient, _ = loaded.gradient(weighted, values, model)
                 if gradient is None:
                     return {}
-                results[f"{name} {k}"] = gradient
+                results[f"{axis} {k}"] = gradient
                 if k + 1 >= len(fronts):
                     break
         return results
@@ -114,8 +131,8 @@ def measured_box(
     rest = tuple(leaf[:1] for i, leaf in enumerate(leaves) if i != at)
     failing: tuple[type[Exception], ...] = (*loaded.FAILURES, ValueError, TypeError, LookupError)
     try:
-        run = loaded.compile_pass(traced, model, (images[:1], rest), 1, traced=True)
-        results = run(images[:1], rest)
+        run = loaded.compile_pass(traced, model, (images, rest), 1, traced=True)
+        results = run(images, rest)
     except failing:  # What has no gradient can't be measured.
         return None
     if not results or len(fronts) > _MOST_FRONTS:
@@ -124,30 +141,27 @@ def measured_box(
     for k, shape in enumerate(fronts):
         if len(shape) != 4:
             return None
-        sides = shape[2:4] if layout == "channels_first" else shape[1:3]
-        total, rows, columns = (results[f"{name} {k}"][0] for name in ("all", "rows", "columns"))
-        boxes.append(_box(total, (rows, columns), sides))
+        total, *weighted = (results[f"{axis} {k}"][0] for axis in range(4))
+        found = (_box(total, weighted[at - 1 : at + 1], shape[at : at + 2]) for at in _PLANES)
+        boxes.append(next((box for box in found if box is not None), None))
     first = boxes[0]
     if first is None or any(box is None or np.abs(np.subtract(box, first)).max() > 0.02 for box in boxes):
         return None
-    return first
+    return _settled(first, tap, images.shape[1:3])
 
 
-def _weighted_sum(tensor: Any, name: str, layout: str) -> Any:
-    """Returns (N,): a tensor's sum, or its sum times the row or the column of each value, as shares of the whole."""
+def _weighted_sum(tensor: Any, axis: int) -> Any:
+    """Returns (N,): a tensor's sum, or for an axis that times each value's place along it, as a share of the whole."""
     ops = keras.ops
     tensor = ops.cast(tensor, "float32")
-    if len(tensor.shape) == 4 and layout == "channels_first":
-        tensor = ops.moveaxis(tensor, 1, -1)
-    if name != "all" and len(tensor.shape) == 4:
-        axis = 1 if name == "rows" else 2
+    if axis and len(tensor.shape) == 4:
         side = tensor.shape[axis]
         places = (ops.arange(side, dtype="float32") + 0.5) / side
         tensor = tensor * ops.reshape(places, [-1 if i == axis else 1 for i in range(4)])
     return ops.sum(ops.reshape(tensor, (ops.shape(tensor)[0], -1)), axis=1)
 
 
-def _box(total: Any, weighted: tuple[Any, Any], sides: tuple[int, int]) -> Box | None:
+def _box(total: Any, weighted: Sequence[Any], sides: Sequence[int]) -> Box | None:
     """Returns the box of a tensor of these sides on the image, from three gradients (H, W, C)."""
     strength = np.abs(total)
     seen = strength > 1e-3 * strength.max()
@@ -171,10 +185,8 @@ def _box(total: Any, weighted: tuple[Any, Any], sides: tuple[int, int]) -> Box |
     return tuple(box)
 
 
-def settled(box: Box | None, tap: Tap, size: tuple[int, int]) -> Box | None:
+def _settled(box: Box, tap: Tap, size: Sequence[int]) -> Box:
     """Returns the whole image for a box that differs from it by a px, or by a border such as convolutions have."""
-    if box is None:
-        return None
     whole = True
     for (low, high), cells, side in zip(box, tap.space.sizes, size, strict=True):
         cell = (high - low) / (cells or side)

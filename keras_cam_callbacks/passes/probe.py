@@ -93,7 +93,7 @@ class Probe:
         self._capturer, self._target, self._tap = capturer, target, tap
         self._engine = engine.load()
         self._leaves = keras.tree.flatten(capturer.like)
-        self._at = capturer.image_input
+        self._at = capturer.ground.image_input
         self._dtype = self._leaves[self._at].dtype
         self._passes = {name: self._compiled(name) for name in names}
 
@@ -283,7 +283,7 @@ class Probe:
     def _to_input(self, images: Any, whole: bool = False) -> Any:
         """Turns images (M, H, W, C) into what the model takes; whole numbers only where no gradient is needed."""
         ops = keras.ops
-        images = in_layout(images, self._capturer.image_layout)
+        images = in_layout(images, self._capturer.ground.layout)
         if self._leaves[self._at].ndim == 3:
             images = images[..., 0]
         if self._dtype.kind in "iu" and whole:

@@ -1,0 +1,46 @@
+"""A method on one layer, its map laid over the image where the layer sees but a part of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..data.layout import image_size, input_at
+from ..methods import Method
+from ..network.layers import Tap
+from ..passes.capture import Capturer
+from ..passes.placement import WHOLE
+from ..passes.probe import Probe
+from ..records import Capture, Floats
+from ..space import laid
+
+
+def on_image(
+    method: Method, capture: Capture, tap: Tap | None, probe: Probe | None, inputs: Any, capturer: Capturer
+) -> tuple[Floats, Floats | None, dict[str, Floats]]:
+    """Returns what a method makes of a chunk: heatmaps over the whole image, attributions, and numbers of its own.
+
+    Args:
+        method: The method.
+        capture: What was captured of the chunk.
+        tap: The layer; None for a method without.
+        probe: Functions of the model that the method needs, or None.
+        inputs: The chunk's inputs.
+        capturer: Knows where the layer's map lies.
+    """
+    functions = None if probe is None else probe.functions(inputs, capture.targets)
+    box = WHOLE if tap is None else capturer.ground.boxes[tap.path]
+    if box is None or box == WHOLE:
+        return method(capture, functions)
+    size = image_size(input_at(inputs, capturer.ground.image_input), capturer.ground.layout)
+    if "images" not in method.needs:
+        heatmaps, attributions, numbers = method(capture, functions)
+        return laid(heatmaps, box, size), attributions, numbers
+    # What looks at the images where the layer is active must find it at its place.
+    activations = capture.activations
+    assert activations is not None
+    over = laid(np.moveaxis(activations, -1, 1).reshape(-1, *activations.shape[1:-1]), box, size)
+    placed = np.moveaxis(over.reshape(len(activations), -1, *over.shape[1:]), 1, -1)
+    return method(replace(capture, activations=np.ascontiguousarray(placed)), functions)
