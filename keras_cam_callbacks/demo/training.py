@@ -104,9 +104,10 @@ def make_collections(images: int = 3000, seed: int = 0) -> Collections:
 def fixed_batch(validation: Scenes) -> tuple[Scenes, tuple[str, ...]]:
     """Chooses the 16 images that are explained at every epoch end, the same pixels in both runs.
 
-    They are the first validation scene of each digit from 0 to 7 that lies off the sticker's corner, twice: with the sticker that this digit has
-    in the shortcut collection, and with another digit's. Both occur in the honest collection. The first shows
-    a shortcut model right for the wrong reason, as one would meet it; the second shows that it is the reason.
+    They are the first validation scene of each digit from 0 to 7 that lies off the sticker's corner, twice:
+    with the sticker that this digit has in the shortcut collection, and with another digit's. Both occur in
+    the honest collection. The first shows a shortcut model right for the wrong reason, as one would meet it;
+    the second shows that it is the reason.
 
     Args:
         validation: Scenes that hold each digit from 0 to 7.
