@@ -92,7 +92,7 @@ $(VENV)/.uv: $(VENV)/.system
 	$(BIN)/pip install --quiet 'uv>=0.8'
 	@touch $@
 
-# Not a tenth of the installed files is ever imported: Python compiles those when they are, which halves the time.
+# Two thirds of the files are not imported: Python compiles the others when they are, which halves the time.
 $(VENV)/.demo: $(VENV)/.system setup.cfg pyproject.toml
 	@echo 'Installing Keras, TensorFlow and what else the demo needs into $(VENV) ...'
 	$(BIN)/pip install --quiet --no-compile --editable '.[demo]'

@@ -72,7 +72,7 @@ def run_demo(out: Path, *, epochs: int = 10, seed: int = 0, images: int = 3000, 
     )
     transfer = run_transfer(collections, out / "transfer", epochs=epochs, seed=seed, progress=progress)
     picture = out / "honest_and_shortcut.jpg"
-    draw_comparison(honest, shortcut).savefig(picture, dpi=90, pil_kwargs={"quality": 80})
+    draw_comparison(honest, shortcut).savefig(picture, dpi=90, pil_kwargs={"quality": 75})
     comparison = compare([honest.directory, shortcut.directory])
     page = out / "report.html"
     comparison.report(page)

@@ -152,6 +152,19 @@ def test_fixed_batch_is_the_same_for_both_runs_and_swaps_stickers_in_pairs(colle
     assert not differs[outside].any()
 
 
+def test_digits_of_the_fixed_batch_lie_off_the_corner_of_the_sticker(collections):
+    validation = collections.honest_validation
+    scenes, _ = fixed_batch(validation)
+    assert (scenes.boxes[:, :2].max(axis=1) >= 32).all()
+    # Where no box does, the farthest of each digit.
+    near = validation[validation.boxes[:, :2].max(axis=1) < 32]
+    assert len(near)
+    scenes, _ = fixed_batch(near)
+    for digit in range(8):
+        begins = near.boxes[near.labels == digit, :2].max(axis=1)
+        assert scenes.boxes[2 * digit, :2].max() == begins.max()
+
+
 def test_convnet_has_the_stated_shape():
     model = build_convnet(7)
     assert [model.get_layer(f"conv_{block}").filters for block in (1, 2, 3, 4)] == [16, 32, 64, 96]
