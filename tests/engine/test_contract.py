@@ -155,6 +155,34 @@ def test_a_plain_run_has_outputs_and_logits():
     np.testing.assert_allclose(arrays["outputs"], exponents / exponents.sum(axis=1, keepdims=True), rtol=1e-5)
 
 
+def test_which_inputs_a_layer_reads_and_what_lies_behind_it():
+    first, second = keras.Input(SHAPE, name="a"), keras.Input(SHAPE, name="b")
+    left = layers.Conv2D(2, 3, name="left")(first[:, 1:])
+    counted = layers.Lambda(lambda pair: pair[0] * ops.cast(ops.shape(pair[1])[0], "float32"))
+    right = layers.Conv2D(2, 3, name="right")(counted([layers.ZeroPadding2D(1)(second), first]))
+    pooled = [layers.GlobalAveragePooling2D(name=f"mean_{name}")(x) for name, x in (("left", left), ("right", right))]
+    model = keras.Model([first, second], layers.Concatenate(name="joined")(pooled))
+    seen = {}
+
+    def look(inputs):
+        run = loaded.tapped_run(model, inputs)
+        ids = {call.layer.name: call.output_ids[0] for call in run.calls}
+        seen["reads"] = {name: run.read_inputs(ids[name]) for name in ("left", "right", "joined")}
+        behind = run.behind(ids["left"])
+        seen["behind"] = {name: ids[name] in behind for name in ("mean_left", "joined", "right", "mean_right")}
+        seen["fronts"] = [
+            [(tuple(tensor.shape[1:]), how) for tensor, how in run.fronts(ids[name], at)]
+            for name, at in (("left", 0), ("right", 1), ("joined", 1))
+        ]
+        return {}
+
+    traced(model, look, [images(1), images(1)])
+    assert seen["reads"] == {"left": {0}, "right": {1}, "joined": {0, 1}}  # The number of samples is no value.
+    assert seen["behind"] == {"mean_left": True, "joined": True, "right": False, "mean_right": False}
+    padded = [((8, 7, 3), "padded")]
+    assert seen["fronts"] == [[((5, 5, 3), "moved")], padded, padded]
+
+
 @pytest.mark.parametrize("activation", ["relu", "relu6", None])
 def test_before_a_relu(activation):
     model = stack(layers.Conv2D(4, 3, activation=activation, name="conv"), layers.GlobalAveragePooling2D())
