@@ -50,7 +50,7 @@ def tracked(tracker, directory):
     """A run that sends records to one tracker."""
     run = TrackedRun(raising)
     run.prepare(tracker)
-    run.start(make_config(directory), run, 0)
+    run.start(make_config(directory), (run,), 0)
     return run
 
 

@@ -50,9 +50,9 @@ def new_loggers():
     methods = {name: CHEAP.get(name, name) for name in METHODS}
     return [
         HeatmapLogger((X, Y), method=methods, metrics=["drift", "first_moved"], max_samples=6, **settings),
-        GradCAMLogger((X, Y), "conv1", target="both", faithfulness_freq=1, **settings),
-        CAMLogger((X, Y), **settings),
-        HeatmapLogger(X, ["conv1", "conv2"], method="layercam", augmentations=["flip"], **settings),
+        GradCAMLogger((X, Y), "conv1", target="both", faithfulness_freq=1, metrics="all", **settings),
+        CAMLogger((X, Y), metrics="all", **settings),
+        HeatmapLogger(X, ["conv1", "conv2"], method="layercam", augmentations=["flip"], metrics="all", **settings),
         ActivationLogger((X, Y), max_samples=2, **settings),
         FilterLogger("conv2", filters=2, steps=3, **settings),
     ]

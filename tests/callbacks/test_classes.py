@@ -77,9 +77,9 @@ def test_no_drift_is_told_where_only_the_predicted_class_changes():
 def test_maps_that_are_of_no_class_are_compared_whatever_it_is():
     logger = HeatmapLogger(IMAGES, method=["eigencam", "gradcam"], tracker=None, metrics=["drift", "target_kept"])
     _, second = epochs(logger, biased(5, 0), (5, 0), (0, 5))
-    assert second["cam_eigencam_drift"] == pytest.approx(0, abs=1e-6)
-    assert second["cam_eigencam_target_kept"] == second["cam_gradcam_target_kept"] == 0
-    assert second["cam_gradcam_drift"] == np.inf
+    assert second["heatmaps_eigencam_drift"] == pytest.approx(0, abs=1e-6)
+    assert second["heatmaps_eigencam_target_kept"] == second["heatmaps_gradcam_target_kept"] == 0
+    assert second["heatmaps_gradcam_drift"] == np.inf
 
 
 def test_samples_whose_class_stays_are_compared():

@@ -60,14 +60,14 @@ def test_values_out_of_the_range_are_told_in_each_fit():
 
 
 def test_no_number_of_an_augmentation_that_depends_on_a_guess():
-    logger = GradCAMLogger((X, Y), augmentations=AUGMENTED, tracker="memory", on_error="raise")
+    logger = GradCAMLogger((X, Y), augmentations=AUGMENTED, tracker="memory", on_error="raise", metrics="all")
     with pytest.warns(RuntimeWarning, match="gradcam: augmentation bright, lit depend on what is black and white"):
         history = fitted(logger)
     assert np.isfinite(history["gradcam_turned_correlation"]).all()
     assert not [name for name in history if "bright" in name or "lit" in name]
     record = logger.trackers[0].records[0]
     assert not [name for name in record.values if "bright" in name or "lit" in name]
-    certain = GradCAMLogger((X, Y), augmentations=AUGMENTED, tracker=None, value_range=(-20, 20))
+    certain = GradCAMLogger((X, Y), augmentations=AUGMENTED, tracker=None, value_range=(-20, 20), metrics="all")
     history = fitted(certain)
     assert all(np.isfinite(history[f"gradcam_{name}_correlation"]).all() for name in AUGMENTED)
 

@@ -56,10 +56,15 @@ def unnamed():
 
 def logged(log_dir, *, name="gradcam", epochs=(), freq=1, **changes):
     """Writes a record of some epochs; returns its run id."""
-    config = make_config(log_dir / name, freq=freq, run_id=f"id-of-{name}", **STABLE | changes)
+    config = make_config(log_dir / name, freq=freq or 1, run_id=f"id-of-{name}", **STABLE | changes)
     writer = RunWriter(config)
     for epoch in epochs:
         writer.write(make_record(epoch))
+    if freq is None:  # As in records of schema 1.
+        path = log_dir / name / "manifest.json"
+        manifest = json.loads(path.read_text())
+        del manifest["freq"]
+        path.write_text(json.dumps(manifest))
     return config.run_id
 
 
@@ -247,7 +252,7 @@ def test_a_second_phase_in_another_process_is_named(tmp_path):
     head = unnamed()
     head.layers[0].trainable = False
     fit(GradCAMLogger((X, Y), tracker="disk", log_dir=tmp_path), model=head, epochs=2)
-    logger = GradCAMLogger((X, Y), tracker="disk", log_dir=tmp_path, run="gradcam")
+    logger = GradCAMLogger((X, Y), tracker="disk", log_dir=tmp_path, run="gradcam", metrics=["drift"])
     history = fit(logger, model=unnamed(), epochs=2)
     assert [(e.step, e.epoch) for e in read_run(tmp_path).epochs] == [(0, 0), (1, 1), (2, 0), (3, 1)]
     assert np.isfinite(history["gradcam_drift"]).all()

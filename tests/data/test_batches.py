@@ -11,7 +11,7 @@ from models import SHAPE
 from skimage import data
 
 from keras_cam_callbacks.data.batches import fingerprint, make_batch
-from keras_cam_callbacks.data.sources import class_labels
+from keras_cam_callbacks.data.labels import class_labels
 
 X, Y = models.images(10), np.array([0, 0, 0, 0, 1, 1, 2, 0, 1, 2])
 ONE_HOT = np.eye(3)[Y]

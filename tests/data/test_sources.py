@@ -8,7 +8,7 @@ from keras import layers
 
 from keras_cam_callbacks import GradCAMLogger, explain
 from keras_cam_callbacks.data.batches import make_batch
-from keras_cam_callbacks.data.sources import class_labels
+from keras_cam_callbacks.data.labels import class_labels
 
 X = np.random.default_rng(0).random((4, 12, 16, 3), np.float32)
 LABELS = {

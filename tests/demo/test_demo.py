@@ -287,7 +287,7 @@ def test_the_transfer_record_is_continuous(finished):
     assert [epoch.step for epoch in run.epochs] == [0, 1]
     assert [epoch.epoch for epoch in run.epochs] == [0, 0]  # two fits, which both start at epoch 0
     assert run.manifest["layer"] == "base/relu_4"
-    assert np.isfinite(run.epochs[1].scalars["drift"])
+    assert np.isfinite(run.epochs[1].scalars["target_kept"])
 
 
 def test_the_picture_is_an_image_of_reasonable_size(finished):

@@ -398,6 +398,7 @@ class Unfolded(keras.layers.Layer):
         return keras.ops.reshape(x, (-1, 8, 8, 4))
 
 
+@pytest.mark.filterwarnings("ignore:Where the map of layer 'unfolded' lies on the image:RuntimeWarning")
 def test_rows_that_are_folded_with_others_count_for_the_limit(monkeypatch):
     """Four patches of 4 x 4 x 4 float32 for each of 6 samples, in what the graph knows as a batch of any size."""
     steps = [Folded(), layers.Conv2D(4, 1, trainable=False), layers.Conv2D(4, 1), Unfolded()]

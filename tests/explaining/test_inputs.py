@@ -107,7 +107,7 @@ def test_of_several_images_it_is_said_which_was_taken():
         assert explain(model, (x, None), "conv").batch.image_input == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = explain(model, (x, None), "conv", input=1)
+        found = explain(model, (x, None), "conv", input=1, output_kind="classes")
     assert found.batch.image_input == 1
     turned = explain(model, (x[::-1], None), "conv", input=0)
     np.testing.assert_array_equal(found.batch.display[0], turned.batch.display[0])

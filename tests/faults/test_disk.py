@@ -80,7 +80,7 @@ def check_wandb(directory, spoil, mend, names):
     tracked = TrackedRun(attempt)
     tracked.prepare(["disk", "wandb"])
     for steps in ((0, 1, 2, 3), (4, 5)):
-        tracked.start(make_config(directory), attempt, steps[0])
+        tracked.start(make_config(directory), (attempt,), steps[0])
         for step in steps:
             if step == 2:
                 spoil()

@@ -92,7 +92,7 @@ def test_calls_come_in_one_thread_that_ends_with_the_run(tmp_path):
         run = tracked(tracker, tmp_path)
         run.log(make_record(0))
         run.finish()
-        run.start(make_config(tmp_path), run, 1)
+        run.start(make_config(tmp_path), (run,), 1)
         run.log(make_record(1))
         run.finish()
     assert [call for call, *_ in own.calls] == ["start", "log", "finish"] * 2

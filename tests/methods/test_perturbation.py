@@ -240,6 +240,7 @@ class Slow(layers.Layer):
         return tf.ensure_shape(tf.numpy_function(count, [x], x.dtype, stateful=False), x.shape)
 
 
+@pytest.mark.filterwarnings("ignore:.*lies on the image isn't known:RuntimeWarning")
 def test_ablationcam_runs_only_what_lies_behind_the_layer():
     inputs = keras.Input((8, 8, 3))
     a = layers.Conv2D(5, 3, activation="relu", name="conv")(Slow()(inputs))

@@ -332,7 +332,13 @@ def test_the_completeness_gap_is_logged_in_fit(tmp_path):
     x = np.random.default_rng(0).random((4, 6, 8, 1), np.float32)
     rough, fine = IntegratedGradients(steps=2, rule="trapezoid"), IntegratedGradients(steps=2)
     logger = HeatmapLogger(
-        x, method={"rough": rough, "fine": fine}, augmentations=["flip"], tracker="disk", log_dir=tmp_path, batch_size=3
+        x,
+        method={"rough": rough, "fine": fine},
+        augmentations=["flip"],
+        tracker="disk",
+        log_dir=tmp_path,
+        batch_size=3,
+        metrics="all",
     )
     history = model.fit(x, np.arange(4) % 2, epochs=2, verbose=0, callbacks=[logger]).history
     for epoch in read_run(tmp_path).epochs:

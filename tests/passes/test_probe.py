@@ -237,7 +237,8 @@ def test_what_is_explained_is_said(method, said, caplog):
     logger.set_model(functional().model)
     with caplog.at_level(logging.INFO, "keras_cam_callbacks"):
         logger.on_epoch_end(0)
-    assert f"HeatmapLogger explains {said}, 6 images of range [0, 1]; no tracker" in caplog.text
+    assert f"HeatmapLogger explains {said}, 6 images of range [0, 1]; adds " in caplog.text
+    assert "; no tracker" in caplog.text
 
 
 def test_no_gradient_is_told_before_the_first_batch():

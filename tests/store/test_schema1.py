@@ -94,7 +94,7 @@ def test_one_that_goes_on_stays_of_its_schema(tmp_path, name):
     run = read_run(directory)
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     config = config_of(directory, run)
-    assert choose_directory(tmp_path, config, 2) == (directory, 1)
+    assert choose_directory(tmp_path, config, 2)[:2] == (directory, 1)
     writer = RunWriter(config)
     writer.note(Event(2, 2, 0.0, "The heatmaps", "ValueError: no place for it"))
     writer.write(record_of(run, 3))
