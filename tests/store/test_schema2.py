@@ -96,7 +96,7 @@ def test_labels_may_be_lists(tmp_path):
     assert [comparison.class_name(label) for label in labels] == ["cat, dog", "none", None, "dog"]
     comparison.report(tmp_path / "report.html")
     comparison.to_csv(tmp_path / "numbers.csv")
-    assert class_name(None, (3, 4)) == "3 + 4"
+    assert class_name(None, (3, 4)) == "3, 4"
 
 
 def test_maps_of_other_axes_are_not_compared(tmp_path):
