@@ -52,13 +52,13 @@ def test_a_layer_before_most_of_the_model_is_told(build):
     with pytest.warns(
         RuntimeWarning, match=r"was chosen, the last feature map; but \d+ of the model's .* lie behind it"
     ):
-        chosen = explain(build(), models.images(1, SHAPE)).layer_name
+        chosen = explain(build(), models.images(1, SHAPE), output_kind="classes").layer_name
     model = build()
     named = next(layer.name for layer in reversed(model.layers) if isinstance(layer, layers.Conv2D))
     assert chosen
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        explain(model, models.images(1, SHAPE), named)
+        explain(model, models.images(1, SHAPE), named, output_kind="classes")
 
 
 def dense_heavy():
@@ -101,11 +101,11 @@ def test_ordinary_networks_are_explained_in_silence(build):
     model = build()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        explain(model, models.images(1, model.input_shape[1:]))
+        explain(model, models.images(1, model.input_shape[1:]), output_kind="classes")
 
 
 def test_a_tower_of_text_lies_not_behind_the_map():
     x = {"image": models.images(1, SHAPE), "text": models.images(1, (16, 16))}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert explain(text_beside(), x).layer_name == "conv"
+        assert explain(text_beside(), x, output_kind="classes").layer_name == "conv"
