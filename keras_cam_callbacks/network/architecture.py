@@ -160,7 +160,11 @@ def _graph(model: Any) -> tuple[list[tuple[Any, list[list[int]]]], list[list[int
         taken = operation._inbound_nodes[index].input_tensors
         missing = [tensor for tensor in taken if source(tensor) is None]
         waiting.extend(reversed(missing))
-        if not missing:
+        if missing:
+            continue
+        if type(operation).__name__ == "Cast":  # Keras 3.5 puts one behind an input in mixed precision.
+            inputs[id(waiting[-1])] = sources(taken)[0]
+        else:
             numbers[id(operation), index] = len(calls)
             calls.append((operation, sources(taken)))
     return calls, sources(outputs)

@@ -308,7 +308,10 @@ def clues_of(
         ValueError: As `said_kinds`.
         TypeError: As `said_kinds`.
     """
-    units = getattr(model, "output_shape", None)
+    try:
+        units = getattr(model, "output_shape", None)
+    except ValueError:  # Keras 3.5 raises it for a Sequential model that is not built, later ones AttributeError.
+        units = None
     if isinstance(units, tuple) and units and isinstance(units[-1], int):
         # No more than that is kept of the largest label: other labels of the same kind need no other trace.
         labels = [(key, replace(clue, most=float(clue.most >= units[-1] > 1))) for key, clue in labels]

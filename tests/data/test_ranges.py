@@ -190,7 +190,11 @@ BY_MODEL = {
     "12 bits": (lambda: net(layers.Rescaling(1 / 4095), shape=(48, 48, 1)), SPOT * 3000, "[0, 4095]"),
     "millimetres": (lambda: net(layers.Rescaling(1 / 5000), shape=(48, 48, 1)), SPOT * 3000, "[0, 5000]"),
     "a window": (lambda: net(layers.Rescaling(1 / 2000, 0.5), shape=(48, 48, 1)), SPOT * 900, "[-1000, 1000]"),
-    "mean and variance": (lambda: net(layers.Normalization(mean=110.0, variance=3600.0)), NOISE * 30, "[0, 255]"),
+    "mean and variance": (
+        lambda: net(layers.Normalization(mean=[110.0] * 3, variance=[3600.0] * 3)),
+        NOISE * 30,
+        "[0, 255]",
+    ),
     "to 255": (lambda: net(layers.Rescaling(255.0)), NOISE * 0.08, "[0, 1]"),
 }
 
