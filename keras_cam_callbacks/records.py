@@ -71,11 +71,13 @@ class Space:
         axes: Names of the axes in the array's order: ("height", "width") of an image.
         sizes: Positions along each of them; None where that is not fixed.
         layout: "channels_last" or "channels_first", as the layer puts its channels.
+        tokens: Where they were made of a row of tokens, in words how these lie: grid, order and which are special.
     """
 
     axes: tuple[str, ...]
     sizes: tuple[int | None, ...]
     layout: str = "channels_last"
+    tokens: str = ""
 
 
 @dataclass(frozen=True, eq=False)

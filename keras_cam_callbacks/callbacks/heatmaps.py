@@ -21,7 +21,8 @@ from ..metrics import METRICS, degenerate_cause, mean, measured, worst
 from ..metrics.agreement import same_class
 from ..metrics.registry import IN_LOGS, names_all
 from ..network.outputs import said_kinds
-from ..records import EpochRecord, Floats, Ints, RunConfig, Space
+from ..network.tokens import resolve_tokens
+from ..records import EpochRecord, Floats, Ints, RunConfig
 from .base import EpochLogger, check_overlay, run_config
 from .kept import KeptBatch, batch_words, kept_batch
 from .names import check_names, checked_metrics
@@ -131,6 +132,8 @@ class HeatmapLogger(EpochLogger):
             where a fit starts after epoch 0.
         input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
             layer depends on; where these are several, the largest, which is said.
+        tokens: How a layer's tokens (N, T, C), as a vision transformer's, lie on the image: a grid such as (14, 14),
+            `Tokens(grid=(14, 14), special=[0])`, or a function from tokens to a map. None to have it found.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -173,6 +176,7 @@ class HeatmapLogger(EpochLogger):
         model: Any = None,
         run: str | Path | None = None,
         input: Any = None,
+        tokens: Any = None,
     ) -> None:
         check_overlay(overlay)
         methods = resolve_methods(method)
@@ -206,6 +210,8 @@ class HeatmapLogger(EpochLogger):
         self.overlay = overlay or Overlay()
         self.batch_size = batch_size
         self.input = input
+        self.tokens = tokens
+        resolve_tokens(tokens)
         self._kept: KeptBatch | None = None
 
     def _forget_fits(self) -> None:
@@ -242,7 +248,12 @@ class HeatmapLogger(EpochLogger):
             value_range=self.value_range,
             image_input=self.input,
             choose_input=chooser(
-                model, self.layer_name, method=self.method, target=self.target, batch_size=self.batch_size
+                model,
+                self.layer_name,
+                method=self.method,
+                target=self.target,
+                batch_size=self.batch_size,
+                tokens=self.tokens,
             ),
             chosen_by=self.layer_name,
         )
@@ -258,6 +269,7 @@ class HeatmapLogger(EpochLogger):
             class_names=self.class_names,
             output_kind=self.output_kind,
             batch_size=self.batch_size,
+            tokens=self.tokens,
             measures_faithfulness=self.faithfulness_freq is not None,
             keeps=True,
         )
@@ -313,7 +325,7 @@ class HeatmapLogger(EpochLogger):
             augmentations=source.augmentations,
             regions=self._kept.batch.regions,
             rules=rules_digest(self.target, self.method, self.augmentations),
-            space=Space(("height", "width"), (None, None)),
+            space=source.space,
             tells_classes=source.capturer.output.tells_classes,
         )
 

@@ -38,3 +38,4 @@ class HeatmapSettings(TypedDict, total=False):
     model: Any
     run: str | Path | None
     input: Any
+    tokens: Any

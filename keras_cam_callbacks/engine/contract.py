@@ -9,10 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..network.biases import Place
 from ..network.layers import LayerCall
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """A self-attention: each token of a sample looks at all tokens that were made of the same ones.
+
+    Attributes:
+        weights: A tensor (N, heads, T, T) or with other leading axes, whose rows sum to 1: row i, what token i reads.
+        source_id: Id of the layer's output of which queries, keys and values are made.
+    """
+
+    weights: Any
+    source_id: Hashable
 
 
 class Run(Protocol):
@@ -64,6 +78,17 @@ class Run(Protocol):
     def behind(self, tensor_id: Hashable) -> set[Hashable] | None:
         """Returns the ids of all tensors that depend on a layer's output; None for an eager run."""
 
+    def keeps_places(self, tensor_id: Hashable, leaf: int) -> bool:
+        """Tells whether the positions of a layer's output are certainly places of an image, in their order.
+
+        So they are where only convolutions, poolings and operations of single positions lie between. False where that
+        isn't known, as of an eager run.
+
+        Args:
+            tensor_id: The id of the layer's output.
+            leaf: Which of the flattened inputs is the image.
+        """
+
     def fronts(self, tensor_id: Hashable, leaf: int) -> list[tuple[Any, str]] | None:
         """Returns where an image enters the model's first convolutions on the way to a layer's output.
 
@@ -104,6 +129,9 @@ class DifferentiatedRun(Run, Protocol):
 
     def used(self, score: int) -> set[Hashable] | None:
         """Returns the ids of all tensors that a score depends on; None where an eager run can't tell."""
+
+    def attentions(self, score: int) -> list[Attention]:
+        """Returns the self-attentions on the way to a score, in the order in which they run; none of an eager run."""
 
 
 class FrozenPass(Protocol):
@@ -199,7 +227,12 @@ class Engine(Protocol):
         """
 
     def replaced(self, layer: Any, activations: Any) -> AbstractContextManager[None]:
-        """Has the layer put out what is given, (N, ...), while the context lasts."""
+        """Has the layer put out what is given while the context lasts.
+
+        Args:
+            layer: The layer.
+            activations: A tensor (N, ...); or a function that returns one from what the layer puts out of itself.
+        """
 
     def eagerly(self) -> AbstractContextManager[None]:
         """Leaves the function that is traced, so that operations of keras.ops run at once, while the context lasts."""

@@ -33,6 +33,7 @@ def explain(
     regions: Any = ...,
     batch_size: int = ...,
     input: Any = ...,
+    tokens: Any = ...,
 ) -> Explanations: ...
 
 
@@ -54,6 +55,7 @@ def explain(
     regions: Any = ...,
     batch_size: int = ...,
     input: Any = ...,
+    tokens: Any = ...,
 ) -> Explanations: ...
 
 
@@ -75,6 +77,7 @@ def explain(
     regions: Any = ...,
     batch_size: int = ...,
     input: Any = ...,
+    tokens: Any = ...,
 ) -> Explanation: ...
 
 
@@ -95,6 +98,7 @@ def explain(
     regions: Any = None,
     batch_size: int = 32,
     input: Any = None,
+    tokens: Any = None,
 ) -> Explanation | Explanations:
     """Explains images with a trained model.
 
@@ -135,6 +139,8 @@ def explain(
         batch_size: Largest number of samples that run at once.
         input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
             layer depends on; where these are several, the largest, which is said.
+        tokens: How a layer's tokens (N, T, C), as a vision transformer's, lie on the image: a grid such as (14, 14),
+            `Tokens(grid=(14, 14), special=[0])`, or a function from tokens to a map. None to have it found.
 
     Returns:
         The explanation: `.heatmaps` (N, h, w) float32 raw, and `.overlays()` uint8. For several methods or targets
@@ -156,7 +162,7 @@ def explain(
         regions=regions,
         value_range=value_range,
         image_input=input,
-        choose_input=chooser(model, layer_name, method=method, target=target, batch_size=batch_size),
+        choose_input=chooser(model, layer_name, method=method, target=target, batch_size=batch_size, tokens=tokens),
     )
     explainer = Explainer(
         model,
@@ -169,6 +175,7 @@ def explain(
         class_names=class_names,
         output_kind=output_kind,
         batch_size=batch_size,
+        tokens=tokens,
     )
     explainer.warn_of_range(batch)
     if explainer.guess:

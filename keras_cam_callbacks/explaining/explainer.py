@@ -20,17 +20,18 @@ from ..metrics.registry import REGISTRY
 from ..network.layers import Tap, check_runs
 from ..network.legacy import check_keras3
 from ..network.outputs import clues_of, said_kinds
+from ..network.tokens import resolve_tokens
 from ..network.targets import MOST_LABELS, Target, check_classes, check_target, resolve_targets, with_labels
 from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
 from ..passes.probe import FUNCTIONS, Probe
-from ..records import Capture, Floats, ValidationBatch
+from ..records import Capture, Floats, Space, ValidationBatch
 from .augmented import augmented_batch, compared, guessed_range, joined_inputs, resolved_for, without_numbers
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
 from .objects import check_region_classes
-from .placing import on_image
+from .placing import averaging_note, on_image
 from .rows import OF_SCORES, Rows, joined, parts, without, without_maps
 from .tracing import traced
 
@@ -89,6 +90,7 @@ class Explainer:
         output_kind: str | Mapping[str, str] | None = None,
         batch_size: int = 32,
         input: Any = None,
+        tokens: Any = None,
         measures_faithfulness: bool = False,
         keeps: bool = False,
     ) -> None:
@@ -107,6 +109,7 @@ class Explainer:
             output_kind: Likewise.
             batch_size: Likewise.
             input: Likewise; a `ValidationBatch` has its own.
+            tokens: As for `explain`.
             measures_faithfulness: Whether `faithfulness` will be called, for which the model is traced once more.
             keeps: Whether `like` is the `ValidationBatch` that will be explained again and again while the model is
                 trained: what the frozen part of the model puts out for it is then kept, and the trace is its own.
@@ -131,7 +134,7 @@ class Explainer:
             raise TypeError(f"`keeps` needs `like` to be a ValidationBatch. Received: {type(like).__name__}.")
         self._prepared: Rows | None = None
         if self.batch is None:
-            choose = chooser(model, layer_name, method=method, target=target, batch_size=batch_size)
+            choose = chooser(model, layer_name, method=method, target=target, batch_size=batch_size, tokens=tokens)
             batch = make_batch(like, model, max_samples=1, image_input=input, choose_input=choose)
         else:
             batch = self.batch
@@ -155,6 +158,7 @@ class Explainer:
             needs=[one.needs for one in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
             keeps=keeps,
+            tokens=resolve_tokens(tokens),
             clues=clues_of(
                 model, output_kind, batch.label_clues, None if class_names is None else len(tuple(class_names))
             ),
@@ -175,8 +179,8 @@ class Explainer:
         self.method = _texts(methods)
         self.target = _texts(targets)
         self._class_names = _checked_names(class_names, self.capturer)
-        predicting = predict_note(model, inputs)
-        self.notes = (*batch.notes, *self.capturer.ground.notes, *([predicting] if predicting else []))
+        words = predict_note(model, inputs), self._token_note()
+        self.notes = (*batch.notes, *self.capturer.ground.notes, *filter(None, words))
         if not keeps:  # A callback says it itself, once a fit.
             for note in self.notes:
                 warnings.warn(note, RuntimeWarning, stacklevel=2)
@@ -331,6 +335,23 @@ class Explainer:
         """What is to be said of what the model's output was taken for; "" where that is certain or of no matter."""
         by_rule = all(target.rule is not None for target in self._targets)
         return "" if by_rule else self.capturer.output.guess
+
+    @property
+    def space(self) -> Space:
+        """What the axes of the heatmaps are; of tokens with their layout."""
+        taps = [tap for view in self._views.values() for tap in view.taps if tap is not None]
+        layouts = dict.fromkeys(tap.tokens.text for tap in taps if tap.tokens is not None)
+        return Space(("height", "width"), (None, None), tokens="; ".join(layouts))
+
+    def _token_note(self) -> str:
+        """Says of Grad-CAM on tokens that there are methods that point better."""
+        averaged = [
+            tap.path
+            for view in self._views.values()
+            for tap in view.taps
+            if tap is not None and tap.tokens is not None and view.method.name == "gradcam"
+        ]
+        return averaging_note(averaged[0]) if averaged else ""
 
     def is_of_class(self, view: str) -> bool:
         """Tells whether the maps of a view depend on the explained class, as Grad-CAM's do and Eigen-CAM's don't."""

@@ -11,7 +11,7 @@ from .tracing import traced
 
 
 def chooser(
-    model: Any, layer_name: Any, *, method: Any, target: Any, batch_size: int
+    model: Any, layer_name: Any, *, method: Any, target: Any, batch_size: int, tokens: Any = None
 ) -> Callable[[Any], tuple[int, str]]:
     """Returns what finds the image that is explained among several inputs; see `make_batch`.
 
@@ -23,6 +23,7 @@ def chooser(
         method: Likewise.
         target: Likewise.
         batch_size: Likewise.
+        tokens: Likewise.
     """
 
     def choose(inputs: Any) -> tuple[int, str]:
@@ -35,6 +36,7 @@ def chooser(
             batch_size=int(batch_size),
             keeps=False,
             image_input=None,
+            tokens=tokens,
         )
         return trace.capturer.ground.image_input, trace.capturer.ground.image_note
 

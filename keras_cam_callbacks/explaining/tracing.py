@@ -40,6 +40,7 @@ class Trace:
         keeps: bool = False,
         clues: Clues | None = None,
         image_input: int | None = None,
+        tokens: Any = None,
     ) -> None:
         """Traces the model, whose variables are made if it has not run yet; the arguments are those of `Capturer`."""
         with wrapping():
@@ -55,6 +56,7 @@ class Trace:
                 keeps=keeps,
                 clues=clues,
                 image_input=image_input,
+                tokens=tokens,
             )
         self._probes: dict[tuple[Any, ...], Probe] = {}
 

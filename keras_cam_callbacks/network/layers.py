@@ -11,6 +11,7 @@ import keras
 
 from ..checks import did_you_mean
 from ..records import Space
+from .tokens import Tokens
 
 # A map of these shows what the layer before them shows, coarser, shifted or with holes.
 _NOT_CHOSEN = tuple(
@@ -60,12 +61,14 @@ class Tap:
         held: A weak reference to the layer, through which a model could be reached.
         space: What its axes are, and in which layout it puts them out.
         channels: C; None where it isn't fixed.
+        tokens: How its tokens lie on the image, where it puts out a row of them.
     """
 
     path: str
     held: weakref.ref[Any]
     space: Space
     channels: int | None
+    tokens: Tokens | None = None
 
     @property
     def layer(self) -> Any:
@@ -213,12 +216,16 @@ class Candidates:
             is_feature_map(call.output_shape, layout)
             and call.output_shape is not None
             and call.output_shape[-1 if layout == "channels_last" else 1] != 1
-            and _may_be_chosen(call.layer)
+            and may_be_chosen(call)
             and not (passed_on or again)
         )
 
 
-def _may_be_chosen(layer: Any) -> bool:
+def may_be_chosen(call: LayerCall) -> bool:
+    """Tells whether a layer is of a kind that computes, and does not merely pool, drop, pad, shift or reshape."""
+    layer = call.layer
+    if type(layer).__name__ == "Reshape" and call.output_shape is not None and len(call.output_shape) == 4:
+        return True  # Tokens may become a map by it.
     if isinstance(layer, keras.layers.Layer):
         return not isinstance(layer, _NOT_CHOSEN)
     return type(layer).__name__ in _CHOSEN_OPERATIONS
@@ -231,25 +238,18 @@ def candidates(calls: Sequence[LayerCall]) -> list[LayerCall]:
     return [call for call, single in zip(calls, once, strict=True) if accept(call) and single]
 
 
-def choose_layer(model: Any, calls: Sequence[LayerCall], used: Container[Any] | None = None) -> LayerCall:
-    """Returns the last candidate in call order: the deepest feature map, where classes are most distinct.
-
-    Args:
-        model: The model.
-        calls: The calls of its layers.
-        used: Ids of the tensors that the score depends on, where that is known; other branches are left out.
-
-    Raises:
-        ValueError: If the model has no such layer.
-    """
-    found = [call for call in candidates(calls) if used is None or any(tensor in used for tensor in call.output_ids)]
-    if not found:
-        raise ValueError(
-            "A heatmap needs a layer whose output is a feature map (samples, height, width, channels) larger than "
-            f"1 x 1, in one call, on the way to the score. Received: model {model.name!r}, which has none among: "
-            f"{listing([call.path for call in calls])}."
-        )
-    return found[-1]
+def maps_before(calls: Sequence[LayerCall], call: LayerCall) -> list[tuple[int | None, ...]]:
+    """Returns the sizes of the maps that layers put out before a call, the last ones first."""
+    sizes: list[tuple[int | None, ...]] = []
+    layers = [other.layer for other in calls]
+    for other in calls:
+        if other is call:
+            break
+        layout = data_format(layers, other.layer)
+        if is_feature_map(other.output_shape, layout):
+            assert other.output_shape is not None
+            sizes.append(other.output_shape[2:] if layout == "channels_first" else other.output_shape[1:-1])
+    return list(dict.fromkeys(reversed(sizes)))
 
 
 def layers_behind(

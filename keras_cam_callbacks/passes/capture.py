@@ -14,14 +14,17 @@ from .. import engine
 from ..data.layout import as_images, input_at
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.head import Head, class_weights, find_head
-from ..network.layers import Candidates, LayerCall, Tap, candidates, choose_layer, listing
+from ..network.choosing import no_layer, preferred
+from ..network.layers import Candidates, LayerCall, Tap, candidates, listing
 from ..network.outputs import Clues, Output, clues_of
 from ..network.targets import PREDICTED, Target
+from ..network.tokens import Tokens, resolve_tokens
 from ..records import Capture, Chunk, Floats, Ints
 from .ground import Ground
 from .images import early_layer
 from .outputs import ModelOutputs
 from .scores import explained_scores, single_output
+from .settling import settle
 from .taps import as_activations, fixed_batch, make_tap, named_layer, single_call
 
 # What a method can need that has nothing to do with a layer.
@@ -68,6 +71,7 @@ class Capturer:
         keeps: bool = False,
         clues: Clues | None = None,
         image_input: int | None = None,
+        tokens: Any = None,
     ) -> None:
         """Finds or chooses the layers and traces the model.
 
@@ -83,6 +87,7 @@ class Capturer:
                 puts out for it is then kept, if it takes no more than `KEPT_BYTES`.
             clues: What is known of the outputs; by default what the model's loss tells.
             image_input: Which of the flattened inputs is the image; None to have it found: what the layers depend on.
+            tokens: How tokens lie on the image: a grid, `Tokens`, or a function; None to have it found.
 
         Raises:
             ValueError: If a layer, a target or the model does not fit. The message tells what would.
@@ -119,6 +124,14 @@ class Capturer:
         if keeps and samples <= self.chunk and not self.fixed:
             # What fits into one pass is made a tensor once; for more, that would take its memory a second time.
             self._fed = keras.tree.map_structure(keras.ops.convert_to_tensor, like)
+        self._tokens = resolve_tokens(tokens)
+        self._refused: dict[str, str] = {}
+        self._compile(model, samples, keeps)
+        while self._settle(model):
+            self._compile(model, samples, keeps)
+        self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
+
+    def _compile(self, model: Any, samples: int, keeps: bool) -> None:
         self._pass = self._engine.compile_frozen_pass(
             self._traced,
             model,
@@ -129,7 +142,37 @@ class Capturer:
         )
         if not self.traces:  # An eager model shows its faults only when it runs.
             next(self(self.like, self.predicted(1)))
-        self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
+
+    def _settle(self, model: Any) -> bool:
+        """Measures the layers where that is needed; True if the one that was chosen is no picture of the image."""
+        measured = settle(
+            model,
+            self.taps,
+            self._whole,
+            self.like,
+            self.ground.image_input,
+            self.ground.layout,
+            unsure=self.ground.unsure,
+            earlier=self.ground.earlier,
+            tokens=self._tokens,
+            named=bool(self._named),
+        )
+        self.taps = measured.taps
+        self.ground.notes += measured.notes
+        self._refused.update(measured.refused)
+        return bool(measured.refused)
+
+    def _whole(self, inputs: Any, count: int) -> dict[str, Any]:
+        """Returns what is captured of any number of samples, as the layers put it out."""
+        classes, lots = self.predicted(count), []
+        for start in range(0, count, self.chunk):
+            rows = np.arange(start, min(start + self.chunk, count))
+            taken = np.resize(rows, self.chunk) if self.fixed else rows
+            fed = keras.tree.map_structure(lambda a: a[taken], (inputs, classes))  # noqa: B023
+            arrays = self._pass(None, *fed)
+            per_row = {name: len(value) // len(taken) for name, value in arrays.items()}
+            lots.append({name: value[: len(rows) * max(1, per_row[name])] for name, value in arrays.items()})
+        return {name: np.concatenate([lot[name] for lot in lots]) for name in lots[0]}
 
     def __call__(self, inputs: Any, class_index: Ints) -> Iterator[Chunk]:
         """Yields what is captured with the weights that the model has now, chunk by chunk.
@@ -227,9 +270,11 @@ class Capturer:
             captures.append(
                 tuple(
                     replace(
-                        of_target, activations=arrays[f"activations {i}"], gradients=arrays.get(f"gradients {t} {i}")
+                        of_target,
+                        activations=_placed(arrays[f"activations {i}"], tap),
+                        gradients=_placed(arrays.get(f"gradients {t} {i}"), tap),
                     )
-                    for i in range(len(self.taps))
+                    for i, tap in enumerate(self.taps)
                 )
                 or (of_target,)
             )
@@ -339,7 +384,11 @@ class Capturer:
             calls = [call for call in run.calls if run.output_ids.isdisjoint(call.output_ids)]
             used = [run.used(t) for t in range(len(run.scores))]
             common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
-            return [choose_layer(self.model, calls, common)]
+            options = preferred(calls, common, self.ground.attended(run), self.ground.may_be_tokens)
+            options = [call for call in options if call.path not in self._refused]
+            if not options:
+                raise no_layer(self.model, run.calls, list(self._refused))
+            return options[:1]
         paths = {id(held()): path for path, held in self._named}
         chosen = [single_call(paths.get(id(layer), layer.name), layer, run.calls) for layer in named]
         return [call for call in run.calls if call in chosen]
@@ -395,6 +444,11 @@ class Capturer:
 def sample_text(array: Any) -> str:
     """Returns what a trace depends on of an array (N, ...): shape and dtype of a sample, texts of any length."""
     return f"{'text' if array.dtype.kind in 'USO' else array.dtype} {tuple(array.shape[1:])}"
+
+
+def _placed(values: Any, tap: Tap) -> Any:
+    """Returns activations or gradients (N, *space, C), from tokens (N, T, C) where the layer puts out these."""
+    return values if values is None or tap.tokens is None else tap.tokens.to_grid(values)
 
 
 def _reachable(run: DifferentiatedRun, score: int) -> list[str]:

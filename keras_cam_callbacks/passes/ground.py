@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data.layout import image_size, input_at, largest_index, model_layout
-from ..engine.contract import Run
-from ..network.layers import LayerCall, Tap
+from ..engine.contract import DifferentiatedRun, Run
+from ..network.layers import LayerCall, Tap, maps_before
 from .images import explained_image
 from .placement import WHOLE, Box, measured_box, needs_measuring, unknown_place
 
@@ -22,6 +22,8 @@ class Ground:
         layout: "channels_last" or "channels_first", as the model takes it.
         notes: What else is to be said.
         boxes: For each explained layer where its map lies on the image; None where that isn't known.
+        unsure: Paths of the explained layers of which the graph doesn't tell that they are pictures of the image.
+        earlier: For each of these the sizes of the maps that were computed before it.
     """
 
     def __init__(self, model: Any, like: Any, image_input: int | None, varied: bool) -> None:
@@ -38,6 +40,8 @@ class Ground:
         self.image_note, self.layout = "", "channels_last"
         self.notes: tuple[str, ...] = ()
         self.boxes: dict[str, Box | None] = {}
+        self.unsure: set[str] = set()
+        self.earlier: dict[str, list[tuple[int | None, ...]]] = {}
         self._unmeasured: set[str] = set()
 
     def look(self, run: Run, calls: Sequence[LayerCall]) -> None:
@@ -52,13 +56,30 @@ class Ground:
         """
         model = self._model()
         self.image_input, self.image_note = explained_image(run, calls, self._like, model, self._wanted)
-        self.notes, self._unmeasured = (), set()
+        self.notes, self._unmeasured, self.unsure, self.earlier = (), set(), set(), {}
         images = input_at(self._like, self.image_input)
         if self._varied or images.ndim == 4:
             self.layout = model_layout(images, [call.layer for call in run.calls])
         for call in calls if images.ndim in (3, 4) else ():
+            if not run.keeps_places(call.output_ids[0], self.image_input):
+                self.unsure.add(call.path)
+                self.earlier[call.path] = maps_before(run.calls, call)
             if needs_measuring(run, call, model, self.image_input, image_size(images, self.layout)):
                 self._unmeasured.add(call.path)
+
+    @property
+    def may_be_tokens(self) -> bool:
+        """Whether rows of numbers in the model may be tokens of an image, and are no signal's."""
+        return bool(input_at(self._like, self.image_input).ndim == 4)
+
+    def attended(self, run: DifferentiatedRun) -> list[Any]:
+        """Returns ids of the inputs of the self-attentions that every score reads, those that depend on the image."""
+        sources: list[Any] = []
+        for t in range(len(run.scores)):
+            of_score = [attention.source_id for attention in run.attentions(t)]
+            sources = of_score if t == 0 else [source for source in sources if source in of_score]
+        reads = {source: run.read_inputs(source) for source in sources}
+        return [source for source in dict.fromkeys(sources) if self.image_input in (reads[source] or ())]
 
     def measure(self, taps: Sequence[Tap]) -> None:
         """Fills `boxes`, once the layers are known; what can't be told is noted."""

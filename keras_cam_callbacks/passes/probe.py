@@ -18,6 +18,7 @@ from .. import engine
 from ..data.layout import in_layout
 from ..network.layers import Tap
 from ..network.targets import PREDICTED
+from ..network.tokens import Tokens
 from ..records import Floats, Ints
 from .capture import Capturer
 from .scores import explained_scores, single_output
@@ -195,6 +196,8 @@ class Probe:
             if name == "layer_score":
                 assert self._tap is not None
                 layered = in_layout(values, self._tap.space.layout)
+                if self._tap.tokens is not None:
+                    layered = partial(_among_special, self._tap.tokens, values)
                 with self._engine.replaced(self._tap.layer, layered):
                     return {"result": self._score(inputs, class_index)}
             if name in ("score", "confidence"):
@@ -278,7 +281,9 @@ class Probe:
         call = next(call for call in run.calls if call.layer is tap.layer)
         channels = 1 if tap.space.layout == "channels_first" else -1
         highest = ops.cast(ops.max(run.tensors[call.output_ids[0]], axis=channels), "float32")
-        return ops.sum(highest, axis=tuple(range(1, 1 + len(tap.space.sizes))))
+        if tap.tokens is not None:
+            highest = ops.take(highest, tap.tokens.positions, axis=1)
+        return ops.sum(highest, axis=tuple(range(1, len(highest.shape))))
 
     def _to_input(self, images: Any, whole: bool = False) -> Any:
         """Turns images (M, H, W, C) into what the model takes; whole numbers only where no gradient is needed."""
@@ -292,6 +297,18 @@ class Probe:
         elif self._dtype.kind != "f":
             return ops.cast(ops.round(images), "bool") if whole else images
         return ops.cast(images, self._dtype.name)
+
+
+def _among_special(tokens: Tokens, grid: Any, output: Any) -> Any:
+    """Returns tokens (M, T, C) from a map (M, *grid, C), with the special tokens of a layer's own output put back."""
+    ops = keras.ops
+    flat = ops.reshape(grid, (-1, tokens.cells, grid.shape[-1]))
+    places = tokens.positions
+    count = tokens.cells + len(tokens.others)
+    if tokens.others:
+        flat = ops.concatenate([flat, ops.cast(ops.take(output, tokens.others, axis=1), flat.dtype)], axis=1)
+    order = np.argsort([*places, *tokens.others])
+    return flat if (order == np.arange(count)).all() else ops.take(flat, order, axis=1)
 
 
 def _row(found: Any, index: Any) -> Any:

@@ -11,6 +11,7 @@ import keras
 
 from .. import engine
 from ..data.layout import channels_last
+from ..network.choosing import is_tokens, token_calls
 from ..network.layers import LayerCall, Tap, candidates, data_format, find_layer, input_tensors, is_feature_map, listing
 from ..records import Space
 
@@ -22,17 +23,24 @@ class Purpose:
     Attributes:
         subject: How messages call such a layer.
         options: Returns those of the calls that would do.
+        tokens: Whether rows of tokens do as well.
     """
 
     subject: str
     options: Callable[[Sequence[LayerCall]], list[LayerCall]]
+    tokens: bool = False
 
     def advice(self, calls: Sequence[LayerCall]) -> str:
         """Returns which layers would do, in words."""
         return f"These layers would do: {listing([call.path for call in self.options(calls)])}."
 
 
-EXPLAINED = Purpose("The explained layer", candidates)
+def _explained(calls: Sequence[LayerCall]) -> list[LayerCall]:
+    options = [*candidates(calls), *token_calls(calls)]
+    return [call for call in calls if call in options]
+
+
+EXPLAINED = Purpose("The explained layer", _explained, tokens=True)
 
 
 def layer_calls(model: Any, inputs: Any) -> list[LayerCall]:
@@ -91,6 +99,9 @@ def make_tap(call: LayerCall, calls: Sequence[LayerCall], purpose: Purpose = EXP
     Raises:
         ValueError: If it puts out anything else.
     """
+    if purpose.tokens and is_tokens(call):
+        assert call.output_shape is not None
+        return Tap(call.path, weakref.ref(call.layer), Space(("tokens",), (call.output_shape[1],)), call.output_shape[2])
     layout = data_format([c.layer for c in calls], call.layer)
     if not is_feature_map(call.output_shape, layout):
         raise ValueError(

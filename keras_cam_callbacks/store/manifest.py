@@ -182,7 +182,7 @@ def space_of(manifest: Mapping[str, Any]) -> Space | None:
     texts = all(isinstance(text, str) for text in (*axes, stored["layout"]))
     if len(axes) != len(sizes) or not texts or not all(s is None or (type(s) is int and s > 0) for s in sizes):
         raise ValueError(f"{stored!r} is no space")
-    return Space(axes, sizes, stored["layout"])
+    return Space(axes, sizes, stored["layout"], str(stored.get("tokens", "")))
 
 
 def _is_label(label: Any) -> bool:

@@ -23,6 +23,7 @@ _CONVOLUTIONS = (
     "BatchMatMulV2",
     "Einsum",
 )
+_WINDOWED = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput")
 _RESIZES = ("ResizeBilinear", "ResizeNearestNeighbor", "ResizeArea", "ResizeBicubic")
 _PADS = ("Pad", "PadV2", "MirrorPad")
 _REORDERED = ("Reshape", "Transpose", "ExtractImagePatches")
@@ -103,6 +104,30 @@ def fronts(tensor: Any, image: Any) -> list[tuple[Any, str]]:
             moved = kinds.difference(_PADS) or (kinds and resized)
             ways.append((entry, "moved" if moved else "padded" if kinds else "in place"))
     return ways
+
+
+def keeps_places(tensor: Any, image: Any) -> bool:
+    """Tells whether nothing on the way from an image to a map moves values from their place; see `contract.Run`."""
+    if tensor.shape.rank != 4:
+        return False
+    reached = {op.name for op in downstream(image)} | {image.op.name}
+
+    def follow(t: Any) -> bool:
+        return t.op.name in reached and reads_values(t)
+
+    for op in ancestors([tensor], follow):
+        if op is image.op or op.type in _IN_PLACE or op.type in _WINDOWED or op.type in _PADS:
+            continue
+        places = [t for t in op.inputs if t.op.name in reached and not _without_places(t)]
+        if places:
+            return False
+    return True
+
+
+def _without_places(tensor: Any) -> bool:
+    """Tells whether a tensor (N, ...) is one row for each sample, as what has been pooled is."""
+    shape = tensor.shape
+    return shape.rank is not None and sum(side != 1 for side in shape[1:]) <= 1
 
 
 def is_eager(tensor: Any) -> bool:

@@ -17,7 +17,9 @@ import tensorflow as tf
 
 from ...network.layers import LayerCall, walk
 from .. import wrapping
+from ..contract import Attention
 from . import graphs
+from .attention import attentions
 
 FLOAT16_SCALE = 1024.0
 """Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32."""
@@ -76,6 +78,12 @@ class Run:
         """Returns the ids of all tensors that a score depends on; None for an eager run."""
         return graphs.used_ids(self.scores[score])
 
+    def attentions(self, score: int) -> list[Attention]:
+        """Returns the self-attentions on the way to a score, in their order; see `contract.DifferentiatedRun`."""
+        scores = self.scores[score]
+        leaves = [leaf for leaf in self.leaves if not graphs.is_eager(leaf)]
+        return [] if graphs.is_eager(scores) else attentions(scores, leaves, self.tensors)
+
     def read_inputs(self, tensor_id: Hashable) -> set[int] | None:
         """Returns which of the flattened inputs a tensor depends on; None for an eager run."""
         tensor = self.tensors[tensor_id]
@@ -90,6 +98,13 @@ class Run:
         if graphs.is_eager(tensor):
             return None
         return {(id(op.graph), output.name) for op in graphs.downstream(tensor) for output in op.outputs}
+
+    def keeps_places(self, tensor_id: Hashable, leaf: int) -> bool:
+        """Tells whether a layer's output is certainly a map of the image; see `contract.Run`."""
+        tensor = self.tensors[tensor_id]
+        if graphs.is_eager(tensor) or graphs.is_eager(self.leaves[leaf]):
+            return False
+        return graphs.keeps_places(tensor, self.leaves[leaf])
 
     def fronts(self, tensor_id: Hashable, leaf: int) -> list[tuple[Any, str]] | None:
         """Returns what goes into the first convolutions on the way; see `contract.Run`."""
@@ -226,6 +241,10 @@ def left_as_found(model: Any) -> Iterator[None]:
 
 @contextmanager
 def replaced(layer: Any, activations: Any) -> Iterator[None]:
-    """Has the layer put out what is given, (N, ...); in a traced function all that only led to it is left out."""
-    with tap(layer, lambda received, output: tf.cast(activations, output.dtype)):
+    """Has the layer put out something else; in a traced function all that only led to it is left out."""
+
+    def instead(received: Any, output: Any) -> Any:
+        return tf.cast(activations(output) if callable(activations) else activations, output.dtype)
+
+    with tap(layer, instead):
         yield

@@ -1,0 +1,98 @@
+"""Which layer is explained where none is named: the layers that may be, the best ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Any
+
+import keras
+
+from .layers import LayerCall, candidates, listing, may_be_chosen, sublayers
+
+_CONVOLUTIONS = tuple(getattr(keras.layers, name) for name in ("Conv2D", "SeparableConv2D", "Conv2DTranspose"))
+
+
+def token_calls(calls: Sequence[LayerCall]) -> list[LayerCall]:
+    """Returns the calls, once each, of layers that put out rows of tokens (samples, tokens, channels)."""
+    once = [sum(other.layer is call.layer for other in calls) == 1 for call in calls]
+    return [call for call, single in zip(calls, once, strict=True) if single and is_tokens(call) and may_be_chosen(call)]
+
+
+def is_tokens(call: LayerCall) -> bool:
+    """Tells whether a layer's output may be tokens: (samples, tokens, channels), a few of both at least."""
+    shape = call.output_shape
+    return shape is not None and len(shape) == 3 and (shape[1] is None or shape[1] >= 4) and shape[2] != 1
+
+
+def preferred(
+    calls: Sequence[LayerCall], used: Container[Any] | None, sources: Sequence[Any], tokens: bool
+) -> list[LayerCall]:
+    """Returns the layers among which one is chosen, the best first.
+
+    Behind self-attention, each token holds something of all others, and a map of it says little of places. So the first
+    one is the input of the last self-attention, its norm as a rule; unless convolutions make a map again behind it.
+    Else it is the last map or row of tokens in call order, where classes are most distinct.
+
+    Args:
+        calls: The calls of the model's layers, without those of its outputs.
+        used: Ids of the tensors that the score depends on, where that is known; other branches are left out.
+        sources: Ids of the inputs of the self-attentions on the way to the score, in their order.
+        tokens: Whether rows of tokens may be chosen.
+    """
+    options = candidates(calls) + (token_calls(calls) if tokens else [])
+    order = {id(call): i for i, call in enumerate(calls)}
+    options = _behind_weights(calls, options)
+    options = [call for call in options if used is None or any(tensor in used for tensor in call.output_ids)]
+    options.sort(key=lambda call: order[id(call)], reverse=True)
+    # The innermost call of several that hand a tensor on ends first.
+    makers = [next((call for call in calls if source in call.output_ids), None) for source in sources]
+    first = [call for call in reversed(makers) if call is not None and _is_single(call, calls)]
+    first = [call for call in first if tokens and (call in options or is_tokens(call))]
+    made = [order[id(call)] for call in options if isinstance(call.layer, _CONVOLUTIONS) and _is_wide(call.layer)]
+    if first and max(made, default=-1) > order[id(first[0])]:
+        return options
+    return [*first, *(call for call in options if call not in first)]
+
+
+def no_layer(model: Any, calls: Sequence[LayerCall], refused: Sequence[str]) -> ValueError:
+    """Returns the error of a model in which no layer can be chosen.
+
+    Args:
+        model: The model.
+        calls: The calls of its layers.
+        refused: Paths of layers whose positions are no places of the image.
+    """
+    return ValueError(
+        "A heatmap needs a layer whose output is a feature map (samples, height, width, channels) larger than "
+        "1 x 1, or tokens (samples, tokens, channels) that make one, in one call, on the way to the score. "
+        f"Received: model {model.name!r}, which has none among: {listing([call.path for call in calls])}. "
+        + (
+            f"Positions of {listing(refused)} don't answer to places of the image; layer_name=... takes one all the "
+            "same. "
+            if refused
+            else ""
+        )
+        + "Methods of the image itself, such as method='occlusion' or 'saliency', need no layer."
+    )
+
+
+def _is_single(call: LayerCall, calls: Sequence[LayerCall]) -> bool:
+    return sum(other.layer is call.layer for other in calls) == 1
+
+
+def _is_wide(layer: Any) -> bool:
+    return max(layer.kernel_size) > 1
+
+
+def _behind_weights(calls: Sequence[LayerCall], options: Sequence[LayerCall]) -> list[LayerCall]:
+    """Returns the options that a layer with kernels has worked for: what comes before is the image, rearranged."""
+    weighted = False
+    late = set()
+    for call in calls:
+        leaf = not sublayers(call.layer)
+        weighted = weighted or (leaf and any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ())))
+        if weighted:
+            late.add(id(call))
+    if not weighted:  # Weights that no layer holds.
+        return list(options)
+    return [call for call in options if id(call) in late]

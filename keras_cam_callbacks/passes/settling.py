@@ -1,0 +1,151 @@
+"""Whether what was tapped is a picture of the image: how tokens lie on it, and whether positions answer to places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..network.layers import Tap, walk
+from ..network.tokens import Tokens, settled
+from ..records import Space
+from .bands import LEAST, agreement, answers, banded, layout_of_tokens
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What has been measured of the tapped layers.
+
+    Attributes:
+        taps: The layers, tokens with their layout.
+        refused: Paths of the layers that are no picture, with the reason in words.
+        notes: What is to be said of layers that were named.
+    """
+
+    taps: tuple[Tap, ...]
+    refused: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def settle(
+    model: Any,
+    taps: Sequence[Tap],
+    run: Callable[[Any, int], Mapping[str, Any]],
+    inputs: Any,
+    at: int,
+    layout: str,
+    *,
+    unsure: Sequence[str],
+    earlier: Mapping[str, Sequence[Sequence[int | None]]],
+    tokens: Tokens | Callable[[Any], Any] | None,
+    named: bool,
+) -> Settled:
+    """Measures the tapped layers by one pass of copies of a sample, where that is needed.
+
+    Args:
+        model: The model.
+        taps: The layers.
+        run: Runs a number of samples; returns what is captured, as the pass of `Capturer` does.
+        inputs: One sample of the model's inputs.
+        at: Which of them, flattened, is the image.
+        layout: Its layout.
+        unsure: Paths of the layers of which the graph doesn't tell that they are pictures.
+        earlier: For each layer of tokens the sizes of the maps that were computed before it.
+        tokens: How tokens lie on the image, where the user says it.
+        named: Whether the user has named the layers.
+
+    Raises:
+        ValueError: If a layer that was named puts out no row for each sample, or tokens whose layout isn't found.
+    """
+    if not any(tap.path in unsure for tap in taps):
+        return Settled(tuple(taps), {}, ())
+    copies = banded(inputs, at, layout)
+    count = len(keras.tree.flatten(copies)[0])
+    arrays = run(copies, count)
+    image = keras.tree.flatten(inputs)[at]
+    sizes = image.shape[1:] if image.ndim == 3 else image.shape[2:] if layout == "channels_first" else image.shape[1:-1]
+    results, refused, notes = [], {}, []
+    for i, tap in enumerate(taps):
+        values = arrays[f"activations {i}"]
+        if tap.path not in unsure:
+            results.append(tap)
+            continue
+        if len(values) != count:
+            if named:
+                raise ValueError(_rows(model, tap, len(values) / count))
+            refused[tap.path] = f"puts out {len(values) / count:g} rows for each sample"
+            results.append(tap)
+            continue
+        changes = answers(values)
+        if tap.space.axes == ("tokens",):
+            if tokens is not None:
+                layout_found: Tokens | None = settled(tokens, values.shape[1])
+                assert layout_found is not None
+                places = layout_found.places(values.shape[1])
+                follows = agreement(changes[:, places].reshape(len(changes), *layout_found.grid))
+            else:
+                layout_found, follows = layout_of_tokens(changes, sizes, earlier.get(tap.path, ()))
+                if layout_found is None or follows < LEAST:
+                    if named:
+                        raise ValueError(_no_grid(tap, values.shape[1], follows))
+                    refused[tap.path] = "puts out tokens that make no grid whose cells answer to places of the image"
+                    results.append(tap)
+                    continue
+            space = Space(("height", "width"), layout_found.grid)
+            tap = replace(tap, space=space, tokens=layout_found)
+        else:
+            follows = agreement(changes)
+        results.append(tap)
+        if follows < LEAST:
+            if named:
+                notes.append(_no_picture(tap, follows))
+            else:
+                refused[tap.path] = "doesn't answer to places of the image"
+        elif not named and _is_dead(arrays, i):
+            refused[tap.path] = "has a gradient of exactly zero"
+            notes.append(
+                f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't depend "
+                "on it. The next one is taken."
+            )
+    return Settled(tuple(results), refused, tuple(notes))
+
+
+def _is_dead(arrays: Mapping[str, Any], tap: int) -> bool:
+    """Tells whether gradients were captured of a layer, and all of them are zero."""
+    gradients = [value for name, value in arrays.items() if name.startswith("gradients ") and name.endswith(f" {tap}")]
+    return bool(gradients) and not any(np.any(value) for value in gradients)
+
+
+def _rows(model: Any, tap: Tap, times: float) -> str:
+    paths = [path for path, _ in walk(model)]
+    around = next((tap.path.rsplit("/", i)[0] for i in range(1, tap.path.count("/") + 1)), None)
+    block = f" layer_name={around!r}, the block around it, may do." if around in paths else ""
+    return (
+        "The explained layer must put out one row for each sample. "
+        f"Received: layer {tap.path!r}, which puts out {times:g} for each, as where windows have become samples.{block} "
+        "Leave layer_name out to have one chosen."
+    )
+
+
+def _no_grid(tap: Tap, count: int, follows: float) -> str:
+    return (
+        "The tokens of the explained layer must lie on the image as a grid, with at most 16 others. "
+        f"Received: layer {tap.path!r} with {count} tokens, of which "
+        + (
+            "no number makes a grid like the image. "
+            if np.isnan(follows)
+            else f"no grid answers to places of the image (correlation {follows:.2f} at best). "
+        )
+        + "tokens=(14, 14) or tokens=Tokens(grid=(14, 14), special=[0]) says how they lie."
+    )
+
+
+def _no_picture(tap: Tap, follows: float) -> str:
+    return (
+        f"The positions of layer {tap.path!r} hardly answer to places of the image: where a position is and what it "
+        f"answers to have a correlation of {follows:.2f}, and of {LEAST} at least in a map. Its heatmaps may be no "
+        "picture of the image. Leave layer_name out to have another one chosen."
+    )
