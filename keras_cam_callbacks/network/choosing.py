@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from .layers import LayerCall, candidates, listing, may_be_chosen, sublayers
+from .layers import LayerCall, candidates, is_feature_map, listing, may_be_chosen, sublayers
 
 _CONVOLUTIONS = tuple(getattr(keras.layers, name) for name in ("Conv2D", "SeparableConv2D", "Conv2DTranspose"))
 
@@ -39,7 +39,7 @@ def preferred(
         sources: Ids of the inputs of the self-attentions on the way to the score, in their order.
         tokens: Whether rows of tokens may be chosen.
     """
-    options = candidates(calls) + (token_calls(calls) if tokens else [])
+    options = candidates(calls) + ([*token_calls(calls), *_made_maps(calls)] if tokens else [])
     order = {id(call): i for i, call in enumerate(calls)}
     options = _behind_weights(calls, options)
     options = [call for call in options if used is None or any(tensor in used for tensor in call.output_ids)]
@@ -52,6 +52,12 @@ def preferred(
     if first and max(made, default=-1) > order[id(first[0])]:
         return options
     return [*first, *(call for call in options if call not in first)]
+
+
+def _made_maps(calls: Sequence[LayerCall]) -> list[LayerCall]:
+    """Returns the calls that reshape something into a map, which may be tokens."""
+    reshapes = [call for call in calls if type(call.layer).__name__ == "Reshape" and _is_single(call, calls)]
+    return [call for call in reshapes if is_feature_map(call.output_shape) and (call.output_shape or (1,))[-1] != 1]
 
 
 def no_layer(model: Any, calls: Sequence[LayerCall], refused: Sequence[str]) -> ValueError:

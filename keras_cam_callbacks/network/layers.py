@@ -224,8 +224,6 @@ class Candidates:
 def may_be_chosen(call: LayerCall) -> bool:
     """Tells whether a layer is of a kind that computes, and does not merely pool, drop, pad, shift or reshape."""
     layer = call.layer
-    if type(layer).__name__ == "Reshape" and call.output_shape is not None and len(call.output_shape) == 4:
-        return True  # Tokens may become a map by it.
     if isinstance(layer, keras.layers.Layer):
         return not isinstance(layer, _NOT_CHOSEN)
     return type(layer).__name__ in _CHOSEN_OPERATIONS

@@ -126,6 +126,7 @@ class Capturer:
             self._fed = keras.tree.map_structure(keras.ops.convert_to_tensor, like)
         self._tokens = resolve_tokens(tokens)
         self._refused: dict[str, str] = {}
+        self._resigned = False
         self._compile(model, samples, keeps)
         while self._settle(model):
             self._compile(model, samples, keeps)
@@ -145,6 +146,8 @@ class Capturer:
 
     def _settle(self, model: Any) -> bool:
         """Measures the layers where that is needed; True if the one that was chosen is no picture of the image."""
+        if self._resigned:
+            return False
         measured = settle(
             model,
             self.taps,
@@ -310,6 +313,7 @@ class Capturer:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, class_index, [call.layer for call in calls])
         self.ground.look(run, calls)
+        self.ground.look_behind(run, calls)
         if not self._named:
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
@@ -385,10 +389,14 @@ class Capturer:
             used = [run.used(t) for t in range(len(run.scores))]
             common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
             options = preferred(calls, common, self.ground.attended(run), self.ground.may_be_tokens)
-            options = [call for call in options if call.path not in self._refused]
-            if not options:
+            left = [call for call in options if call.path not in self._refused]
+            if not left:
+                # Where the model itself turns the image, no layer answers to its places, and the place is not known.
+                left = [call for call in options if self.ground.moves(run, call)]
+                self._resigned = bool(left)
+            if not left:
                 raise no_layer(self.model, run.calls, list(self._refused))
-            return options[:1]
+            return left[:1]
         paths = {id(held()): path for path, held in self._named}
         chosen = [single_call(paths.get(id(layer), layer.name), layer, run.calls) for layer in named]
         return [call for call in run.calls if call in chosen]

@@ -24,6 +24,7 @@ class Ground:
         boxes: For each explained layer where its map lies on the image; None where that isn't known.
         unsure: Paths of the explained layers of which the graph doesn't tell that they are pictures of the image.
         earlier: For each of these the sizes of the maps that were computed before it.
+        mixed: Paths of the explained layers behind which self-attention mixes positions.
     """
 
     def __init__(self, model: Any, like: Any, image_input: int | None, varied: bool) -> None:
@@ -42,6 +43,7 @@ class Ground:
         self.boxes: dict[str, Box | None] = {}
         self.unsure: set[str] = set()
         self.earlier: dict[str, list[tuple[int | None, ...]]] = {}
+        self.mixed: set[str] = set()
         self._unmeasured: set[str] = set()
 
     def look(self, run: Run, calls: Sequence[LayerCall]) -> None:
@@ -71,6 +73,21 @@ class Ground:
     def may_be_tokens(self) -> bool:
         """Whether rows of numbers in the model may be tokens of an image, and are no signal's."""
         return bool(input_at(self._like, self.image_input).ndim == 4)
+
+    def moves(self, run: Run, call: LayerCall) -> bool:
+        """Whether what lies before the first convolutions moves the image's pixels, so that no map lies as it does."""
+        images = input_at(self._like, self.image_input)
+        size = image_size(images, self.layout)
+        return images.ndim in (3, 4) and needs_measuring(run, call, self._model(), self.image_input, size)
+
+    def look_behind(self, run: DifferentiatedRun, calls: Sequence[LayerCall]) -> None:
+        """Looks up behind which of the explained layers self-attention mixes positions."""
+        sources = set(self.attended(run))
+        self.mixed = set()
+        for call in calls if sources else ():
+            behind = run.behind(call.output_ids[0]) or set()
+            if sources & {*behind, *call.output_ids}:
+                self.mixed.add(call.path)
 
     def attended(self, run: DifferentiatedRun) -> list[Any]:
         """Returns ids of the inputs of the self-attentions that every score reads, those that depend on the image."""

@@ -47,18 +47,32 @@ def stem_and_transformer():
     return headed(inputs, attended(layers.Reshape((16, 16))(x)))
 
 
-@pytest.mark.parametrize("build", [vision_transformer, mixer, stem_and_transformer])
-def test_a_layer_before_most_of_the_model_is_told(build):
+def channels_as_tokens():
+    """Attention from channel to channel, as XCiT has it: its rows are no places."""
+    inputs = keras.Input(SHAPE)
+    x = layers.Reshape((16, 16))(layers.Conv2D(16, 8, 8, name="patches")(inputs))
+    return headed(inputs, attended(layers.Permute((2, 1))(x)))
+
+
+def test_a_layer_before_most_of_the_model_is_told():
+    model = channels_as_tokens()
     with pytest.warns(
         RuntimeWarning, match=r"was chosen, the last feature map; but \d+ of the model's .* lie behind it"
     ):
-        chosen = explain(build(), models.images(1, SHAPE), output_kind="classes").layer_name
-    model = build()
-    named = next(layer.name for layer in reversed(model.layers) if isinstance(layer, layers.Conv2D))
-    assert chosen
+        assert explain(model, models.images(1, SHAPE), output_kind="classes").layer_name == "patches"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Grad-CAM averages")
+        warnings.simplefilter("error")
+        explain(model, models.images(1, SHAPE), "patches", output_kind="classes")
+
+
+@pytest.mark.parametrize("build", [vision_transformer, mixer, stem_and_transformer])
+def test_tokens_are_explained_behind_most_of_the_model(build):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        explain(model, models.images(1, SHAPE), named, output_kind="classes")
+        explanation = explain(build(), models.images(1, SHAPE), method="hirescam", output_kind="classes")
+    assert explanation.heatmaps.shape == (1, 4, 4)
+    assert explanation.layer_name.rstrip("_0123456789") in ("layer_normalization", "add")
 
 
 def dense_heavy():

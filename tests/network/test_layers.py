@@ -7,9 +7,9 @@ from keras import layers
 from models import SHAPE
 
 from keras_cam_callbacks import explain
+from keras_cam_callbacks.network.choosing import preferred
 from keras_cam_callbacks.network.layers import (
     candidates,
-    choose_layer,
     data_format,
     find_layer,
     is_feature_map,
@@ -55,7 +55,6 @@ def test_choice(stack, chosen, all_candidates):
     model = stacked(*stack, layers.GlobalAveragePooling2D(), layers.Dense(2))
     calls = layer_calls(model, models.images(1))
     assert [call.path for call in candidates(calls)] == all_candidates
-    assert choose_layer(model, calls).path == chosen
     assert explain(model, models.images(2)).layer_name == chosen
 
 
@@ -216,7 +215,7 @@ def gated(inputs):
 def test_what_only_has_the_shape_of_a_feature_map_is_not_chosen(build, path):
     inputs = keras.Input(SHAPE)
     model = keras.Model(inputs, layers.Dense(2)(build(inputs)))
-    chosen = choose_layer(model, layer_calls(model, models.images(1))).path
+    chosen = preferred(layer_calls(model, models.images(1)), None, [], True)[0].path
     assert chosen.rstrip("_0123456789") == path  # Keras numbers operations.
 
 
