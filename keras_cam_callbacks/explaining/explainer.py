@@ -349,7 +349,8 @@ class Explainer:
             tap.path
             for view in self._views.values()
             for tap in view.taps
-            if tap is not None and tap.path in self.capturer.ground.mixed and view.method.name == "gradcam"
+            if tap is not None and tap.tokens is not None and view.method.name == "gradcam"
+            if tap.path in self.capturer.ground.mixed
         ]
         return averaging_note(averaged[0]) if averaged else ""
 

@@ -15,7 +15,9 @@ _CONVOLUTIONS = tuple(getattr(keras.layers, name) for name in ("Conv2D", "Separa
 def token_calls(calls: Sequence[LayerCall]) -> list[LayerCall]:
     """Returns the calls, once each, of layers that put out rows of tokens (samples, tokens, channels)."""
     once = [sum(other.layer is call.layer for other in calls) == 1 for call in calls]
-    return [call for call, single in zip(calls, once, strict=True) if single and is_tokens(call) and may_be_chosen(call)]
+    return [
+        call for call, single in zip(calls, once, strict=True) if single and is_tokens(call) and may_be_chosen(call)
+    ]
 
 
 def is_tokens(call: LayerCall) -> bool:

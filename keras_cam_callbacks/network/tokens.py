@@ -50,8 +50,7 @@ class Tokens:
         if isinstance(self.order, str):
             if self.order not in ("rows", "columns"):
                 raise ValueError(
-                    "`order` must be 'rows', 'columns' or the index of each cell's token. "
-                    f"Received: {self.order!r}."
+                    f"`order` must be 'rows', 'columns' or the index of each cell's token. Received: {self.order!r}."
                 )
         else:
             order = tuple(map(int, self.order))

@@ -101,7 +101,9 @@ def make_tap(call: LayerCall, calls: Sequence[LayerCall], purpose: Purpose = EXP
     """
     if purpose.tokens and is_tokens(call):
         assert call.output_shape is not None
-        return Tap(call.path, weakref.ref(call.layer), Space(("tokens",), (call.output_shape[1],)), call.output_shape[2])
+        return Tap(
+            call.path, weakref.ref(call.layer), Space(("tokens",), (call.output_shape[1],)), call.output_shape[2]
+        )
     layout = data_format([c.layer for c in calls], call.layer)
     if not is_feature_map(call.output_shape, layout):
         raise ValueError(

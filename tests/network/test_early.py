@@ -61,7 +61,6 @@ def test_a_layer_before_most_of_the_model_is_told():
     ):
         assert explain(model, models.images(1, SHAPE), output_kind="classes").layer_name == "patches"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Grad-CAM averages")
         warnings.simplefilter("error")
         explain(model, models.images(1, SHAPE), "patches", output_kind="classes")
 
