@@ -20,8 +20,8 @@ from ..metrics.registry import REGISTRY
 from ..network.layers import Tap, check_runs
 from ..network.legacy import check_keras3
 from ..network.outputs import clues_of, said_kinds
-from ..network.tokens import resolve_tokens
 from ..network.targets import MOST_LABELS, Target, check_classes, check_target, resolve_targets, with_labels
+from ..network.tokens import resolve_tokens
 from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
 from ..passes.probe import FUNCTIONS, Probe

@@ -137,8 +137,11 @@ def resolve_tokens(tokens: Any) -> Tokens | Callable[[Any], Any] | None:
     Raises:
         ValueError: If it is none of these.
     """
-    if tokens is None or isinstance(tokens, Tokens) or callable(tokens):
+    if tokens is None or isinstance(tokens, Tokens):
         return tokens
+    if callable(tokens):
+        layout: Callable[[Any], Any] = tokens
+        return layout
     if isinstance(tokens, (tuple, list)):
         return Tokens(tuple(tokens))
     raise ValueError(
@@ -187,8 +190,10 @@ def grids(count: int, sizes: Sequence[int], earlier: Sequence[Sequence[int | Non
     Returns:
         A list of (grid, left over), those of earlier maps first.
     """
-    likely = [tuple(shape) for shape in earlier if None not in shape and len(shape) == len(sizes)]
-    options = [shape for shape in likely if 0 <= count - int(np.prod(shape)) <= most]
+    likely = [tuple(int(side) for side in shape if side is not None) for shape in earlier]
+    options = [
+        grid for grid in likely if len(grid) == len(sizes) and 0 <= count - int(np.prod(grid, dtype=np.int64)) <= most
+    ]
     if len(sizes) == 1:
         options += [(count - over,) for over in range(min(most, count - 2) + 1)]
     elif len(sizes) == 2:
@@ -201,6 +206,6 @@ def grids(count: int, sizes: Sequence[int], earlier: Sequence[Sequence[int | Non
     else:
         for patch in range(1, max(sizes) + 1):
             grid = tuple(size // patch for size in sizes)
-            if 0 not in grid and 0 <= count - int(np.prod(grid)) <= most:
+            if 0 not in grid and 0 <= count - int(np.prod(grid, dtype=np.int64)) <= most:
                 options.append(grid)
-    return [(grid, count - int(np.prod(grid))) for grid in dict.fromkeys(options)]
+    return [(grid, count - int(np.prod(grid, dtype=np.int64))) for grid in dict.fromkeys(options)]

@@ -13,12 +13,12 @@ import numpy as np
 from .. import engine
 from ..data.layout import as_images, input_at
 from ..engine.contract import DifferentiatedRun, Run
-from ..network.head import Head, class_weights, find_head
 from ..network.choosing import no_layer, preferred
+from ..network.head import Head, class_weights, find_head
 from ..network.layers import Candidates, LayerCall, Tap, candidates, listing
 from ..network.outputs import Clues, Output, clues_of
 from ..network.targets import PREDICTED, Target
-from ..network.tokens import Tokens, resolve_tokens
+from ..network.tokens import resolve_tokens
 from ..records import Capture, Chunk, Floats, Ints
 from .ground import Ground
 from .images import early_layer
