@@ -20,8 +20,8 @@ from ..space import laid
 def averaging_note(path: str) -> str:
     """Returns what is to be said of Grad-CAM on a layer of tokens."""
     return (
-        f"Grad-CAM averages gradients over all tokens of layer {path!r}, though each token has its own way to the score: "
-        "method='hirescam' or 'layercam', of HeatmapLogger and explain, points better on tokens."
+        f"Grad-CAM averages gradients over all tokens of layer {path!r}, though each token has its own way to the "
+        "score: method='hirescam' or 'layercam', of HeatmapLogger and explain, points better on tokens."
     )
 
 

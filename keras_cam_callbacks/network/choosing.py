@@ -89,7 +89,7 @@ def _is_single(call: LayerCall, calls: Sequence[LayerCall]) -> bool:
 
 
 def _is_wide(layer: Any) -> bool:
-    return max(layer.kernel_size) > 1
+    return bool(max(layer.kernel_size) > 1)
 
 
 def _behind_weights(calls: Sequence[LayerCall], options: Sequence[LayerCall]) -> list[LayerCall]:

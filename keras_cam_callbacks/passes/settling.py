@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +38,7 @@ def settle(
     at: int,
     layout: str,
     *,
-    unsure: Sequence[str],
+    unsure: Container[str],
     earlier: Mapping[str, Sequence[Sequence[int | None]]],
     tokens: Tokens | Callable[[Any], Any] | None,
     named: bool,
@@ -107,8 +107,8 @@ def settle(
         elif not named and _is_dead(arrays, i):
             refused[tap.path] = "has a gradient of exactly zero"
             notes.append(
-                f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't depend "
-                "on it. The next one is taken."
+                f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't "
+                "depend on it. The next one is taken."
             )
     return Settled(tuple(results), refused, tuple(notes))
 
@@ -125,8 +125,8 @@ def _rows(model: Any, tap: Tap, times: float) -> str:
     block = f" layer_name={around!r}, the block around it, may do." if around in paths else ""
     return (
         "The explained layer must put out one row for each sample. "
-        f"Received: layer {tap.path!r}, which puts out {times:g} for each, as where windows have become samples.{block} "
-        "Leave layer_name out to have one chosen."
+        f"Received: layer {tap.path!r}, which puts out {times:g} for each, as where windows have become samples."
+        f"{block} Leave layer_name out to have one chosen."
     )
 
 

@@ -59,9 +59,9 @@ def _is_multiplied(tensor: Any, reached: set[str]) -> bool:
         dynamic = [t for t in op.inputs if t.op.name in reached]
         if op.type in _PRODUCTS and len(dynamic) == 2:
             return True
-        if (op.type in _REARRANGED or len(dynamic) == 1) and op.type not in _PRODUCTS:
-            if any(_is_multiplied(output, reached) for output in op.outputs):
-                return True
+        handed_on = (op.type in _REARRANGED or len(dynamic) == 1) and op.type not in _PRODUCTS
+        if handed_on and any(_is_multiplied(output, reached) for output in op.outputs):
+            return True
     return False
 
 
