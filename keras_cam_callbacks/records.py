@@ -235,6 +235,10 @@ class Capture:
         predicted: (N,) int64, the predicted class; None where the outputs name no class.
         confidences: (N,) float32 in [0, 1], the probability of the explained class; NaN where there is none.
         images: (N, H, W, C) float32, the images as the model takes them but channels last; None where not asked for.
+        attentions: (N, blocks, T, T) float32, self-attention averaged over heads, rows summing to 1; None likewise.
+        relevances: (N, blocks, T, T) float32, the mean over heads of max(0, d score / d attention * attention).
+        readout: (N, T) float32, which tokens behind the last block the score is read from, summing to 1.
+        positions: (h, w) int64, the index of each cell's token.
     """
 
     activations: Floats | None
@@ -246,6 +250,10 @@ class Capture:
     predicted: Ints | None
     confidences: Floats
     images: Floats | None = None
+    attentions: Floats | None = None
+    relevances: Floats | None = None
+    readout: Floats | None = None
+    positions: Ints | None = None
 
     __repr__ = short_repr
 

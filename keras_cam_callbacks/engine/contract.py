@@ -130,6 +130,9 @@ class DifferentiatedRun(Run, Protocol):
     def used(self, score: int) -> set[Hashable] | None:
         """Returns the ids of all tensors that a score depends on; None where an eager run can't tell."""
 
+    def attention_gradients(self, score: int) -> list[Any | None]:
+        """Returns d score / d weights of each of `attentions`, float32 in its shape; None where there is no way."""
+
     def attentions(self, score: int) -> list[Attention]:
         """Returns the self-attentions on the way to a score, in the order in which they run; none of an eager run."""
 

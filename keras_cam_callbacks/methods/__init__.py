@@ -16,7 +16,7 @@ import numpy as np
 
 from ..checks import did_you_mean
 from ..records import Capture, Floats
-from . import cams, fullgrad, perturbation, saliency
+from . import attention, cams, fullgrad, perturbation, saliency
 
 _AXES = {1: ("t",), 2: ("h", "w"), 3: ("d", "h", "w")}
 
@@ -30,7 +30,8 @@ class Method:
         function: Takes what `needs` names, in that order, and returns raw heatmaps (N, *space), or one map for each
             of the image's channels (N, *space, C), which its `channels` then makes one (see `saliency.one_map`). It may
             return a pair: these, and a dict of numbers (N,) by name, which are logged.
-        needs: Names of `Capture`'s arrays ("activations", "gradients", "kernel", "images", "scores") and of functions
+        needs: Names of `Capture`'s arrays ("activations", "gradients", "kernel", "images", "scores", and "attentions",
+            "relevances", "readout" and "positions" of self-attention) and of functions
             of the model (see `probe.FUNCTIONS`).
         copies: Whether the function gets copies of the arrays, which it may write into; else they are read-only.
     """
@@ -144,11 +145,16 @@ _WITH_OPTIONS = (
     perturbation.Occlusion(),
     perturbation.RISE(),
 )
+_OF_ATTENTION = (
+    ("attention_rollout", attention.attention_rollout, "attentions"),
+    ("attention_relevance", attention.attention_relevance, "relevances"),
+)
 METHODS: dict[str, Method] = {
     "cam": Method("cam", cams.cam, ("activations", "kernel")),
     **{f.__name__: Method(f.__name__, f, ("activations", "gradients")) for f in _GRADIENT_METHODS},
     "eigencam": Method("eigencam", cams.eigencam, ("activations",)),
     **{method.name: Method(method.name, method, method.needs) for method in _WITH_OPTIONS},
+    **{name: Method(name, function, (needed, "readout", "positions")) for name, function, needed in _OF_ATTENTION},
 }
 
 

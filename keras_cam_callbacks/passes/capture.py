@@ -20,6 +20,8 @@ from ..network.outputs import Clues, Output, clues_of
 from ..network.targets import PREDICTED, Target
 from ..network.tokens import resolve_tokens
 from ..records import Capture, Chunk, Floats, Ints
+from .attention import NEEDS as OF_ATTENTION
+from .attention import captured_attention
 from .ground import Ground
 from .images import early_layer
 from .outputs import ModelOutputs
@@ -269,6 +271,7 @@ class Capturer:
                 predicted=arrays.get("predicted") if target.rule is None or targets is None else targets,
                 confidences=self.outputs.confidences(outputs, scores, targets),
                 images=images,
+                **self._attention(arrays, t),
             )
             captures.append(
                 tuple(
@@ -284,6 +287,19 @@ class Capturer:
             if self.head is not None:
                 heads.append(replace(of_target, activations=arrays["head"], kernel=arrays[f"kernel {t}"]))
         return Chunk(tuple(captures), tuple(heads), count)
+
+    def _attention(self, arrays: dict[str, Any], target: int) -> dict[str, Any]:
+        """Returns what attention methods need of a chunk, for tokens as they lie on the image."""
+        if not self._needs.intersection(OF_ATTENTION):
+            return {}
+        tokens, count = self.taps[0].tokens, arrays[f"readout {target}"].shape[1]
+        if tokens is None or tokens.cells + len(tokens.others) != count:
+            raise ValueError(
+                "Attention methods need the layer of tokens that the attention works on. Received: layer "
+                f"{self.taps[0].path!r} and attention of {count} tokens. Leave layer_name out to have it chosen."
+            )
+        named = {name: arrays.get(f"{name} {target}") for name in ("attentions", "relevances", "readout")}
+        return {**named, "positions": tokens.positions.reshape(tokens.grid)}
 
     def _traced(self, inputs: Any, class_index: Any) -> dict[str, Any]:
         self.traces += 1
@@ -307,6 +323,8 @@ class Capturer:
             self.ground.look(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
             return dict(results)
 
+        if self._needs.intersection(OF_ATTENTION):
+            results |= captured_attention(run, self._needs, self.model)
         calls = self._find_calls(run, named)
         self.taps = tuple(make_tap(call, run.calls) for call in calls)
         if [call for call, _ in run.watched] != calls:
@@ -388,7 +406,10 @@ class Capturer:
             calls = [call for call in run.calls if run.output_ids.isdisjoint(call.output_ids)]
             used = [run.used(t) for t in range(len(run.scores))]
             common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
-            options = preferred(calls, common, self.ground.attended(run), self.ground.may_be_tokens)
+            attended = self.ground.attended(run)
+            options = preferred(calls, common, attended, self.ground.may_be_tokens)
+            if self._needs.intersection(OF_ATTENTION):
+                options = [call for call in run.calls if attended[-1:] and attended[-1] in call.output_ids][:1] or options
             left = [call for call in options if call.path not in self._refused]
             if not left:
                 # Where the model itself turns the image, no layer answers to its places, and the place is not known.

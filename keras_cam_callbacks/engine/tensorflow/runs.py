@@ -78,6 +78,14 @@ class Run:
         """Returns the ids of all tensors that a score depends on; None for an eager run."""
         return graphs.used_ids(self.scores[score])
 
+    def attention_gradients(self, score: int) -> list[Any | None]:
+        """Returns d score / d weights of each self-attention; see `contract.DifferentiatedRun`."""
+        scores, weights = self.scores[score], [attention.weights for attention in self.attentions(score)]
+        scale = FLOAT16_SCALE if any(tensor.dtype == tf.float16 for tensor in weights) else 1.0
+        # The tape has not watched them, for they are no layer's output.
+        gradients = tf.gradients(scores, weights, grad_ys=tf.fill(tf.shape(scores), scale))
+        return [as_float32(gradient, scale) for gradient in gradients]
+
     def attentions(self, score: int) -> list[Attention]:
         """Returns the self-attentions on the way to a score, in their order; see `contract.DifferentiatedRun`."""
         scores = self.scores[score]
