@@ -41,6 +41,7 @@ from .methods.saliency import MaxActivation as MaxActivation
 from .methods.saliency import Saliency as Saliency
 from .methods.saliency import SmoothGrad as SmoothGrad
 from .network.head import build_cam_model as build_cam_model
+from .network.tokens import Tokens as Tokens
 from .records import EpochRecord as EpochRecord
 from .records import RunConfig as RunConfig
 from .records import Sample as Sample

@@ -42,6 +42,7 @@ PUBLIC = {
     "Occlusion",
     "Overlay",
     "RISE",
+    "Tokens",
     "RandomCAM",
     "Regions",
     "Run",

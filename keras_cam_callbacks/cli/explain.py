@@ -25,6 +25,13 @@ def _size(ctx: Any, param: Any, value: str | None) -> tuple[int, int] | None:
     return (int(sides[0]), int(sides[-1])) if sides else None
 
 
+def _tokens(ctx: Any, param: Any, value: str | None) -> tuple[int, int] | None:
+    sides = [] if value is None else value.lower().split("x")
+    if value is not None and (len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides)):
+        raise click.BadParameter(f"{value!r} is no grid of tokens such as 14x14 (height x width).")
+    return (int(sides[0]), int(sides[1])) if sides else None
+
+
 def _check_methods(names: tuple[str, ...]) -> None:
     from ..methods import resolve_methods
 
@@ -91,6 +98,12 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
     metavar="HxW",
     help="Size that images are brought to.  [default: what the model takes, or 224]",
 )
+@click.option(
+    "--tokens",
+    callback=_tokens,
+    metavar="HxW",
+    help="How the layer's tokens lie on the image, as 14x14; others in front are left out.  [default: measured]",
+)
 @click.option("--crop", is_flag=True, help="Cut off what does not fit the size's aspect, instead of stretching.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Images that run at once.")
 @click.option("--max-images", type=click.IntRange(min=1), default=256, help="More images than these are an error.")
@@ -113,6 +126,7 @@ def explain(
     scale: str | None,
     white: float | None,
     size: tuple[int, int] | None,
+    tokens: tuple[int, int] | None,
     crop: bool,
     batch_size: int,
     max_images: int,
@@ -178,6 +192,7 @@ def explain(
                 class_names=names,
                 output_kind=output_kind,
                 batch_size=batch_size,
+                tokens=tokens,
             )
             if explainer.guess:
                 say(f"explain {explainer.guess}")
@@ -195,6 +210,7 @@ def explain(
             "target": explainer.target,
             "scale": scale or guess,
             "size": list(size),
+            "tokens": explainer.space.tokens or None,
         }
     if as_json:
         print_json({**settings, "predictions": found, "not_read": {str(files[key]): why for key, why in bad.items()}})

@@ -345,13 +345,9 @@ class Explainer:
 
     def _token_note(self) -> str:
         """Says of Grad-CAM on tokens that there are methods that point better."""
-        averaged = [
-            tap.path
-            for view in self._views.values()
-            for tap in view.taps
-            if tap is not None and tap.tokens is not None and view.method.name == "gradcam"
-            if tap.path in self.capturer.ground.mixed
-        ]
+        if {view.method.name for view in self._views.values()} != {"gradcam"}:
+            return ""
+        averaged = [tap.path for tap in self.capturer.taps if tap.tokens and tap.path in self.capturer.ground.mixed]
         return averaging_note(averaged[0]) if averaged else ""
 
     def is_of_class(self, view: str) -> bool:

@@ -167,7 +167,8 @@ def settled(tokens: Tokens | Callable[[Any], Any], count: int) -> Tokens:
     placed = np.asarray(tokens(numbered))
     indices = placed.astype(np.int64)
     wrong = placed.ndim < 3 or placed.shape[0] != 1 or placed.shape[-1] != 1
-    if wrong or not np.array_equal(placed, indices) or len(np.unique(indices)) != indices.size:
+    inside = indices.min() >= 0 and indices.max() < count
+    if wrong or not inside or not np.array_equal(placed, indices) or len(np.unique(indices)) != indices.size:
         raise ValueError(
             "A function as `tokens` must pick and order tokens only, from (N, T, C) to (N, h, w, C). "
             f"Received: one that makes {placed.shape} of {numbered.shape}"

@@ -78,7 +78,11 @@ def transformer(token, hand=False):
     x = ClassToken()(x) if token else x
     for block in range(2):
         y = layers.LayerNormalization(name=f"norm_{block}")(x)
-        y = ByHand(2, name=f"attention_{block}")(y) if hand else layers.MultiHeadAttention(2, 8, name=f"attention_{block}")(y, y)
+        y = (
+            ByHand(2, name=f"attention_{block}")(y)
+            if hand
+            else layers.MultiHeadAttention(2, 8, name=f"attention_{block}")(y, y)
+        )
         x = layers.Add()([x, y])
         x = layers.Add()([x, layers.Dense(16)(layers.Dense(32, activation="gelu")(layers.LayerNormalization()(x)))])
     x = layers.LayerNormalization()(x)
@@ -148,7 +152,9 @@ def test_attention_that_is_written_by_hand_is_seen():
 
 
 def test_a_model_without_attention_is_refused():
-    model = keras.Sequential([keras.Input(SHAPE), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)])
+    model = keras.Sequential(
+        [keras.Input(SHAPE), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)]
+    )
     with pytest.raises(ValueError, match=r"need a model with self-attention.*'gradcam'"):
         explain(model, models.images(1, SHAPE), method="attention_rollout", output_kind="classes")
 
