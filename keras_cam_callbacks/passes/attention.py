@@ -77,6 +77,6 @@ def _check(weights: Sequence[Any], sources: Sequence[Any], model: Any) -> None:
         raise ValueError(
             "Attention methods need every token to attend to every other one, the same tokens in all blocks. Received: "
             f"model {model.name!r} with attention of shapes {', '.join(map(str, dict.fromkeys(shapes)))} on "
-            f"{', '.join(map(str, sorted(tokens))) or 'other'} tokens, as where it works in windows, or on a smaller map "
-            f"of keys. {_WAY_OUT}"
+            f"{', '.join(map(str, sorted(tokens))) or 'other'} tokens, as where it works in windows, or on fewer "
+            f"keys. {_WAY_OUT}"
         )
