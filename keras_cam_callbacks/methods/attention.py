@@ -7,6 +7,8 @@ to 1: the class token, or all that are pooled. `positions` is (h, w), the index 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,7 +31,7 @@ def attention_rollout(attentions: Floats, readout: Floats, positions: npt.NDArra
     Reference:
         Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020, arXiv 2005.00928.
     """
-    arrived = readout[:, None]
+    arrived: Any = readout[:, None]
     for block in range(attentions.shape[1] - 1, -1, -1):
         arrived = (arrived + arrived @ attentions[:, block]) / 2
     heatmaps: Floats = np.ascontiguousarray(arrived[:, 0][:, positions], np.float32)
@@ -54,7 +56,7 @@ def attention_relevance(relevances: Floats, readout: Floats, positions: npt.NDAr
         Chefer et al., Transformer Interpretability Beyond Attention Visualization, CVPR 2021, arXiv 2012.09838, with
         attention in place of its relevance, as in their Generic Attention-model Explainability, arXiv 2103.15679.
     """
-    arrived = readout[:, None]
+    arrived: Any = readout[:, None]
     for block in range(relevances.shape[1] - 1, -1, -1):
         arrived = arrived + arrived @ relevances[:, block]
     # Not a part of the product: what every token keeps of itself.
