@@ -408,10 +408,8 @@ class Capturer:
             common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
             attended = self.ground.attended(run)
             options = preferred(calls, common, attended, self.ground.may_be_tokens)
-            if self._needs.intersection(OF_ATTENTION):
-                options = [call for call in run.calls if attended[-1:] and attended[-1] in call.output_ids][
-                    :1
-                ] or options
+            if attended and self._needs.intersection(OF_ATTENTION):
+                options = [next(call for call in run.calls if attended[-1] in call.output_ids)]
             left = [call for call in options if call.path not in self._refused]
             if not left:
                 # Where the model itself turns the image, no layer answers to its places, and the place is not known.
