@@ -77,7 +77,12 @@ def laid(maps: Maps, box: Sequence[tuple[float, float]], size: Sequence[int]) ->
 
     Returns:
         (N, *cells), of the same type: 0 beside the part. A map that is the same everywhere stays so.
+
+    Raises:
+        ValueError: If the part is empty.
     """
+    if not all(high > low for low, high in box):
+        raise ValueError(f"A part of an image must have a height and a width. Received: {box}.")
     steps = [(high - low) / cells for (low, high), cells in zip(box, maps.shape[1:], strict=True)]
     exact = all(
         abs(value - round(value)) < 1e-2

@@ -6,7 +6,9 @@ heads by tokens, folded windows or features it doesn't.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -24,6 +26,13 @@ LEAST = 0.5
 
 _ALIKE = 0.15
 """So much less agreement may a layout have that leaves fewer tokens over than the best."""
+
+# Beside the image's edges padding is seen, and little else.
+_EDGE = 0.08
+# The centre of all that a map answers to lies so near to the middle of its place, as a share of that.
+_ASKEW = 0.15
+_STRAIGHT = 0.8
+"""Least correlation of the rows of a map with the image that is no joint or repetition of others."""
 
 Answers = npt.NDArray[np.float64]
 
@@ -107,6 +116,78 @@ def agreement(changes: Answers) -> float:
         else:
             results.append(float(np.corrcoef(index, centre)[0, 1]))
     return min(results) if results else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """Which part of the image a map sees, roughly.
+
+    Attributes:
+        follows: Its `agreement`.
+        turned: Whether the map follows the image flipped or transposed, and not as it stands.
+        seen: (axes, 6) bool, the bands that it answers to.
+        profiles: For each axis the centre of what each row of cells answers to, as a share of the image; NaN where it
+            answers to nothing.
+    """
+
+    follows: float
+    turned: bool
+    seen: npt.NDArray[np.bool_]
+    profiles: tuple[Answers, ...]
+
+    def covers(self, box: Sequence[tuple[float, float]]) -> bool:
+        """Tells whether the map may lie on a part of the image, as far as bands can tell.
+
+        Args:
+            box: For each axis where the map begins and ends, as shares of the image.
+        """
+        for seen, profile, (low, high) in zip(self.seen, self.profiles, box, strict=True):
+            edges = np.arange(BANDS + 1) / BANDS
+            inside = (edges[:-1] >= low - 1e-6) & (edges[1:] <= high + 1e-6)
+            cells = low + (np.arange(len(profile)) + 0.5) / len(profile) * (high - low)
+            on_image = (cells > _EDGE) & (cells < 1 - _EDGE)
+            start, end = max(low, 0.0), min(high, 1.0)
+            if not seen[inside].all():
+                return False
+            if on_image.sum() < 3:
+                continue
+            rows = profile[on_image]
+            if np.isnan(rows).any() or abs(rows.mean() - (start + end) / 2) > _ASKEW * (end - start):
+                return False
+            if np.ptp(rows) < 1e-9 or np.corrcoef(cells[on_image], rows)[0, 1] < _STRAIGHT:
+                return False
+        return True
+
+
+def sight(changes: Answers) -> Sight:
+    """Returns which part of the image a map sees.
+
+    Args:
+        changes: (6 x axes, *space), as `answers` gives it, with as many axes as the image has.
+    """
+    space = changes.shape[1:]
+    axes = len(space)
+    follows = agreement(changes)
+    turned = False
+    if follows < LEAST:
+        for order in itertools.permutations(range(axes)):
+            ordered = np.moveaxis(changes, [1 + axis for axis in order], range(1, 1 + axes))
+            turned = turned or any(
+                agreement(np.flip(ordered, tuple(1 + axis for axis in flipped))) >= LEAST
+                for count in range(axes + 1)
+                for flipped in itertools.combinations(range(axes), count)
+            )
+    bands = changes.reshape(axes, BANDS, -1).sum(axis=-1)
+    seen = bands > 1e-3 * bands.max(initial=0.0)
+    middle = (np.arange(BANDS) + 0.5) / BANDS
+    profiles = []
+    for axis in range(axes):
+        others = tuple(1 + other for other in range(axes) if other != axis)
+        of_rows = changes[axis * BANDS : (axis + 1) * BANDS].sum(axis=others)
+        total = of_rows.sum(axis=0)
+        blind = total <= 1e-6 * total.max(initial=0.0)
+        profiles.append(np.where(blind, np.nan, middle @ of_rows / np.where(blind, 1, total)))
+    return Sight(follows, turned, seen, tuple(profiles))
 
 
 def layout_of_tokens(

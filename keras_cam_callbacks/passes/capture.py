@@ -164,6 +164,7 @@ class Capturer:
         )
         self.taps = measured.taps
         self.ground.notes += measured.notes
+        self.ground.sights = measured.sights
         self._refused.update(measured.refused)
         return bool(measured.refused)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data.layout import image_size, input_at, largest_index, model_layout
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.layers import LayerCall, Tap, maps_before
+from .bands import Sight
 from .images import explained_image
 from .placement import WHOLE, Box, measured_box, needs_measuring, unknown_place
 
@@ -24,6 +25,7 @@ class Ground:
         boxes: For each explained layer where its map lies on the image; None where that isn't known.
         unsure: Paths of the explained layers of which the graph doesn't tell that they are pictures of the image.
         earlier: For each of these the sizes of the maps that were computed before it.
+        sights: Which part of the image each of the unsure layers sees, once that has been measured.
         mixed: Paths of the explained layers behind which self-attention mixes positions.
     """
 
@@ -44,6 +46,7 @@ class Ground:
         self.unsure: set[str] = set()
         self.earlier: dict[str, list[tuple[int | None, ...]]] = {}
         self.mixed: set[str] = set()
+        self.sights: Mapping[str, Sight] = {}
         self._unmeasured: set[str] = set()
 
     def look(self, run: Run, calls: Sequence[LayerCall]) -> None:
@@ -101,8 +104,12 @@ class Ground:
     def measure(self, taps: Sequence[Tap]) -> None:
         """Fills `boxes`, once the layers are known; what can't be told is noted."""
         for tap in taps:
-            self.boxes[tap.path] = WHOLE
+            box: Box | None = WHOLE
             if tap.path in self._unmeasured:
-                self.boxes[tap.path] = measured_box(self._model(), self._like, self.image_input, self.layout, tap)
-                if self.boxes[tap.path] is None:
-                    self.notes += (unknown_place(self._model(), tap),)
+                box = measured_box(self._model(), self._like, self.image_input, self.layout, tap)
+            seen = self.sights.get(tap.path)
+            if seen is not None and (seen.turned or (box is not None and not seen.covers(box))):
+                box = None
+            self.boxes[tap.path] = box
+            if box is None:
+                self.notes += (unknown_place(self._model(), tap),)

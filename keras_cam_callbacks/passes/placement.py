@@ -22,6 +22,8 @@ _OWN_BORDER = 3
 _LEAST_CUT = 1.5  # px that make a difference
 # Of so many px that are not where a straight line has them, the way is no crop, border or change of size.
 _STRAY = 1.0
+_STRAIGHT = 0.5
+"""Least share of the pixels that arrive on a straight line; a mirrored border takes the others twice."""
 _MOST_FRONTS = 8
 # At which axis height and width begin: layers may take another layout than the model.
 _PLANES = (1, 2)
@@ -58,8 +60,8 @@ def needs_measuring(run: Run, call: LayerCall, model: Any, at: int, size: tuple[
 def unknown_place(model: Any, tap: Tap) -> str:
     """Returns what is to be said of a layer whose map's place on the image isn't known."""
     return (
-        f"Where the map of layer {tap.path!r} lies on the image isn't known: before its first convolution model "
-        f"{model.name!r} moves pixels otherwise than by cropping, padding or resizing. The map is drawn over the whole "
+        f"Where the map of layer {tap.path!r} lies on the image isn't known: model {model.name!r} moves pixels, "
+        "otherwise than by cropping, padding or resizing before its first convolution. The map is drawn over the whole "
         "image, and numbers of regions and of faithfulness are NaN."
     )
 
@@ -172,13 +174,18 @@ def _box(total: Any, weighted: Sequence[Any], sides: Sequence[int]) -> Box | Non
         arrived = (of_places[seen] / total[seen]).astype(np.float64)
         places = np.nonzero(seen)[axis] + 0.5
         low, high = places.min(), places.max()
-        inner = (places > low + 1) & (places < high - 1)  # At the edges resizing takes pixels twice.
+        # At the edges resizing takes pixels twice, and a mirrored border more of them.
+        inner = (places > low + 1) & (places < high - 1)
+        central = np.abs(places - (low + high) / 2) <= (high - low) / 4
+        inner = central if np.unique(places[central]).size > 3 else inner
         inner = inner if np.unique(places[inner]).size > 3 else np.full(len(places), True)
         if np.unique(places[inner]).size < 2:
             return None
         slope, start = np.polyfit(places[inner], arrived[inner], 1)
-        stray = np.abs(arrived[inner] - slope * places[inner] - start).max() * side
-        if slope <= 0 or stray > max(_STRAY, slope * side):
+        stray = np.abs(arrived - slope * places - start) * side
+        straight = stray <= max(_STRAY, slope * side)
+        # From one end to the other pixels must arrive a px apart at least; a turned image moves along the other axis.
+        if slope * (high - low) * side < 1 or not straight[inner].all() or straight.mean() < _STRAIGHT:
             return None
         whole = total.shape[axis]
         box.append((float(-start / slope / whole), float((1 - start) / slope / whole)))

@@ -12,7 +12,7 @@ import numpy as np
 from ..network.layers import Tap, walk
 from ..network.tokens import Tokens, settled
 from ..records import Space
-from .bands import LEAST, agreement, answers, banded, layout_of_tokens
+from .bands import LEAST, Sight, answers, banded, layout_of_tokens, sight
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Settled:
         taps: The layers, tokens with their layout.
         refused: Paths of the layers that are no picture, with the reason in words.
         notes: What is to be said of layers that were named.
+        sights: Which part of the image each of the layers that were measured sees.
     """
 
     taps: tuple[Tap, ...]
     refused: Mapping[str, str]
     notes: tuple[str, ...]
+    sights: Mapping[str, Sight]
 
 
 def settle(
@@ -61,13 +63,13 @@ def settle(
         ValueError: If a layer that was named puts out no row for each sample, or tokens whose layout isn't found.
     """
     if not any(tap.path in unsure for tap in taps):
-        return Settled(tuple(taps), {}, ())
+        return Settled(tuple(taps), {}, (), {})
     copies = banded(inputs, at, layout)
     count = len(keras.tree.flatten(copies)[0])
     arrays = run(copies, count)
     image = keras.tree.flatten(inputs)[at]
     sizes = image.shape[1:] if image.ndim == 3 else image.shape[2:] if layout == "channels_first" else image.shape[1:-1]
-    results, refused, notes = [], {}, []
+    results, refused, notes, sights = [], {}, [], {}
     for i, tap in enumerate(taps):
         values = arrays[f"activations {i}"]
         if tap.path not in unsure:
@@ -84,8 +86,6 @@ def settle(
             if tokens is not None:
                 layout_found: Tokens | None = settled(tokens, values.shape[1])
                 assert layout_found is not None
-                places = layout_found.places(values.shape[1])
-                follows = agreement(changes[:, places].reshape(len(changes), *layout_found.grid))
             else:
                 layout_found, follows = layout_of_tokens(changes, sizes, earlier.get(tap.path, ()))
                 if layout_found is None or follows < LEAST:
@@ -96,11 +96,15 @@ def settle(
                     continue
             space = Space(("height", "width"), layout_found.grid)
             tap = replace(tap, space=space, tokens=layout_found)
-        else:
-            follows = agreement(changes)
+            changes = changes[:, layout_found.positions].reshape(len(changes), *layout_found.grid)
+        seen = sight(changes)
+        follows = seen.follows
         results.append(tap)
-        if follows < LEAST:
+        if tokens is None or tap.tokens is None:  # Where tokens lie is the user's word.
+            sights[tap.path] = seen
+        if follows < LEAST and not seen.turned:
             if named:
+                sights.pop(tap.path, None)
                 notes.append(_no_picture(tap, follows))
             else:
                 refused[tap.path] = "doesn't answer to places of the image"
@@ -110,7 +114,7 @@ def settle(
                 f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't "
                 "depend on it. The next one is taken."
             )
-    return Settled(tuple(results), refused, tuple(notes))
+    return Settled(tuple(results), refused, tuple(notes), sights)
 
 
 def _is_dead(arrays: Mapping[str, Any], tap: int) -> bool:

@@ -93,6 +93,44 @@ def test_cells_of_a_map_stay_as_they_are():
     np.testing.assert_allclose(explain(model, image).heatmaps[:, 12:36, 24:72], inner, rtol=1e-5)
 
 
+def between(x):
+    """A convolution, behind which something else happens before the explained one."""
+    return layers.Conv2D(1, 3, padding="same", use_bias=False, kernel_initializer="ones", name="first")(x)
+
+
+UNKNOWN_BEHIND = {
+    "cropped": lambda: behind(between, layers.Cropping2D(((20, 4), (10, 0)))),
+    "cut in the middle": lambda: behind(between, layers.CenterCrop(24, 48)),
+    "sliced": lambda: behind(between, lambda x: x[:, :32, 24:]),
+    "flipped": lambda: behind(between, lambda x: keras.ops.flip(x, 2)),
+    "gathered": lambda: behind(between, lambda x: keras.ops.take(x, np.arange(47, -1, -1), axis=1)),
+    "turned": lambda: behind(between, layers.Permute((2, 1, 3))),
+    "side by side": lambda: behind(lambda x: layers.Concatenate(axis=2)([x, x])),
+    "below one another": lambda: behind(between, lambda x: layers.Concatenate(axis=1)([x, x])),
+}
+
+
+@pytest.mark.parametrize("build", UNKNOWN_BEHIND.values(), ids=UNKNOWN_BEHIND)
+def test_what_moves_a_map_is_seen_behind_the_first_convolution_too(build):
+    with pytest.warns(RuntimeWarning, match="Where the map of layer 'conv' lies on the image isn't known"):
+        measured = explained(build(), (44, 24, 52, 32)).metrics()
+    assert np.isnan([measured[name][0] for name in ("energy_in_region", "pointing", "region_iou")]).all()
+
+
+def test_images_side_by_side_are_no_one_image():
+    """A siamese network that joins its two images: each has the heat of its own half."""
+    one, other = keras.Input(SHAPE, name="one"), keras.Input(SHAPE, name="other")
+    x = ones()(layers.Concatenate(axis=2)([one, other]))
+    model = keras.Model([one, other], layers.Dense(1, kernel_initializer="ones")(layers.GlobalAveragePooling2D()(x)))
+    image = np.zeros((1, *SHAPE), np.float32)
+    image[:, 24:32, 44:52] = 1
+    settings = {"regions": [(44, 24, 52, 32)], "output_kind": "numbers"}
+    found = explain(model, [image * 0, image], input="other", **settings)
+    assert found.heatmaps.shape == (1, 48, 96)
+    assert found.metrics()["pointing"][0] == 1
+    assert not explain(model, [image * 0, image], input="one", **settings).heatmaps.any()
+
+
 UNKNOWN = {
     "flipped": lambda x: x[:, :, ::-1],
     "turned": lambda x: keras.ops.transpose(x, (0, 2, 1, 3)),
@@ -115,6 +153,9 @@ ORDINARY = {
     "channels turned": lambda x: keras.ops.concatenate([x, x], axis=-1)[..., ::-1],
     "standardized": tf.image.per_image_standardization,
     "resized": lambda x: keras.ops.image.resize(x, (24, 24)),
+    "groups": layers.GroupNormalization(1),
+    "a mirrored border": lambda x: tf.pad(x, [[0, 0], [3, 3], [3, 3], [0, 0]], "REFLECT"),
+    "gated": lambda x: x * keras.ops.reshape(keras.ops.mean(x, (1, 2)), (-1, 1, 1, 1)),
     "a convolution's border": lambda x: tf.pad(x, [[0, 0], [3, 3], [3, 3], [0, 0]]),
 }
 

@@ -26,6 +26,7 @@ _CONVOLUTIONS = (
 _WINDOWED = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput")
 _RESIZES = ("ResizeBilinear", "ResizeNearestNeighbor", "ResizeArea", "ResizeBicubic")
 _PADS = ("Pad", "PadV2", "MirrorPad")
+_BORDER = 3  # px or cells
 _REORDERED = ("Reshape", "Transpose", "ExtractImagePatches")
 # What comes out of them lies at the same shares of height and width as what it came from.
 _IN_PLACE = (
@@ -35,7 +36,7 @@ _IN_PLACE = (
     *("Maximum", "Minimum", "ClipByValue", "Round", "Floor", "Ceil", "Select", "SelectV2", "IsNan", "IsFinite"),
     *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softplus", "Erf", "BiasAdd", "FusedBatchNormV3"),
     *("Mean", "Sum", "Max", "Min", "Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual", "LogicalAnd"),
-    *("LogicalOr", "LogicalNot", "MaxPool", "AvgPool", "ConcatV2", "BroadcastTo", "FakeQuantWithMinMaxVars"),
+    *("LogicalOr", "LogicalNot", "MaxPool", "AvgPool", "BroadcastTo", "FakeQuantWithMinMaxVars"),
     *_RESIZES,
 )
 
@@ -96,7 +97,7 @@ def fronts(tensor: Any, image: Any) -> list[tuple[Any, str]]:
     for entry in entries.values():
         way = ancestors([entry], follow)
         if image.op in way:
-            kinds = {op.type for op in way if op is not image.op}.difference(_IN_PLACE)
+            kinds = {op.type for op in way if op is not image.op and not _stays(op)}
             if entry.shape.rank != 4:  # Patches in a row, of which a grid may be made again.
                 kinds.difference_update(_REORDERED)
             # How wide a border is, is only seen where nothing else changes the size.
@@ -116,12 +117,39 @@ def keeps_places(tensor: Any, image: Any) -> bool:
         return t.op.name in reached and reads_values(t)
 
     for op in ancestors([tensor], follow):
-        if op is image.op or op.type in _IN_PLACE or op.type in _WINDOWED or op.type in _PADS:
+        if op is image.op or op.type in _WINDOWED or _stays(op) or _is_border(op):
             continue
         places = [t for t in op.inputs if t.op.name in reached and not _without_places(t)]
         if places:
             return False
     return True
+
+
+def _stays(op: Any) -> bool:
+    """Tells whether what comes out of an operation lies at the same shares of height and width."""
+    if op.type == "ConcatV2":
+        # Side by side, images lie elsewhere.
+        return _constant(op.inputs[-1], -1) in (-1, (op.outputs[0].shape.rank or 0) - 1)
+    if op.type == "Reshape":
+        # Channels in groups, as a normalization has them.
+        before, after = op.inputs[0].shape, op.outputs[0].shape
+        if None in (before.rank, after.rank) or {before.rank, after.rank} != {4, 5}:
+            return False
+        return list(before[1:3]) == list(after[1:3]) and None not in list(before[3:]) + list(after[3:])
+    return op.type in _IN_PLACE
+
+
+def _is_border(op: Any) -> bool:
+    """Tells whether an operation puts a border around a map, as small as convolutions take off again."""
+    if op.type not in _PADS:
+        return False
+    widths = tf.get_static_value(op.inputs[1])
+    return widths is not None and int(np.max(widths)) <= _BORDER
+
+
+def _constant(tensor: Any, otherwise: int) -> int:
+    value = tf.get_static_value(tensor)
+    return otherwise if value is None else int(value)
 
 
 def _without_places(tensor: Any) -> bool:
