@@ -399,7 +399,8 @@ class RunConfig:
             "loss", "epochs" and more.
         run_id: The run's own name, the same in all its fits, in whichever folder its record lies; hexadecimal digits.
         architecture: Digest of the explained model, the same each time that it is built; "" where it is not known, as
-            in the three that follow.
+            in the four that follow.
+        structure: The same without most settings of layers, as records of earlier versions have it.
         model_label: The model's name where a person gave it one, else its class.
         layer_place: `layer_name` without Keras' own numbers, such as "base/Conv2D 2" for the second one in `base`.
         rules: Digest of the user's own functions among the settings; "" for none.
@@ -428,6 +429,7 @@ class RunConfig:
     training: Mapping[str, Any] = field(default_factory=dict)
     run_id: str = ""
     architecture: str = ""
+    structure: str = ""
     model_label: str = ""
     layer_place: str = ""
     rules: str = ""
