@@ -17,7 +17,7 @@ import numpy as np
 
 from ..checks import check_positive
 from ..drawing.overlay import Overlay
-from ..network.architecture import architecture, layer_place, model_label
+from ..network.architecture import digests, layer_place, model_label
 from ..network.layers import find_layer
 from ..network.legacy import WAY_OUT, check_keras3, is_keras2
 from ..passes.probe import silently
@@ -327,6 +327,7 @@ def run_config(
         labels = batch.label_sets
     elif batch.labels is not None and tells_classes:
         labels = batch.labels.tolist()
+    digest, structure = digests(logger.explained_model)
     return RunConfig(
         directory=Path(logger.log_dir),
         prefix=logger.prefix,
@@ -334,7 +335,8 @@ def run_config(
         layer_name=layer_name,
         target=target,
         model_name=str(logger.explained_model.name),
-        architecture=architecture(logger.explained_model),
+        architecture=digest,
+        structure=structure,
         model_label=model_label(logger.explained_model),
         layer_place=layer_place(logger.explained_model, layer_name),
         rules=rules,

@@ -33,7 +33,7 @@ from keras_cam_callbacks import (
     compare,
     read_run,
 )
-from keras_cam_callbacks.callbacks.rules import rules_digest
+from keras_cam_callbacks.network.rules import rules_digest
 from keras_cam_callbacks.store import RunWriter, choose_directory
 
 STABLE = {"architecture": "a1", "model_label": "Sequential", "layer_place": "Conv2D 2"}
