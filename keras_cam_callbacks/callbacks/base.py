@@ -125,6 +125,16 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         copied._forget_fits()
         return copied
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled: the settings, also after a fit; what comes of it is for runs of its own."""
+        state = self.__deepcopy__({}).__dict__
+        state |= {name: None for name in ("_kept",) if name in state}  # Data that were read are read again.
+        return {name: value for name, value in state.items() if name not in ("_model", "params", "_run")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"_model": None, "params": None} | state)
+        self._forget_fits()
+
     @property
     def directory(self) -> Path | None:
         """The folder of the run, from the first epoch on, if a tracker writes into it."""
