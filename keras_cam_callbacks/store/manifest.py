@@ -154,7 +154,7 @@ def moved_class(one: Sequence[str], other: Sequence[str]) -> str | None:
     Names that are in one list alone don't count: classes are renamed.
     """
     first, second = ({name: i for i, name in reversed([*enumerate(names)])} for names in (one, other))
-    return next((name for name, i in first.items() if second.get(name, i) != i), None)
+    return next((name for name in one if second.get(name, first[name]) != first[name]), None)
 
 
 def architectures(manifests: Sequence[Mapping[str, Any]]) -> list[Any]:
