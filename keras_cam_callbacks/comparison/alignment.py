@@ -172,14 +172,14 @@ def align_samples(
     told: dict[str, Label | None] = {}
     for key in common:
         # Where one run has single labels and another has lists of them, the list says more of what they are.
-        found = sorted({of_run[key] for of_run in labels} - {None}, key=lambda label: isinstance(label, int))
-        if any(not same_label(found[0], other) for other in found[1:]):
+        labelled = sorted({of_run[key] for of_run in labels} - {None}, key=lambda label: isinstance(label, int))
+        if any(not same_label(labelled[0], other) for other in labelled[1:]):
             each = ", ".join(f"{name}: {of_run[key]}" for name, of_run in zip(names, labels, strict=True))
             raise ValueError(
                 f"A sample must have the same label in all runs. Received for {key!r}: {each}. "
                 "Number the classes alike, else right and wrong can't be told side by side."
             )
-        told[key] = next(iter(found), None)
+        told[key] = next(iter(labelled), None)
     kept = set(common)
     left = {n: tuple(key for key in of_run if key not in kept) for n, of_run in zip(names, prints, strict=True)}
     return common, tuple(told.values()), {name: keys for name, keys in left.items() if keys}
