@@ -17,7 +17,7 @@ import numpy as np
 
 from ..checks import check_positive
 from ..drawing.overlay import Overlay
-from ..network.architecture import architecture, layer_place, model_label
+from ..network.architecture import digests, layer_place, model_label
 from ..network.layers import find_layer
 from ..network.legacy import WAY_OUT, check_keras3, is_keras2
 from ..passes.probe import silently
@@ -124,6 +124,16 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         copied.__dict__.update(self.__dict__)
         copied._forget_fits()
         return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled: the settings, also after a fit; what comes of it is for runs of its own."""
+        state = self.__deepcopy__({}).__dict__
+        state |= {name: None for name in ("_kept",) if name in state}  # Data that were read are read again.
+        return {name: value for name, value in state.items() if name not in ("_model", "params", "_run")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"_model": None, "params": None} | state)
+        self._forget_fits()
 
     @property
     def directory(self) -> Path | None:
@@ -327,6 +337,7 @@ def run_config(
         labels = batch.label_sets
     elif batch.labels is not None and tells_classes:
         labels = batch.labels.tolist()
+    digest, structure = digests(logger.explained_model)
     return RunConfig(
         directory=Path(logger.log_dir),
         prefix=logger.prefix,
@@ -334,7 +345,8 @@ def run_config(
         layer_name=layer_name,
         target=target,
         model_name=str(logger.explained_model.name),
-        architecture=architecture(logger.explained_model),
+        architecture=digest,
+        structure=structure,
         model_label=model_label(logger.explained_model),
         layer_place=layer_place(logger.explained_model, layer_name),
         rules=rules,

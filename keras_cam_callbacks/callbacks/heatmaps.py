@@ -21,12 +21,12 @@ from ..metrics import METRICS, degenerate_cause, mean, measured, worst
 from ..metrics.agreement import same_class
 from ..metrics.registry import IN_LOGS, names_all
 from ..network.outputs import said_kinds
+from ..network.rules import rules_digest
 from ..network.tokens import resolve_tokens
 from ..records import EpochRecord, Floats, Ints, RunConfig
 from .base import EpochLogger, check_overlay, run_config
 from .kept import KeptBatch, batch_words, kept_batch
 from .names import check_names, checked_metrics
-from .rules import rules_digest
 
 
 class HeatmapLogger(EpochLogger):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..checks import is_seconds
 from ..records import EpochRecord, Floats, Ints, Region, RunConfig
-from ..store import Event, Place, StoredEpoch, choose_directory, find_run, new_run_id, read_run
+from ..store import Event, Place, StoredEpoch, choose_directory, find_run, moved_class, new_run_id, read_run
 from ..trackers import resolve
 from ..trackers.base import Tracker
 from ..trackers.waiting import CallThread
@@ -176,6 +176,7 @@ class TrackedRun:
         if old is None or not same_models or self._log_dir != config.directory:
             return False
         same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
+        same = same and moved_class(old.class_names or (), config.class_names or ()) is None
         same = same and len(old.regions) == len(config.regions) and all(map(_same_region, old.regions, config.regions))
         return same and all(map(np.array_equal, old.display, config.display))
 

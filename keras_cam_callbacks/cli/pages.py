@@ -9,6 +9,7 @@ from .console import say
 
 if TYPE_CHECKING:
     from ..comparison import Comparison
+    from ..comparison.report import ReportFile
 
 PACKAGES = ("jinja2", "plotly")
 """What writing a page needs."""
@@ -23,11 +24,12 @@ def check_page(out: Path, force: bool) -> None:
     check_free(out, folder=False, overwrite=force)
 
 
-def write_page(comparison: Comparison, out: Path, max_epochs: int) -> None:
-    """Writes the page of a comparison, and says how large it is and what was left out."""
+def write_page(comparison: Comparison, out: Path, max_epochs: int) -> ReportFile:
+    """Writes the page of a comparison, says how large it is and what was left out, and returns the same."""
     from ..comparison.report import write_report
 
     written = write_report(comparison, out, max_epochs=max_epochs)
     say(f"The report has {written.size / 1e6:.1f} MB and shows {len(written.epochs)} epochs.")
     for note in written.notes:
         say(note)
+    return written

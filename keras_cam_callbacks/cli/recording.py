@@ -15,7 +15,7 @@ from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation
 from ..explaining.recorded import epoch_record
 from ..metrics import mean
-from ..network.architecture import architecture, layer_place, model_label
+from ..network.architecture import digests, layer_place, model_label
 from ..records import RunConfig, class_name
 from ..store import RunWriter, new_run_id
 from ..versions import versions
@@ -35,6 +35,7 @@ def write_record(
     """
     first = next(iter(views.values()))
     batch = first.batch
+    digest, structure = digests(model)
     config = RunConfig(
         directory=folder,
         prefix=explainer.method if "" in views else "heatmaps",
@@ -52,7 +53,8 @@ def write_record(
         versions=versions(),
         views=() if "" in views else tuple(views),
         run_id=new_run_id(),
-        architecture=architecture(model),
+        architecture=digest,
+        structure=structure,
         model_label=model_label(model),
         layer_place=layer_place(model, explainer.layer_name),
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from .console import need, one_message, plain
-from .options import FORCE, MAX_EPOCHS, VIEW
+from .console import need, one_message, plain, print_json
+from .options import FORCE, JSON, MAX_EPOCHS, VIEW
 from .pages import PACKAGES, check_page, write_page
 
 
@@ -16,8 +16,9 @@ from .pages import PACKAGES, check_page, write_page
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"), help="The file.")
 @MAX_EPOCHS
 @VIEW
+@JSON
 @FORCE
-def report(run: Path, out: Path, max_epochs: int, view: str, force: bool) -> None:
+def report(run: Path, out: Path, max_epochs: int, view: str, as_json: bool, force: bool) -> None:
     """Writes one run as an HTML page that needs no server and no network.
 
     RUN is a run's folder, or a folder with one run.
@@ -27,5 +28,8 @@ def report(run: Path, out: Path, max_epochs: int, view: str, force: bool) -> Non
         from ..comparison import compare as compare_runs
 
         check_page(out, force)
-        write_page(compare_runs([run], view=view), out, max_epochs)
-    click.echo(plain(out))
+        written = write_page(compare_runs([run], view=view), out, max_epochs)
+    if as_json:
+        print_json({**vars(written), "path": str(written.path)})
+    else:
+        click.echo(plain(out))

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .console import need, one_message, plain, progress
+from .console import need, one_message, plain, print_json, progress
+from .options import JSON
 
 
 @click.command(context_settings={"show_default": True}, short_help="Make films of a run, epoch by epoch.")
@@ -21,8 +22,11 @@ from .console import need, one_message, plain, progress
 @click.option("--samples", multiple=True, help="Key of a sample; give it once for each.  [default: all]")
 @click.option("--format", "film_format", type=click.Choice(["gif", "webp", "mp4"]), help="[default: as --out, or gif]")
 @click.option("--fps", type=click.FloatRange(0.1, 30), default=2.0, help="Epochs in a second.")
+@JSON
 @click.option("--force", is_flag=True, help="Replace the file --out where it is there already.")
-def timelapse(run: Path, out: Path, samples: tuple[str, ...], film_format: Any, fps: float, force: bool) -> None:
+def timelapse(
+    run: Path, out: Path, samples: tuple[str, ...], film_format: Any, fps: float, as_json: bool, force: bool
+) -> None:
     """Makes films of a run: where the model looked, epoch by epoch.
 
     RUN is a run's folder, or a folder with one run. Every frame has its epoch and its prediction burnt in. GIF shows
@@ -44,5 +48,8 @@ def timelapse(run: Path, out: Path, samples: tuple[str, ...], film_format: Any, 
             )
         except RuntimeError as error:
             raise ValueError(str(error)) from error
+    if as_json:
+        print_json({"films": list(map(str, files))})
+        return
     for file in files:
         click.echo(plain(file))

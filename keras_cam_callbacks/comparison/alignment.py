@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import Label
-from ..store import STABLE, Run, are_stable, read_run
+from ..store import STABLE, Run, architectures, are_stable, moved_class, read_run, same_label
 
 __all__ = [
     "align_samples",
@@ -155,9 +155,10 @@ def align_samples(
     """
     prints, labels = [], []
     for run in runs:
-        keys, known = run.sample_keys, run.manifest["labels"]
+        keys = run.sample_keys
         prints.append(dict(zip(keys, run.manifest["fingerprints"], strict=True)))
-        labels.append(dict(zip(keys, (tuple(sorted(k)) if isinstance(k, list) else k for k in known), strict=True)))
+        of_run = (tuple(sorted(label)) if isinstance(label, tuple) else label for label in run.labels)
+        labels.append(dict(zip(keys, of_run, strict=True)))
     common = tuple(key for key in prints[0] if all(key in of_run for of_run in prints))
     if not common:
         held = "; ".join(f"{name}: {_listed(of_run)}" for name, of_run in zip(names, prints, strict=True))
@@ -170,14 +171,15 @@ def align_samples(
         raise ValueError(_other_pixels(runs, names, prints, other))
     told: dict[str, Label | None] = {}
     for key in common:
-        found = {of_run[key] for of_run in labels} - {None}
-        if len(found) > 1:
+        # Where one run has single labels and another has lists of them, the list says more of what they are.
+        labelled = sorted({of_run[key] for of_run in labels} - {None}, key=lambda label: isinstance(label, int))
+        if any(not same_label(labelled[0], other) for other in labelled[1:]):
             each = ", ".join(f"{name}: {of_run[key]}" for name, of_run in zip(names, labels, strict=True))
             raise ValueError(
                 f"A sample must have the same label in all runs. Received for {key!r}: {each}. "
                 "Number the classes alike, else right and wrong can't be told side by side."
             )
-        told[key] = next(iter(found), None)
+        told[key] = next(iter(labelled), None)
     kept = set(common)
     left = {n: tuple(key for key in of_run if key not in kept) for n, of_run in zip(names, prints, strict=True)}
     return common, tuple(told.values()), {name: keys for name, keys in left.items() if keys}
@@ -227,14 +229,14 @@ def class_names(runs: Sequence[Run], names: Sequence[str]) -> tuple[str, ...] | 
         ValueError: If two runs have a class of one name at different numbers: their predictions and heatmaps would be
             taken for those of other classes.
     """
-    named_classes = [(name, texts(run.manifest["class_names"])) for name, run in zip(names, runs, strict=True)]
+    named_classes = [(name, texts(run.class_names)) for name, run in zip(names, runs, strict=True)]
     with_names = [(name, classes) for name, classes in named_classes if classes]
     for (one, first), (other, second) in combinations(with_names, 2):
-        moved = [name for name in dict.fromkeys(first) if name in second and first.index(name) != second.index(name)]
-        if moved:
+        moved = moved_class(first, second)
+        if moved is not None:
             raise ValueError(
                 "A class must have the same number in all runs. "
-                f"Received: {moved[0]!r}, which is {first.index(moved[0])} in {one} and {second.index(moved[0])} in "
+                f"Received: {moved!r}, which is {first.index(moved)} in {one} and {second.index(moved)} in "
                 f"{other}. Number the classes alike, or look at the runs one by one."
             )
     return with_names[0][1] if with_names else None
@@ -249,10 +251,16 @@ def differences(runs: Sequence[Run], common: Sequence[str]) -> dict[str, tuple[A
 
     Returns:
         By name, such as "layer" or "overlay.colormap", R values as JSON has them; None where a run has no such setting.
-        "samples" is how many samples a run has, and "regions" of how many it knows where the object is.
+        "samples" is how many samples a run has, and "regions" of how many it knows where the object is. A setting of
+        the training that changed from one fit of a run to another is a list.
     """
     stable = are_stable(run.manifest for run in runs)
     flat = [_settings(run, stable) | {"samples": len(run.sample_keys), "regions": _regions(run)} for run in runs]
+    if stable:
+        digests = architectures([run.manifest for run in runs])
+        flat = [settings | {"architecture": digest} for settings, digest in zip(flat, digests, strict=True)]
+    if any(run.space is None for run in runs):  # Records of earlier versions don't say, which is no difference.
+        flat = [{name: of for name, of in settings.items() if name.split(".")[0] != "space"} for settings in flat]
     every = {name: tuple(settings.get(name) for settings in flat) for settings in flat for name in settings}
     found = {name: values for name, values in every.items() if any(value != values[0] for value in values)}
     places = [_places(run, common) for run in runs]
@@ -272,7 +280,8 @@ def _settings(run: Run, stable: bool) -> dict[str, Any]:
         stable: Whether all runs know their models and layers without the numbers that Keras gave them.
     """
     flat: dict[str, Any] = {}
-    manifest = {name: value for name, value in run.manifest.items() if name not in STABLE.values()}
+    manifest = {name: value for name, value in run.latest.items() if name not in (*STABLE.values(), "structure")}
+    manifest["training"] = _training(run)
     if stable:
         manifest |= {name: run.manifest.get(field) for name, field in STABLE.items()}
     for name, value in manifest.items():
@@ -280,6 +289,15 @@ def _settings(run: Run, stable: bool) -> dict[str, Any]:
             inner = value if isinstance(value, dict) else {"": value}
             flat |= {f"{name}.{part}" if part else name: of_part for part, of_part in inner.items()}
     return flat
+
+
+def _training(run: Run) -> dict[str, Any]:
+    """Returns by name how the run was trained: a list where that changed from one fit to another."""
+    phases = run.trainings
+    names = list(dict.fromkeys(name for settings in phases for name in settings))
+    values = {name: [settings.get(name) for settings in phases] for name in names}
+    values = {name: [one for i, one in enumerate(of) if i == 0 or one != of[i - 1]] for name, of in values.items()}
+    return {name: of[0] if len(of) == 1 else of for name, of in values.items()}
 
 
 def _regions(run: Run) -> int:

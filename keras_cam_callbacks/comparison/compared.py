@@ -23,6 +23,11 @@ _OWN = {
     for row in (
         Metric("accuracy", "", "share of these images whose class is predicted rightly", "near 1", (0, 1), 1),
         Metric(
+            "top_label", "",
+            "share of these images whose highest label is one of theirs; images without any are not counted",
+            "near 1", (0, 1), 1,
+        ),
+        Metric(
             "agreement", "",
             "correlation of two runs' heatmaps of one class: 1 is the same place, 0 an unrelated one", limits=(-1, 1),
         ),
@@ -170,12 +175,21 @@ class Compared:
         return unlike(self.targets, self.pairs) & both.reshape(len(self.pairs), -1, 1)
 
     def correct(self) -> Doubles:
-        """Tells which predictions are right: (R, E, N) float64, 1 right, 0 wrong, NaN where either class is unknown."""
-        unknown = (self.predicted < 0) | np.array([label is None for label in self.labels])
+        """Tells which predictions are right: (R, E, N) float64, 1 right, 0 wrong, NaN where either class is unknown.
+
+        Of several labels of a sample the highest one counts: it is right where it is one of the sample's. A sample that
+        has none is NaN: whether a model holds its highest label for present is not in records.
+        """
+        unknown = (self.predicted < 0) | np.array([label in (None, ()) for label in self.labels])
         # One of several labels is as right as the only one.
         classes = [label if isinstance(label, tuple) else (-1 if label is None else label,) for label in self.labels]
         right = [np.isin(self.predicted[..., i], of_sample) for i, of_sample in enumerate(classes)]
         return np.where(unknown, np.nan, np.stack(right, axis=-1))
+
+    @property
+    def right_name(self) -> str:
+        """What the mean of `correct` is called: "accuracy"; "top_label" where samples can have several labels."""
+        return "top_label" if any(isinstance(label, tuple) for label in self.labels) else "accuracy"
 
     def class_name(self, index: Label | None) -> str | None:
         """Returns the name of a class: its index as text where it has no name, None for None."""

@@ -66,8 +66,8 @@ class Comparison(Compared):
             grain: "sample" gives a row for each run, epoch and sample: run, epoch, sample, label, predicted, both by
                 name, explained (the class of the heatmap), correct, confidence, agreement (its mean with the other
                 runs; of more than two runs also the one with each), and all `values`. "epoch" gives a row for each run
-                and epoch: samples, accuracy, and the means over the compared samples; where a number is not known of
-                each sample, it is the run's own.
+                and epoch: samples, accuracy (of samples with several labels "top_label", see `right_name`), and the
+                means over the compared samples; where a number is not known of each sample, it is the run's own.
 
         Returns:
             The rows, all with the same names, in the order of runs, epochs and samples. A run has no rows for epochs
@@ -115,7 +115,7 @@ class Comparison(Compared):
             samples: How many of `most_different`, or some of `sample_keys`.
             epochs: Some of `epochs`; by default the first and the last one that all runs have, the one from which they
                 part, and some between.
-            metric: What is drawn beside the agreement: the name of a number, or "accuracy"; by default
+            metric: What is drawn beside the agreement: the name of a number, or "accuracy" (`right_name`); by default
                 "energy_in_region" where that is known, else "accuracy", else "confidence".
             overlay: How heatmaps are drawn; by default in colours that rise in lightness.
 

@@ -182,7 +182,7 @@ def _bytes(positive: Doubles, tops: Floats) -> npt.NDArray[np.uint8]:
 
 def epoch_means(comparison: Compared) -> dict[str, Doubles]:
     """Returns (R, E) numbers of each epoch by name, in the order of reading: means over the compared samples."""
-    every = epoch_numbers(comparison) | {"accuracy": mean(comparison.correct(), 2)}
+    every = epoch_numbers(comparison) | {comparison.right_name: mean(comparison.correct(), 2)}
     every.setdefault("confidence", mean(comparison.confidences, 2))
     return {name: every[name] for name in ordered(every) if np.isfinite(every[name]).any()}
 

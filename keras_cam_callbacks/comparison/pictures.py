@@ -32,7 +32,7 @@ _LETTERS = 17  # that fit under a tile
 # Rises in lightness throughout: the same to colour-blind people, and in grey print.
 _OVERLAY = Overlay(colormap="inferno", alpha=0.6, threshold=0.15, caption=False, size=240)
 _LARGE = SMALL | {"fontsize": 15}
-_METRICS = ("energy_in_region", "accuracy", "confidence")  # the first one that is known is drawn
+_METRICS = ("energy_in_region", "accuracy", "top_label", "confidence")  # the first one that is known is drawn
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _metric(comparison: Compared, metric: str | None) -> tuple[str, npt.NDArray[
     numbers = {
         "confidence": mean(comparison.confidences, 2),
         **epoch_numbers(comparison),
-        "accuracy": mean(comparison.correct(), 2),
+        comparison.right_name: mean(comparison.correct(), 2),
     }
     known = [name for name, values in numbers.items() if np.isfinite(values).any()]
     if metric is None:

@@ -46,11 +46,12 @@ function nearestEpoch(step) {
   return nearest;
 }
 
-// Right 1, wrong 0, NaN where either class is unknown.
+// Right 1, wrong 0, NaN where either class is unknown, or the sample has no label.
 function isRight(run, epoch, sample) {
   const at = epochOf(run, epoch);
   const predicted = at < 0 ? -1 : predictionOf(run, at, sample);
-  return predicted < 0 || page.labels[sample] === null ? NaN : Number([page.labels[sample]].flat().includes(predicted));
+  const labels = [page.labels[sample] ?? []].flat();
+  return predicted < 0 || !labels.length ? NaN : Number(labels.includes(predicted));
 }
 
 const confidence = page.metrics.findIndex(({ name }) => name === "confidence");

@@ -12,7 +12,6 @@ from typing import Any, TextIO
 import numpy as np
 
 from ..metrics import mean
-from ..records import Label
 from ..store.whole import whole_file
 from .compared import Compared, epoch_numbers
 
@@ -42,6 +41,7 @@ def _of_samples(comparison: Compared, run: int, place: int, numbers: Mapping[str
     predicted = comparison.predicted[run, place].tolist()
     targets = comparison.targets[run, place].tolist()
     confidences = comparison.confidences[run, place].astype(np.float64).tolist()
+    right = comparison.correct()[run, place].tolist()
     for i, (key, label) in enumerate(zip(comparison.sample_keys, comparison.labels, strict=True)):
         found = predicted[i] if predicted[i] >= 0 else None
         row = {
@@ -53,14 +53,10 @@ def _of_samples(comparison: Compared, run: int, place: int, numbers: Mapping[str
             "predicted": found,
             "predicted_name": comparison.class_name(found),
             "explained": targets[i] if targets[i] >= 0 else None,
-            "correct": None if label is None or found is None else found in _classes(label),
+            "correct": None if math.isnan(right[i]) else bool(right[i]),
             "confidence": _plain(confidences[i]),
         }
         yield row | {name: column[i] for name, column in listed.items() if name not in row}
-
-
-def _classes(label: Label) -> tuple[int, ...]:
-    return label if isinstance(label, tuple) else (label,)
 
 
 def _of_epoch(comparison: Compared, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -72,7 +68,7 @@ def _of_epoch(comparison: Compared, run: int, place: int, numbers: Mapping[str, 
         "run": comparison.names[run],
         "epoch": comparison.epochs[place],
         "samples": len(comparison.sample_keys),
-        "accuracy": _plain(float(mean(right, 0))),
+        comparison.right_name: _plain(float(mean(right, 0))),
         "confidence": _plain(float(confidence)),
     }
     yield row | {name: _plain(float(value)) for name, value in columns.items() if name not in row}

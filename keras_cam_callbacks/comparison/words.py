@@ -107,8 +107,12 @@ def _right(comparison: Compared, run: int, last: int) -> str:
     right = comparison.correct()[run, last]
     known = np.isfinite(right)
     count = int(right[known].sum())
+    if not known.any():
+        return ""
     verb = "is" if count == 1 else "are"
-    return f"{count} of {_count(int(known.sum()), 'prediction')} {verb} right (accuracy)" if known.any() else ""
+    if comparison.right_name == "top_label":
+        return f"the highest label is one of theirs in {count} of {_count(len(right[known]), 'sample')} (top_label)"
+    return f"{count} of {_count(int(known.sum()), 'prediction')} {verb} right (accuracy)"
 
 
 def _agreement(comparison: Compared, threshold: float) -> list[str]:

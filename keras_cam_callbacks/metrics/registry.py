@@ -216,6 +216,7 @@ RESERVED = frozenset(
         "label_name",
         "predicted",
         "predicted_name",
+        "top_label",
     }
     | {"run", "sample", "samples"}
 )

@@ -15,8 +15,9 @@ from typing import Any
 import keras
 
 from .layers import input_tensors, sublayers, walk
+from .settings import call_settings, layer_settings
 
-# Settings by which layers of one class and of equal weights compute something else.
+# Settings that digests of structures tell, as records have them whose digests told no others.
 _SETTINGS = ("strides", "padding", "dilation_rate", "pool_size", "activation")
 # The class may be another one than when the model was named, as after loading.
 _MODELS = ("functional", "model", "sequential")
@@ -25,9 +26,10 @@ _MODELS = ("functional", "model", "sequential")
 def architecture(model: Any) -> str:
     """Returns a digest of a model that has its weights: the same for one that is built anew, here or elsewhere.
 
-    It tells classes of layers, how they are wired, the shapes of weights, strides and the like, and names that people
-    gave to layers; of a subclassed model, which holds no wiring, the tree of layers. It does not tell the model's own
-    name, the numbers in names by Keras, values of weights, what is trainable, dtypes, seeds, or how it is compiled.
+    It tells classes of layers, how they are wired, the shapes of weights, the settings by which they compute something
+    else (see `layer_settings`), and names that people gave to layers; of a subclassed model, which holds no wiring, the
+    tree of layers. It does not tell the model's own name, the numbers in names by Keras, values of weights, what is
+    trainable, dtypes, seeds, what is done in the training alone, or how it is compiled.
 
     Args:
         model: The model.
@@ -35,8 +37,21 @@ def architecture(model: Any) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    described = _Names(model).described(model, {})
-    return hashlib.sha256(json.dumps(described[1:]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return digests(model)[0]
+
+
+def digests(model: Any) -> tuple[str, str]:
+    """Returns `architecture`, and the digest of a model's structure: the same with few settings of layers.
+
+    Records of earlier versions have the latter alone, so that it tells which of them are of this model.
+    """
+    names = _Names(model)
+    described = names.described(model, {})[1:]
+    return _digest([described, names.settings]), _digest(described)
+
+
+def _digest(described: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(described).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def model_label(model: Any) -> str:
@@ -83,9 +98,14 @@ def layer_place(model: Any, paths: str) -> str:
 
 
 class _Names:
-    """Tells the names that people gave in a model from those that Keras numbered."""
+    """Tells the names that people gave in a model from those that Keras numbered.
+
+    Attributes:
+        settings: What `described` has met of settings of layers and of their calls, in its order.
+    """
 
     def __init__(self, model: Any) -> None:
+        self.settings: list[Any] = []
         classes = {_snake_case(type(layer).__name__) for _, layer in walk(model)} | {
             _snake_case(type(model).__name__),
             *_MODELS,
@@ -102,6 +122,9 @@ class _Names:
             return kind, True
         return self._numbered.sub(r"\1", layer.name), False
 
+    def _text(self, text: str) -> str:
+        return self._numbered.sub(r"\1", text)
+
     def described(self, layer: Any, seen: dict[int, int]) -> list[Any]:
         """Returns what a layer is, and what is in it, as plain values, of which the first is its name."""
         name, is_automatic = self.stable(layer)
@@ -110,7 +133,11 @@ class _Names:
             return [name, seen[id(layer)]]
         seen[id(layer)] = len(seen)
         graph = _graph(layer)
-        parts = sublayers(layer) if graph is None else list({id(op): op for op, _ in graph[0]}.values())
+        if graph is not None:
+            self.settings.append([call_settings(op, index, self._text) for op, index, _ in graph[0]])
+        elif not isinstance(layer, keras.Sequential | keras.layers.InputLayer):
+            self.settings.append(layer_settings(layer, self._text))
+        parts = sublayers(layer) if graph is None else list({id(op): op for op, *_ in graph[0]}.values())
         inner = {id(weight) for part in parts for weight in getattr(part, "weights", ())}
         own = (weight for weight in getattr(layer, "weights", ()) if id(weight) not in inner)
         # Sorted: the order of weights is another one where some are not trained.
@@ -122,24 +149,24 @@ class _Names:
             shapes,
             [_setting(getattr(layer, setting, None)) for setting in _SETTINGS],
             [self.described(part, seen) for part in parts],
-            None if graph is None else [[[numbers[id(op)], taken] for op, taken in graph[0]], graph[1]],
+            None if graph is None else [[[numbers[id(op)], taken] for op, _, taken in graph[0]], graph[1]],
         ]
 
 
-def _graph(model: Any) -> tuple[list[tuple[Any, list[list[int]]]], list[list[int]]] | None:
+def _graph(model: Any) -> tuple[list[tuple[Any, int, list[list[int]]]], list[list[int]]] | None:
     """Returns the graph of a Functional model.
 
     Returns:
-        Its calls, each after those that it needs: the operation, and where the tensors that it takes come from; and
-        where the model's outputs come from. That is the number of a call, negative for one of the model's inputs, and
-        which of the tensors that this puts out. None for what has no graph.
+        Its calls, each after those that it needs: the operation, which of its calls it is, and where the tensors that
+        it takes come from; and where the model's outputs come from. That is the number of a call, negative for one of
+        the model's inputs, and which of the tensors that this puts out. None for what has no graph.
     """
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         return None
     inputs = {id(tensor): [-1 - place, 0] for place, tensor in enumerate(input_tensors(model))}
     outputs = keras.tree.flatten(model.outputs)
     numbers: dict[tuple[int, int], int] = {}
-    calls: list[tuple[Any, list[list[int]]]] = []
+    calls: list[tuple[Any, int, list[list[int]]]] = []
 
     def source(tensor: Any) -> list[int] | None:
         if id(tensor) in inputs:
@@ -166,7 +193,7 @@ def _graph(model: Any) -> tuple[list[tuple[Any, list[list[int]]]], list[list[int
             inputs[id(waiting[-1])] = sources(taken)[0]
         else:
             numbers[id(operation), index] = len(calls)
-            calls.append((operation, sources(taken)))
+            calls.append((operation, index, sources(taken)))
     return calls, sources(outputs)
 
 

@@ -18,8 +18,10 @@ metrics.jsonl. Killed at any moment, a run so holds whole epochs only.
 A line has epoch, step, wall_time, scalars, captions, heatmaps (a file), views and values (names), and of the pictures:
 their format; "drawn", what they are drawn from besides images and heatmaps (captions and overlay where they differ from
 the samples' and the run's, titles, title, sizes); "pictures" or "overlays", files, where they are kept; "sheet". A
-single picture that can't be drawn is its own sheet. "freq" is there where it differs from the manifest's. A line
-with "event" is no epoch: {"event": "failed", "epoch", "step", "wall_time", "what", "error"}.
+single picture that can't be drawn is its own sheet. "freq" is there where it differs from the manifest's; "labels",
+"class_names", "training" and "tracked" in the first line of a fit, where they differ from what the record says until
+then: they hold for that line and all below it. A line with "event" is no epoch: {"event": "failed", "epoch", "step",
+"wall_time", "what", "error"}.
 
 Readers pass over what they don't know: fields of the manifest, of lines and of what is in them, events, arrays.
 So later versions add optional fields, and the manifest's schema_version stays 2; a greater one is refused. In the
@@ -32,7 +34,7 @@ and is loaded for that alone.
 
 from .events import Event, Missing
 from .folders import Place, choose_directory, find_run, new_run_id
-from .manifest import STABLE, are_stable, check_file, file_stem, label
+from .manifest import STABLE, architectures, are_stable, check_file, file_stem, label, moved_class, same_label
 from .reader import Run, StoredEpoch, find_runs, read_run
 from .writer import RunWriter
 
@@ -44,6 +46,7 @@ __all__ = [
     "Run",
     "RunWriter",
     "StoredEpoch",
+    "architectures",
     "are_stable",
     "check_file",
     "choose_directory",
@@ -51,6 +54,8 @@ __all__ = [
     "find_run",
     "find_runs",
     "label",
+    "moved_class",
     "new_run_id",
     "read_run",
+    "same_label",
 ]

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from keras_cam_callbacks.records import RunConfig
 
-from .manifest import MANIFEST, differing, file_stem, manifest_of, same_run
+from .manifest import MANIFEST, differing, file_stem, manifest_of
 from .reader import Run, find_runs, read_run
 
 _LISTED = 3  # runs that are offered in words
+_LABELS = {"labels", "class_names"}
 
 
 class Place(NamedTuple):
@@ -29,7 +30,7 @@ class Place(NamedTuple):
         run_id: The run's own name; "" for a record that has none.
         offset: What is added to an epoch to get its step.
         said: What is to be said of the choice; "" for nothing.
-        is_doubtful: Whether several runs could go on, so that a new record begins.
+        is_doubtful: Whether a new record begins although there are runs that the fit may have been meant to go on with.
     """
 
     directory: Path
@@ -55,7 +56,7 @@ def choose_directory(
     """Chooses and makes the folder for the first fit of a process, so that nothing is ever overwritten.
 
     A fit goes on with the run that `run` names. Else a fit that starts after epoch 0 goes on with one of the stored
-    runs of the same prefix, model, layer, method, target, sample keys, fingerprints and regions; in this order:
+    runs of the same prefix, model, layer, method, target, sample keys, fingerprints, labels and regions; in this order:
 
     1. the run that a tracker's library goes on with;
     2. the run that stopped right before the start: its last epoch is before it, and of those after that, none before
@@ -66,8 +67,11 @@ def choose_directory(
        logged.
 
     Any other run is passed over: one that ended long before has not stopped there, and what one that is ahead holds
-    would be replaced. Then, and where two runs fit as well, a new record begins, which harms none, and it is said how
-    the fit can go on with one of them.
+    would be replaced; and so is one whose labels or class names are others. Then, and where two runs fit as well, a new
+    record begins, which harms none, and it is said how the fit can go on with one of them.
+
+    What one of both does not know of labels and class names is no reason for another record. A record that a tracker's
+    library has in another run of its own goes on too, as a training is often resumed under a new one: it is said.
 
     Any other fit gets a folder of its own, the first of log_dir/prefix, log_dir/prefix-2, and so on that is not there
     yet, also where processes start together.
@@ -91,7 +95,8 @@ def choose_directory(
     try:
         place = None
         if run is not None:
-            place = _continued(_checked(find_run(log_dir, run), manifest), first_epoch)
+            stored = _checked(find_run(log_dir, run), manifest)
+            place = _continued(stored, first_epoch)._replace(said=_learned(stored, manifest))
         elif first_epoch > 0 and log_dir.is_dir():
             place = _choice(log_dir, manifest, first_epoch, config.freq or 1, held)
         if place is None or not place.directory.name:
@@ -142,10 +147,10 @@ def find_run(log_dir: str | Path, run: str | os.PathLike[str]) -> Run:
 
 
 def _checked(run: Run, manifest: Mapping[str, Any]) -> Run:
-    if not same_run(run.manifest, manifest):
+    if names := differing(run.latest, manifest):
         raise ValueError(
             f"A run can go on only with the same model and settings. Received: run {str(run.directory)!r}, whose "
-            f"record differs in {', '.join(differing(run.manifest, manifest))}. Without `run` another record begins."
+            f"record differs in {', '.join(names)}. Without `run` another record begins."
         )
     return run
 
@@ -154,20 +159,21 @@ def _choice(log_dir: Path, manifest: Mapping[str, Any], start: int, freq: int, h
     """Returns where a fit goes on; a place without a folder's name for a new record; None where no run is alike."""
     # One folder may be seen twice, through a link.
     every = {os.path.realpath(path): run for path in find_runs(log_dir) if (run := _read_or_none(path))}
-    alike = [run for run in every.values() if run.epochs and same_run(run.manifest, manifest)]
+    compared = [(run, set(differing(run.latest, manifest))) for run in every.values() if run.epochs]
+    alike = [run for run, names in compared if not names]
     run_ids = [run.manifest.get("run_id") for run in every.values()]
     new = Place(Path(), None, new_run_id())
     if named := [run for run in alike if run.manifest.get("run_id") in held] or [
-        run for run in alike if set(run.manifest.get("tracked") or ()) & set(held)
+        run for run in alike if set(run.latest.get("tracked") or ()) & set(held)
     ]:
         alike = named
         if len(named) == 1:
-            return _continued(named[0], start)
+            return _continued(named[0], start)._replace(said=_learned(named[0], manifest))
     elif own := [name for name in held if ":" not in name]:
         # What the library goes on with isn't here: no other run is it.
         alike = [run for run in alike if not run.manifest.get("run_id")]
         new = new._replace(run_id=own[0] if own[0] not in run_ids else new.run_id)
-    ranks = [_rank(run.epochs[-1].epoch, run.manifest.get("freq") or freq, start) for run in alike]
+    ranks = [_rank(run, freq, start) for run in alike]
     fits = [rank for rank in ranks if rank is not None]
     best = [run for run, rank in zip(alike, ranks, strict=True) if fits and rank == min(fits)]
     if len(best) > 1 and len({run.manifest.get("run_id") or run.directory for run in best}) == 1:
@@ -176,19 +182,61 @@ def _choice(log_dir: Path, manifest: Mapping[str, Any], start: int, freq: int, h
         best = [run for run in best if name.fullmatch(run.directory.name)] or best
     others = [run for run, rank in zip(alike, ranks, strict=True) if rank is not None and run not in best]
     if len(best) == 1:
-        said = f"; {_offered(others)}" if others else ""
+        said = _learned(best[0], manifest) + _moved_on(best[0], held) + (f"; {_offered(others)}" if others else "")
         return _continued(best[0], start)._replace(said=said)
     if best:
         said = f"; {len(best)} runs fit a start in epoch {start} alike, so that a new record begins; {_offered(best)}"
         return new._replace(said=said, is_doubtful=True)
+    relabelled = [(run, names) for run, names in compared if names and names <= _LABELS]
+    relabelled = [(run, names) for run, names in relabelled if _rank(run, freq, start) is not None]
+    if relabelled:
+        differs = ", ".join(sorted(set().union(*(names for _, names in relabelled))))
+        said = f"; what stopped right before epoch {start} differs in {differs}, so that a new record begins; with its "
+        offered = _offered(run for run, _ in relabelled)
+        return new._replace(said=f"{said}{differs}, {offered}", is_doubtful=True)
     if alike:
         said = f"; no run of these settings stopped right before epoch {start}, so that a new record begins; "
-        return new._replace(said=said + _offered(alike))
+        return new._replace(said=said + _offered(alike), is_doubtful=True)
     return new
 
 
-def _rank(last: int, freq: int, start: int) -> int | None:
-    """Returns how well a run fits a start: 0 best, None for not at all, by the last epoch that it has logged."""
+def _learned(run: Run, manifest: Mapping[str, Any]) -> str:
+    """Says what the record and the fit that goes on with it do not both know, or call otherwise."""
+    said = ""
+    for name, field in (("labels", "labels"), ("class names", "class_names")):
+        old, new = ([one is not None for one in of.get(field) or ()] for of in (run.latest, manifest))
+        if any(old) and not any(new):
+            said += f"; it keeps the {name} of its record, as this fit has none"
+        elif any(new) and not any(old):
+            said += f"; its record had no {name} before, and has those of this fit from now on"
+        elif field == "labels" and old != new:
+            said += "; of samples with a label in its record or in this fit alone, that one is kept"
+        elif field == "class_names" and run.latest[field] != manifest[field]:
+            said += "; its class names are those of this fit from now on"
+    return said
+
+
+def _moved_on(run: Run, held: Sequence[str]) -> str:
+    """Says that a record goes on in another run of a tracker's library than the one that it was sent to."""
+    before = run.latest.get("tracked") or ()
+    now = [name for name in held if ":" in name]
+    if not before or not now:
+        return ""
+    return (
+        f"; what was sent to {', '.join(before)} goes on in {', '.join(now)}, as it stopped right before; another "
+        "`log_dir` or `prefix` begins a record of its own"
+    )
+
+
+def _rank(run: Run, freq: int, start: int) -> int | None:
+    """Returns how well a run fits a start: 0 best, None for not at all, by the last epoch that it has logged.
+
+    Args:
+        run: A run with epochs.
+        freq: Of how many epochs one is logged where the record does not say.
+        start: The first epoch of the fit.
+    """
+    last, freq = run.epochs[-1].epoch, run.epochs[-1].freq if run.epochs[-1].knows_freq else freq
     due = (last // freq + 1) * freq
     if last < start <= due:
         return 0

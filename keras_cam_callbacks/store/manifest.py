@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ LOG = "metrics.jsonl"
 IDENTITY = ("prefix", "model_name", "layer", "method", "target", "sample_keys", "fingerprints")
 # What stands for these where both records have it: without the numbers of Keras, which count what was built before.
 STABLE = {"model_name": "model_label", "layer": "layer_place", "architecture": "architecture", "rules": "rules"}
+# What a later fit of the run may know, or do otherwise: the first line of a fit has it where it is news.
+CHANGING = ("labels", "class_names", "training", "tracked")
 # Fields that a record may lack.
-_OPTIONAL = ("run_id", "architecture", "model_label", "layer_place", "rules", "tracked")
+_OPTIONAL = ("run_id", "architecture", "structure", "model_label", "layer_place", "rules", "tracked")
 
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
@@ -118,19 +120,73 @@ def _region(region: Region | None, file: str) -> dict[str, Any] | None:
     return {"boxes": region.boxes.tolist(), "mask": file, "digest": digest}
 
 
-def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tells whether two manifests describe the same run."""
-    return not differing(one, other)
-
-
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Returns in what two manifests differ that a run has in common with its continuation."""
+    """Returns in what two manifests differ that a run has in common with its continuation.
+
+    Labels and class names count where both have them: what one of them does not know, it can learn from the other.
+    """
     fields = {name: name for name in IDENTITY}
     if are_stable((one, other)):
         fields |= STABLE
     names = [name for name, field in fields.items() if one.get(field) != other.get(field)]
+    if "architecture" in names and len(set(architectures((one, other)))) == 1:
+        names.remove("architecture")
+    if any(None not in pair and not same_label(*pair) for pair in zip(one["labels"], other["labels"], strict=False)):
+        names.append("labels")
+    if moved_class(one.get("class_names") or (), other.get("class_names") or ()) is not None:
+        names.append("class_names")
     # Numbers of other regions don't belong into one curve. A record of none has no such entry, or an empty one.
     return names + ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
+
+
+def same_label(one: Any, other: Any) -> bool:
+    """Tells whether two labels are of the same classes: 3 is the same as a list of it alone, in any order."""
+    return _classes(one) == _classes(other)
+
+
+def _classes(label: Any) -> set[int]:
+    return set(label) if isinstance(label, list | tuple) else {label}
+
+
+def moved_class(one: Sequence[str], other: Sequence[str]) -> str | None:
+    """Returns a name that stands for classes of two numbers, in one list of class names and in another; None for none.
+
+    Names that are in one list alone don't count: classes are renamed.
+    """
+    first, second = ({name: i for i, name in reversed([*enumerate(names)])} for names in (one, other))
+    return next((name for name in one if second.get(name, first[name]) != first[name]), None)
+
+
+def architectures(manifests: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Returns the digests of models' architectures in a form that all manifests have.
+
+    That of earlier versions tells few settings of layers. Today's manifests have it too, as "structure".
+    """
+    if len({bool(manifest.get("structure")) for manifest in manifests}) == 1:
+        return [manifest.get("architecture") for manifest in manifests]
+    return [manifest.get("structure") or manifest.get("architecture") for manifest in manifests]
+
+
+def updated(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a record says once a fit has gone on with it.
+
+    Args:
+        manifest: What it said before.
+        config: The manifest of the fit, of the same run.
+
+    Returns:
+        The manifest with what `CHANGING` names: labels that it lacked; the class names and the settings of the training
+        that the fit has, where it has any; and the runs of trackers' libraries, those of the fit behind the others.
+    """
+    labels = zip(manifest["labels"], config["labels"], strict=True)
+    tracked = [*(manifest.get("tracked") or ()), *(config.get("tracked") or ())]
+    return {
+        **manifest,
+        "labels": [new if old is None else old for old, new in labels],
+        "class_names": config.get("class_names") or manifest["class_names"],
+        "training": config.get("training") or manifest.get("training") or {},
+        "tracked": list(dict.fromkeys(tracked)),
+    }
 
 
 def are_stable(manifests: Iterable[Mapping[str, Any]]) -> bool:
@@ -191,20 +247,32 @@ def _is_label(label: Any) -> bool:
     return type(label) is int and abs(label) < 2**63
 
 
+def check_changing(entry: Mapping[str, Any], samples: int) -> None:
+    """Raises ValueError where a manifest or a line has labels, class names or the like that are none."""
+    labels = entry.get("labels", [None] * samples)
+    if len(labels) != samples or not all(label is None or _is_label(label) for label in labels):
+        raise ValueError(f"labels must be {samples} whole numbers, lists of them, or null")
+    _check_texts(entry, "class_names")
+    _check_texts(entry, "tracked")
+
+
+def _check_texts(entry: Mapping[str, Any], name: str) -> None:
+    listed = entry.get(name)
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
+        raise ValueError(f"{name} must be a list of texts")
+
+
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
     samples = {name: len(manifest[name]) for name in ("sample_keys", "fingerprints", "labels", "files")}
     if len(set(samples.values())) != 1:
         raise ValueError(f"numbers of samples differ: {samples}")
-    for name in ("sample_keys", "fingerprints", "class_names", "views", "tracked"):
-        listed = manifest.get(name)
-        if listed is not None and not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
-            raise ValueError(f"{name} must be a list of texts")
+    for name in ("sample_keys", "fingerprints", "views"):
+        _check_texts(manifest, name)
     if len(set(manifest["sample_keys"])) != len(manifest["sample_keys"]):
         raise ValueError("sample_keys must differ")
-    if not all(label is None or _is_label(label) for label in manifest["labels"]):
-        raise ValueError("labels must be whole numbers, lists of them, or null")
+    check_changing(manifest, len(manifest["sample_keys"]))
     space_of(manifest)
-    texts = ("prefix", "model_name", "layer", "method", "target", "run_id", *STABLE.values())
+    texts = ("prefix", "model_name", "layer", "method", "target", "run_id", "structure", *STABLE.values())
     for name in texts:
         if not isinstance(manifest.get(name, ""), str):
             raise ValueError(f"{name} must be a text")

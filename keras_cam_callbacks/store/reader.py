@@ -7,7 +7,7 @@ import math
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Floats, Image, Ints, Region, Space, short_repr
+from keras_cam_callbacks.records import Floats, Image, Ints, Label, Region, Space, short_repr
 
 from .arrays import read_arrays
 from .events import Event, Missing, missing_epochs, read_event
-from .manifest import LOG, MANIFEST, check_file, read_manifest, space_of
+from .manifest import CHANGING, LOG, MANIFEST, check_changing, check_file, read_manifest, space_of
 from .pictures import Pictures, read_recipe
 
 
@@ -40,6 +40,11 @@ class StoredEpoch:
         sheet_file: A JPEG of all pictures, to be looked at; None where there is none. Records among W&B's files have
             none of pictures that can be drawn.
         freq: Of how many epochs one was logged.
+        knows_freq: Whether the record says so.
+        labels: For each sample its class, all of its labels where there can be several, or None: as it was known when
+            the epoch was logged.
+        class_names: Names by class index, or None, likewise.
+        training: How the model was trained in the fit that the epoch is of, as far as the record says.
     """
 
     epoch: int
@@ -53,6 +58,10 @@ class StoredEpoch:
     value_names: tuple[str, ...] = ()
     sheet_file: Path | None = None
     freq: int = 1
+    knows_freq: bool = True
+    labels: tuple[Label | None, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     __repr__ = short_repr
 
@@ -142,16 +151,20 @@ class Run:
 
     Attributes:
         directory: Its folder.
-        manifest: What is the same for all epochs: versions, model_name, layer, method, target, prefix,
+        manifest: What its first fit wrote: versions, model_name, layer, method, target, prefix,
             class_names, sample_keys, files, fingerprints, labels, value_range, overlay, regions, training, freq, space.
+            `labels`, `class_names` and `trainings` know of later fits too.
         epochs: The epochs in the order of their steps.
         events: What failed while the run was logged, in the order in which it did.
+        latest: The manifest with what later fits have added: labels, class names, settings of the training and runs of
+            trackers' libraries.
     """
 
     directory: Path
     manifest: Mapping[str, Any]
     epochs: tuple[StoredEpoch, ...]
     events: tuple[Event, ...] = ()
+    latest: Mapping[str, Any] = field(default_factory=dict)
 
     __repr__ = short_repr
 
@@ -162,9 +175,19 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names by class index."""
-        names = self.manifest["class_names"]
-        return None if names is None else tuple(names)
+        """Names by class index, those of the last fit that had any."""
+        return _class_names(self.latest)
+
+    @property
+    def labels(self) -> tuple[Label | None, ...]:
+        """For each of the N samples its class, all of its labels where there can be several, or None."""
+        return _labels(self.latest)
+
+    @property
+    def trainings(self) -> tuple[Mapping[str, Any], ...]:
+        """How the model was trained, in the order of the epochs: one entry for all fits in a row that are alike."""
+        every = [epoch.training for epoch in self.epochs] or [self.manifest.get("training") or {}]
+        return tuple(settings for i, settings in enumerate(every) if i == 0 or settings != every[i - 1])
 
     @property
     def space(self) -> Space | None:
@@ -237,6 +260,7 @@ def read_run(path: str | Path) -> Run:
     manifest = read_manifest(directory)
     epochs: dict[int, StoredEpoch] = {}
     events: list[Event] = []
+    latest = manifest
     log = directory / LOG
     check_file(log)
     for number, line in enumerate(log.read_bytes().split(b"\n") if log.exists() else (), 1):
@@ -250,14 +274,17 @@ def read_run(path: str | Path) -> Run:
                 event = read_event(entry)
                 events += [] if event is None else [event]
             else:
-                epoch = _stored_epoch(directory, entry, manifest)
+                if changes := {name: entry[name] for name in CHANGING if name in entry}:
+                    check_changing(changes, len(manifest["sample_keys"]))
+                    latest = latest | changes
+                epoch = _stored_epoch(directory, entry, latest)
                 epochs[epoch.step] = epoch
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ValueError(
                 f"Each line of {log} must describe one epoch of this run. Received in line {number}: "
                 f"{error!r}. Delete the line to do without it."
             ) from error
-    return Run(directory, manifest, tuple(epochs[step] for step in sorted(epochs)), tuple(events))
+    return Run(directory, manifest, tuple(epochs[step] for step in sorted(epochs)), tuple(events), latest)
 
 
 def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> StoredEpoch:
@@ -298,7 +325,20 @@ def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> S
         value_names=tuple(map(str, entry.get("values", ()))),
         sheet_file=None if sheet is None else inside(folder, sheet),
         freq=_positive(entry.get("freq", manifest.get("freq", 1))),
+        knows_freq="freq" in entry or "freq" in manifest,
+        labels=_labels(manifest),
+        class_names=_class_names(manifest),
+        training=dict(manifest.get("training") or {}),
     )
+
+
+def _labels(manifest: Mapping[str, Any]) -> tuple[Label | None, ...]:
+    return tuple(tuple(label) if isinstance(label, list) else label for label in manifest["labels"])
+
+
+def _class_names(manifest: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = manifest["class_names"]
+    return None if names is None else tuple(names)
 
 
 def _positive(freq: Any) -> int:

@@ -22,8 +22,19 @@ from keras_cam_callbacks.records import EpochRecord, Image, RunConfig
 
 from .events import Event, event_line
 from .locks import locked
-from .manifest import LOG, MANIFEST, check_file, differing, manifest_of, plain, read_manifest, same_run
+from .manifest import (
+    CHANGING,
+    LOG,
+    MANIFEST,
+    check_file,
+    differing,
+    manifest_of,
+    plain,
+    read_manifest,
+    updated,
+)
 from .pictures import Recipe, packed, recipe, sheet
+from .reader import read_run
 
 # Names of an epoch's files, none of which may be there.
 _NAMES = ("heatmaps/{}.npz", "overlays/{}", "pictures/{}.zip", "sheets/{}.jpg", "sheets/{}.png")
@@ -78,17 +89,20 @@ class RunWriter:
         self._freq = config.freq
         self._display = config.display
         self._shrunk: dict[Any, tuple[Image, ...]] = {}
+        self._news: dict[str, Any] = {}
         manifest = manifest_of(config)
         self._directory.mkdir(parents=True, exist_ok=True)
         check_file(self._directory / MANIFEST)
         if (self._directory / MANIFEST).exists():
-            stored = read_manifest(self._directory)
-            if not same_run(stored, manifest):
-                names = ", ".join(differing(stored, manifest))
+            stored = _latest(self._directory)
+            if names := differing(stored, manifest):
                 raise ValueError(
                     f"A run folder must belong to one run. Received: {self._directory}, whose record "
-                    f"differs in {names}. Pass another log_dir or prefix."
+                    f"differs in {', '.join(names)}. Pass another log_dir or prefix."
                 )
+            news = updated(stored, manifest)
+            nothing: tuple[Any, ...] = (None, [], {})
+            self._news = {name: news[name] for name in CHANGING if news[name] not in (stored.get(name), *nothing)}
             manifest = stored
         else:
             _put_file(self._directory / MANIFEST, json.dumps(manifest, indent=2).encode("utf-8"))
@@ -201,7 +215,8 @@ class RunWriter:
             )
         with self._claimed():
             self._check_end()
-            self._append(_line(self._put_epoch(record)))
+            self._append(_line(self._put_epoch(record) | self._news))
+            self._news = {}
 
     def note(self, event: Event) -> None:
         """Writes down that something has failed; a record of schema 1 has no place for that.
@@ -233,7 +248,7 @@ class RunWriter:
             "views": list(record.views),
             "values": list(record.values),
             **self._put_overlays(record, name),
-            **({} if self._freq == self._manifest.get("freq", 1) else {"freq": self._freq}),
+            **({} if self._freq == self._manifest.get("freq") else {"freq": self._freq}),
         }
 
     def _put_overlays(self, record: EpochRecord, name: str) -> dict[str, Any]:
@@ -277,6 +292,14 @@ class RunWriter:
         if entry["captions"] == captions:
             del entry["captions"]
         return {name: value for name, value in entry.items() if name != "titles" or value}
+
+
+def _latest(directory: Path) -> dict[str, Any]:
+    """Returns the manifest of a record, with what later fits have added where its log is whole."""
+    manifest = read_manifest(directory)
+    with suppress(ValueError, OSError):  # Of a log that is damaged the manifest still counts.
+        return dict(read_run(directory).latest)
+    return manifest
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -2,13 +2,22 @@
 
 import copy
 import logging
+import pickle
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from fits import X, Y, fit, new_model, tiny_model
 
-from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, SmoothGrad, TensorBoardTracker, read_run
+from keras_cam_callbacks import (
+    ActivationLogger,
+    GradCAMLogger,
+    HeatmapLogger,
+    MemoryTracker,
+    SmoothGrad,
+    TensorBoardTracker,
+    read_run,
+)
 
 # By class, so that the first samples are not the ones of select="balanced".
 SORTED = X[np.argsort(Y, kind="stable")], np.sort(Y)
@@ -213,3 +222,21 @@ def test_copies_log_runs_of_their_own(tmp_path, make_data, fitted):
     assert (logger.directory, copied.directory) == (tmp_path / ours, tmp_path / its)
     assert len(memory.records) == 3 + fitted
     assert {record.samples[0].fingerprint for record in memory.records} == {memory.records[0].samples[0].fingerprint}
+
+
+def test_a_logger_is_pickled_after_a_fit(tmp_path):
+    """As where settings are kept, or sent to another process: without the run, and without the model."""
+    model = tiny_model()
+    logger = GradCAMLogger((X, Y), tracker="disk", log_dir=tmp_path, prefix="mine", metrics=["drift"])
+    fit(logger, model=model)
+    data = pickle.dumps(logger)
+    again = pickle.loads(data)
+    assert again.directory is None
+    assert (again.prefix, again.metrics, again.log_dir) == ("mine", ["drift"], tmp_path)
+    fit(again, model=tiny_model())
+    fit(logger, model=model)
+    assert (logger.directory.name, again.directory.name) == ("mine", "mine-2")
+    features = ActivationLogger((X, Y), tracker="disk", log_dir=tmp_path)
+    fit(features, model=model)
+    fit(pickle.loads(pickle.dumps(features)), model=tiny_model())
+    assert (tmp_path / "activations-2").is_dir()

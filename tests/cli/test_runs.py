@@ -353,6 +353,19 @@ def test_reports_are_written_whole_and_their_size_is_said(logs, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "report.html"]
 
 
+def test_reports_and_films_as_json(logs, tmp_path):
+    page, films = tmp_path / "report.html", tmp_path / "films"
+    result = run("report", logs / "small", "--out", page, "--json")
+    written = json.loads(result.stdout)
+    assert (written["path"], written["size"], written["left_out"]) == (str(page), page.stat().st_size, [])
+    assert written["epochs"] == [epoch.step for epoch in read_run(logs / "small").epochs]
+    assert written["notes"] == [line for line in result.stderr.splitlines() if "MB and shows" not in line]
+    result = run("timelapse", logs / "small", "--out", films, "--json")
+    assert sorted(json.loads(result.stdout)["films"]) == sorted(map(str, films.iterdir()))
+    refused = run("timelapse", logs / "small", "--out", tmp_path / "all.gif", "--samples", "none such", "--json")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+
+
 def test_missing_packages_of_the_report_are_one_message(logs):
     code = f"""
 import sys

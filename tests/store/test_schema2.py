@@ -92,7 +92,7 @@ def test_labels_may_be_lists(tmp_path):
     assert run.manifest["labels"] == [[0, 1], [], None, 1]
     comparison = compare([tmp_path / "one", tmp_path / "two"])
     assert comparison.labels == labels
-    np.testing.assert_array_equal(comparison.correct()[0, 0], [1, 0, np.nan, 0])
+    np.testing.assert_array_equal(comparison.correct()[0, 0], [1, np.nan, np.nan, 0])
     assert [comparison.class_name(label) for label in labels] == ["cat, dog", "none", None, "dog"]
     comparison.report(tmp_path / "report.html")
     comparison.to_csv(tmp_path / "numbers.csv")

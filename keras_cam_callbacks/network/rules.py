@@ -1,4 +1,4 @@
-"""Which functions of the user's a run explains by: two lambdas have one name, but are no one rule."""
+"""Which functions of the user's a run explains by, or a layer computes with: two lambdas are no one rule."""
 
 from __future__ import annotations
 
