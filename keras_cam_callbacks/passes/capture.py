@@ -13,21 +13,21 @@ import numpy as np
 from .. import engine
 from ..data.layout import as_images, input_at
 from ..engine.contract import DifferentiatedRun, Run
-from ..network.choosing import no_layer, preferred
-from ..network.head import Head, class_weights, find_head
-from ..network.layers import Candidates, LayerCall, Tap, candidates, listing
+from ..network.head import class_weights
+from ..network.layers import Candidates, LayerCall, Tap, listing
 from ..network.outputs import Clues, Output, clues_of
 from ..network.targets import PREDICTED, Target
 from ..network.tokens import resolve_tokens
 from ..records import Capture, Chunk, Floats, Ints
 from .attention import NEEDS as OF_ATTENTION
 from .attention import captured_attention
+from .finding import chosen_call, head_call, named_calls, reachable
 from .ground import Ground
 from .images import early_layer
 from .outputs import ModelOutputs
 from .scores import explained_scores, single_output
 from .settling import settle
-from .taps import as_activations, fixed_batch, make_tap, named_layer, single_call
+from .taps import as_activations, fixed_batch, make_tap, named_layer
 
 # What a method can need that has nothing to do with a layer.
 _WITHOUT_LAYER = {"images", "scores", "score", "confidence", "gradient", "guided_gradient", "full_gradient"}
@@ -129,6 +129,7 @@ class Capturer:
         self._tokens = resolve_tokens(tokens)
         self._refused: dict[str, str] = {}
         self._resigned = False
+        self._laid: dict[str, Tap] = {}
         self._compile(model, samples, keeps)
         while self._settle(model):
             self._compile(model, samples, keeps)
@@ -163,6 +164,7 @@ class Capturer:
             named=bool(self._named),
         )
         self.taps = measured.taps
+        self._laid = {tap.path: tap for tap in self.taps if tap.tokens is not None}
         self.ground.notes += measured.notes
         self.ground.sights = measured.sights
         self._refused.update(measured.refused)
@@ -327,7 +329,8 @@ class Capturer:
         if self._needs.intersection(OF_ATTENTION):
             results |= captured_attention(run, self._needs, self.model)
         calls = self._find_calls(run, named)
-        self.taps = tuple(make_tap(call, run.calls) for call in calls)
+        # The model may be traced again once it is known how tokens lie on the image.
+        self.taps = tuple(self._laid.get(call.path) or make_tap(call, run.calls) for call in calls)
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, class_index, [call.layer for call in calls])
@@ -349,7 +352,7 @@ class Capturer:
                     raise ValueError(
                         "The explained score must depend on the explained layer. Received: layer "
                         f"{call.path!r}, from which no gradient reaches target {self.targets[t].text!r}. "
-                        f"These would do: {listing(_reachable(run, t))}."
+                        f"These would do: {listing(reachable(run, t))}."
                     )
         return dict(results)
 
@@ -387,7 +390,14 @@ class Capturer:
 
     def _captured_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> dict[str, Any]:
         """Returns what CAM needs: what feeds the pooling, and for each target the dense layer's weights."""
-        head = self._find_head(run, targets)
+        for target, classes in zip(self.targets, targets, strict=True):
+            if classes is None and (target.rule is not None or self.outputs.units != 1):
+                raise ValueError(
+                    "CAM explains a class of a model with one output of shape (samples, classes). "
+                    f"Received: model {self.model.name!r} and target {target.text!r}, which is no class. "
+                    "Grad-CAM (GradCAMLogger) explains any score."
+                )
+        head = head_call(run, self.model, self._named)
         tap = make_tap(head.feature_map, run.calls)
         activations = as_activations(run.tensors[head.feature_map_id], tap.space)
         _, *sizes, channels = activations.shape
@@ -402,49 +412,12 @@ class Capturer:
 
     def _find_calls(self, run: DifferentiatedRun, named: Sequence[Any]) -> list[LayerCall]:
         """Returns the one call of each named layer in call order, or the chosen call."""
-        if not named:
-            # The map of an output is the prediction itself.
-            calls = [call for call in run.calls if run.output_ids.isdisjoint(call.output_ids)]
-            used = [run.used(t) for t in range(len(run.scores))]
-            common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
-            attended = self.ground.attended(run)
-            options = preferred(calls, common, attended, self.ground.may_be_tokens)
-            if attended and self._needs.intersection(OF_ATTENTION):
-                options = [next(call for call in run.calls if attended[-1] in call.output_ids)]
-            left = [call for call in options if call.path not in self._refused]
-            if not left:
-                # Where the model itself turns the image, no layer answers to its places, and the place is not known.
-                left = [call for call in options if self.ground.moves(run, call)]
-                self._resigned = bool(left)
-            if not left:
-                raise no_layer(self.model, run.calls, list(self._refused))
-            return left[:1]
-        paths = {id(held()): path for path, held in self._named}
-        chosen = [single_call(paths.get(id(layer), layer.name), layer, run.calls) for layer in named]
-        return [call for call in run.calls if call in chosen]
-
-    def _find_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> Head:
-        """Returns the GAP + Dense head, which must be fed by the layer that the user named, if any."""
-        for target, classes in zip(self.targets, targets, strict=True):
-            if classes is None and (target.rule is not None or self.outputs.units != 1):
-                raise ValueError(
-                    "CAM explains a class of a model with one output of shape (samples, classes). "
-                    f"Received: model {self.model.name!r} and target {target.text!r}, which is no class. "
-                    "Grad-CAM (GradCAMLogger) explains any score."
-                )
-        head = find_head(self.model, run.calls, run.output_id)
-        if not self._named:
-            return head
-        for call in run.calls:
-            if [held() for _, held in self._named] == [call.layer] and head.feature_map_id in call.output_ids:
-                return Head(call, head.feature_map_id, head.dense)
-        names = [path for path, _ in self._named]
-        raise ValueError(
-            "CAM explains the layer that feeds the global average pooling. "
-            f"Received: layer_name={names if len(names) > 1 else names[0]!r}; "
-            f"here that layer is {head.feature_map.path!r}. "
-            "Leave layer_name out, or use Grad-CAM (GradCAMLogger) for other layers."
+        if named:
+            return named_calls(run, named, {id(held()): path for path, held in self._named})
+        call, self._resigned = chosen_call(
+            run, self.model, self.ground, self._refused, bool(self._needs.intersection(OF_ATTENTION))
         )
+        return [call]
 
     def _describe_outputs(self, run: Run, logits: Any) -> None:
         """Notes what the outputs are and what is explained of them, in words."""
@@ -479,9 +452,3 @@ def sample_text(array: Any) -> str:
 def _placed(values: Any, tap: Tap) -> Any:
     """Returns activations or gradients (N, *space, C), from tokens (N, T, C) where the layer puts out these."""
     return values if values is None or tap.tokens is None else tap.tokens.to_grid(values)
-
-
-def _reachable(run: DifferentiatedRun, score: int) -> list[str]:
-    """Returns the paths of the candidates that a score depends on."""
-    used = run.used(score)
-    return [call.path for call in candidates(run.calls) if used is None or used.intersection(call.output_ids)]

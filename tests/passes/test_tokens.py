@@ -250,3 +250,12 @@ def test_windows_that_became_samples_are_no_maps():
     assert np.abs(again[0] - explanation.heatmaps[0]).max() > 1e-4
     with pytest.raises(ValueError, match=r"one row for each sample.*puts out 4 for each.*layer_name='windows'"):
         explain(model, images, "windows/inside", target=0, output_kind="classes")
+
+
+def test_an_eager_model_of_tokens_is_explained_alike():
+    keras.utils.set_random_seed(1)
+    model, images = transformer(front=1, readout="first"), models.images(3, SHAPE)
+    traced = explain(model, images, method="hirescam", target=1, output_kind="classes")
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    eager = explain(model, images, "norm_1", method="hirescam", target=1, batch_size=2)
+    np.testing.assert_allclose(eager.heatmaps, traced.heatmaps, atol=1e-5 * np.abs(traced.heatmaps).max())

@@ -1,0 +1,96 @@
+"""The calls of the explained layers, found in a run: those that were named, or the one that is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from ..engine.contract import DifferentiatedRun, Run
+from ..network.choosing import is_tokens, no_layer, preferred
+from ..network.head import Head, find_head
+from ..network.layers import LayerCall, candidates
+from .ground import Ground
+from .taps import single_call
+
+
+def named_calls(run: Run, layers: Sequence[Any], paths: Mapping[int, str]) -> list[LayerCall]:
+    """Returns the one call of each layer, in call order.
+
+    Args:
+        run: The run.
+        layers: The layers.
+        paths: What they were named, by their `id`.
+
+    Raises:
+        ValueError: As `single_call`.
+    """
+    chosen = [single_call(paths.get(id(layer), layer.name), layer, run.calls) for layer in layers]
+    return [call for call in run.calls if call in chosen]
+
+
+def chosen_call(
+    run: DifferentiatedRun, model: Any, ground: Ground, refused: Container[str], attends: bool
+) -> tuple[LayerCall, bool]:
+    """Chooses a layer.
+
+    Args:
+        run: The run.
+        model: The model.
+        ground: Knows the image.
+        refused: Paths of layers that turned out to be no picture of the image.
+        attends: Whether methods need the tokens of the last self-attention.
+
+    Returns:
+        The layer's call; and whether it was among those that are refused, because no layer of the model answers to the
+        places of an image that the model itself turns.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    # The map of an output is the prediction itself.
+    calls = [call for call in run.calls if run.output_ids.isdisjoint(call.output_ids)]
+    used = [run.used(t) for t in range(len(run.scores))]
+    common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
+    attended = ground.attended(run)
+    options = preferred(calls, common, attended, ground.may_be_tokens)
+    if attended and attends:
+        options = [next(call for call in run.calls if attended[-1] in call.output_ids)]
+    left = [call for call in options if call.path not in refused]
+    if left:
+        return left[0], False
+    turned = [call for call in options if not is_tokens(call) and ground.moves(run, call)]
+    if turned:
+        return turned[0], True
+    raise no_layer(model, run.calls, [call.path for call in options])
+
+
+def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any]]) -> Head:
+    """Returns the GAP + Dense head, which must be fed by the layer that the user named, if any.
+
+    Args:
+        run: The run.
+        model: The model.
+        named: For each named layer its path and a weak reference to it.
+
+    Raises:
+        ValueError: As `find_head`, or if another layer was named.
+    """
+    head = find_head(model, run.calls, run.output_id)
+    if not named:
+        return head
+    for call in run.calls:
+        if [held() for _, held in named] == [call.layer] and head.feature_map_id in call.output_ids:
+            return Head(call, head.feature_map_id, head.dense)
+    names = [path for path, _ in named]
+    raise ValueError(
+        "CAM explains the layer that feeds the global average pooling. "
+        f"Received: layer_name={names if len(names) > 1 else names[0]!r}; "
+        f"here that layer is {head.feature_map.path!r}. "
+        "Leave layer_name out, or use Grad-CAM (GradCAMLogger) for other layers."
+    )
+
+
+def reachable(run: DifferentiatedRun, score: int) -> list[str]:
+    """Returns the paths of the candidates that a score depends on."""
+    used = run.used(score)
+    return [call.path for call in candidates(run.calls) if used is None or used.intersection(call.output_ids)]
