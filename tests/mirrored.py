@@ -47,7 +47,7 @@ CHEAP = {
 
 def new_loggers():
     settings = {"on_error": "raise"}
-    methods = {name: CHEAP.get(name, name) for name in METHODS}
+    methods = {name: CHEAP.get(name, name) for name, method in METHODS.items() if "readout" not in method.needs}
     return [
         HeatmapLogger((X, Y), method=methods, metrics=["drift", "first_moved"], max_samples=6, **settings),
         GradCAMLogger((X, Y), "conv1", target="both", faithfulness_freq=1, metrics="all", **settings),

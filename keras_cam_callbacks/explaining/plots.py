@@ -181,7 +181,8 @@ def _all_that_fit(
 ) -> tuple[Explainer, dict[str, list[str]]]:
     """Returns an explainer by the methods that fit the model, and by reason the names of those that are left out."""
     slow = [name for name, method in METHODS.items() if _is_slow(method.needs)]
-    fitting = [name for name in METHODS if name not in slow]
+    of_attention = [name for name, method in METHODS.items() if "readout" in method.needs]
+    fitting = [name for name in METHODS if name not in (*slow, *of_attention)]
     left_out: dict[str, list[str]] = {}
     try:
         explainer = Explainer(model, batch, layer_name, method=fitting, **settings)
@@ -205,6 +206,11 @@ def _all_that_fit(
         if layer_name is not None and not any(needs_layer(METHODS[name].needs) for name in fitting):
             raise error
         explainer = Explainer(model, batch, layer_name, method=fitting, **settings)
+    if explainer.capturer.ground.mixed:
+        try:
+            explainer = Explainer(model, batch, layer_name, method=[*fitting, *of_attention], **settings)
+        except ValueError as reason:
+            left_out[str(reason).split(" Received: ")[0]] = of_attention
     left_out["They run the model on hundreds of changed images; name them in `methods` to see them."] = slow
     return explainer, left_out
 

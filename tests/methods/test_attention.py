@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_cam_callbacks import explain
+from keras_cam_callbacks import explain, plot_methods
 from keras_cam_callbacks.methods import attention
 
 SHAPE = (32, 48, 3)
@@ -167,3 +167,10 @@ def test_attention_of_fewer_keys_is_refused():
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
     with pytest.raises(ValueError, match=r"every token to attend to every other one.*hirescam"):
         explain(model, models.images(1, SHAPE), method="attention_rollout", output_kind="classes")
+
+
+def test_a_plot_of_all_methods_has_them_where_there_is_attention():
+    figure = plot_methods(transformer(True), models.images(1, SHAPE)[0])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert any("attention_rollout" in title for title in titles)
+    assert any("attention_relevance" in title for title in titles)

@@ -72,6 +72,7 @@ def functions(images, activations, gradients, weights):
             name
             for name in METHODS
             if name not in (*OF_LAYER, "occlusion", "rise", "integrated_gradients", "smoothgrad")
+            if "readout" not in METHODS[name].needs
         ),
         FullGrad(scale="channel"),
         IntegratedGradients(baseline="blurred", steps=4),
