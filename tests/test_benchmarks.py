@@ -365,3 +365,20 @@ def test_what_a_fit_costs_by_hand():
 
 def test_a_fit_that_fails_is_told_by_its_last_words():
     assert loaded("fits").ask("fly") == {"error": "KeyError: 'fly'"}
+
+
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages")
+def test_transformers_are_trained_and_timed(tmp_path, monkeypatch):
+    tokens = loaded("tokens")
+    small = tokens.transformer
+    monkeypatch.setattr(tokens, "transformer", lambda side, patch, *rest, **more: small(side, 32, 16, 2, 2, 10, **more))
+    out = tmp_path / "tokens.md"
+    tokens.main(["--rounds", "1", "--epochs", "1", "--scenes", "64", "--out", str(out)])
+    where, cost = tables(out.read_text(encoding="utf-8")).values()
+    for name in tokens.METHODS:
+        for cell in where[f"`{name}`"]:
+            energy, pointing, empty = map(float, cell.split(" / "))
+            assert 0 <= energy <= 1
+            assert 0 <= pointing <= 1
+            assert 0 <= empty <= 20
+        assert all(float(number) > 0 for number in cost[f"`{name}`"][0].split(" / "))
