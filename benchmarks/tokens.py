@@ -150,8 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
         "## Where the heat is",
         f"Transformers of 4 blocks on 96 x 96 px in patches of 8, trained for {options.epochs} epochs on "
         f"{options.scenes} scenes ({'; '.join(words)}); {len(validation)} others are explained by their true class, at "
-        f"the default layer. Share of the positive heat in the digit's box, which covers {share:.2f} of the image / share of the peaks "
-        "there / maps without positive heat.",
+        f"the default layer. Share of the positive heat in the digit's box, which covers {share:.2f} of the image / "
+        "share of the peaks there / maps without positive heat.",
         table(["method", "read from a class token", "read from the mean"], rows),
     ]
     model = transformer(224, 16, 768, options.blocks, 12, 1000)
