@@ -45,6 +45,23 @@ def test_a_number_is_not_negated(loss):
     assert_maps_equal(classes.heatmaps, reference_gradcam(split, X, models.either_side))
 
 
+@pytest.mark.parametrize(
+    ("units", "y"),
+    [(1, np.array([0.2, 0.8, 0.8, 0.2, 0.2, 0.8])), (4, MULTI.astype(float)), (4, np.eye(4)[[0, 1, 2, 3, 0, 1]])],
+)
+def test_values_of_labels_are_no_classes_under_a_loss_of_numbers(units, y):
+    split = compiled("mae", units=units, activation=None)
+    logger = GradCAMLogger((X, y), tracker="memory", target="predicted" if units == 1 else 1, on_error="raise")
+    split.model.fit(X, y, verbose=0, callbacks=[logger])
+    (record,) = logger.trackers[0].records
+    value = float(split.model.predict(X[:1], verbose=0)[0, min(units - 1, 1)])
+    assert record.samples[0].caption == f"{'value' if units == 1 else 'output 1'} {value:.3g}"
+    assert record.samples[0].label is None
+    assert logger.trackers[0].config.labels == (None,) * 6
+    explanation = explain(split.model, (X, y), target="predicted" if units == 1 else 1)
+    assert_maps_equal(explanation.heatmaps, reference_gradcam(split, X, column(min(units - 1, 1))))
+
+
 def test_cam_of_a_number_is_of_its_own_weights():
     inputs = keras.Input(models.SHAPE)
     conv = layers.Conv2D(5, 3, activation="relu")
