@@ -72,6 +72,8 @@ def label_clues(y: Any) -> tuple[tuple[str | int | None, LabelClue], ...]:
         clue = None if array is None else _clue(array, array.dtype.kind)
         if array is not None and clue is not None:
             clues.append((key, replace(clue, smoothed=_is_smoothed(array))))
+        elif isinstance(part, np.ndarray) and part.dtype.kind in "OSUT":
+            clues.append((key, LabelClue("text")))
     return tuple(clues)
 
 

@@ -83,7 +83,7 @@ class LabelClue:
 
     Attributes:
         kind: "binary" (0 and 1, or -1 and 1), "index" (whole numbers from 0), "one-hot", "soft" (rows that sum to one),
-            "multi-hot", "fractions", or "numbers" (whole ones that are no classes).
+            "multi-hot", "fractions", "numbers" (whole ones that are no classes), or "text", which tells nothing of it.
         most: The largest value; once it has been compared with an output, whether it is beyond its units.
         smoothed: Whether they are so by having been smoothed: all are e or 1 - e. They may be such numbers, too.
     """
@@ -314,6 +314,7 @@ def clues_of(
         ValueError: As `said_kinds`.
         TypeError: As `said_kinds`.
     """
+    labels = [(key, clue) for key, clue in labels if clue.kind != "text"]
     try:
         units = getattr(model, "output_shape", None)
     except ValueError:  # Keras 3.5 raises it for a Sequential model that is not built, later ones AttributeError.
