@@ -121,6 +121,7 @@ class ActivationLogger(EpochLogger):
     _places: dict[str, str]  # of each path, what pictures and numbers are called
 
     def _make_source(self, model: Any) -> ActivationSource:
+        self._dead_said: set[str] = set()
         self._kept = kept_batch(
             self._kept,
             self.validation_data,
@@ -206,14 +207,15 @@ class ActivationLogger(EpochLogger):
 
     def _forget_fits(self) -> None:
         super()._forget_fits()
-        self._warned_dead = False
         self._places = {}
 
     def _warn_dead(self, paths: list[str], epoch: int) -> None:
-        if paths and not self._warned_dead:
-            self._warned_dead = True
+        """Says, once in a fit for each layer, that it is dead."""
+        new = [path for path in paths if path not in self._dead_said]
+        if new:
+            self._dead_said.update(new)
             self._warn(
-                f"All channels of {', '.join(paths)} are dead in epoch {epoch}: constant on all samples, or not "
+                f"All channels of {', '.join(new)} are dead in epoch {epoch}: constant on all samples, or not "
                 "finite. A smaller learning rate often helps."
             )
 

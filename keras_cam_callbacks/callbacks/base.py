@@ -333,7 +333,7 @@ def run_config(
 ) -> RunConfig:
     """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
     labels: Sequence[int | tuple[int, ...] | None] = [None] * len(batch)
-    if batch.label_sets is not None:
+    if batch.label_sets is not None and tells_classes:
         labels = batch.label_sets
     elif batch.labels is not None and tells_classes:
         labels = batch.labels.tolist()

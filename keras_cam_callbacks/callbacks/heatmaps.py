@@ -214,10 +214,6 @@ class HeatmapLogger(EpochLogger):
         resolve_tokens(tokens)
         self._kept: KeptBatch | None = None
 
-    def _forget_fits(self) -> None:
-        super()._forget_fits()
-        self._warned_degenerate = False
-
     def explain(self, model: Any = None) -> Explanation | Explanations:
         """Explains the fixed batch now, without logging.
 
@@ -275,6 +271,7 @@ class HeatmapLogger(EpochLogger):
         )
         self._numbers = check_names(source.names, self._names, source.augmentations)
         self._said_flips = False
+        self._causes_said: set[str] = set()
         if not names_all(self.metrics) and "confidence" in self._names and not source.has_probability:
             raise ValueError(
                 "`metrics` can name 'confidence' only where what is explained has a probability. Received: target "
@@ -399,10 +396,12 @@ class HeatmapLogger(EpochLogger):
                 )
 
     def _warn_degenerate(self, name: str, heatmaps: Floats, flags: Any, epoch: int) -> None:
-        if any(flags) and not self._warned_degenerate:
-            self._warned_degenerate = True
-            cause = degenerate_cause(heatmaps[list(flags).index(True)])
-            self._warn(
-                f"{sum(flags)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in epoch "
-                f"{epoch}; they are drawn as the bare image. {cause}"
-            )
+        """Says, once in a fit for each cause, that heatmaps explain nothing."""
+        causes = [degenerate_cause(heatmap) for heatmap in heatmaps[flags]]
+        for cause in dict.fromkeys(causes):
+            if cause not in self._causes_said:
+                self._causes_said.add(cause)
+                self._warn(
+                    f"{causes.count(cause)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in "
+                    f"epoch {epoch}; they are drawn as the bare image. {cause}"
+                )

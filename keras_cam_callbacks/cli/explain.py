@@ -166,8 +166,8 @@ def explain(
         size = _chosen_size(given, size)
         read, bad = read_images(files, size, given.shape[2] or 3, crop=crop, deep=True)
         _check_bad(bad, len(files), skip_bad)
-        guess, why = likely_scale(loaded)
         pixels = list(read.values())
+        guess, why = likely_scale(loaded, pixels, white)
         tops = whites(pixels, scale or guess, scale is None and scales_itself(loaded), white)
         say(
             f"{len(read)} image{'s' * (len(read) != 1)}, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} "
@@ -289,7 +289,7 @@ def _shown(images: Sequence[Any], name: str, tops: Sequence[float | None]) -> li
     from ..data.range_names import named
     from ..data.ranges import display_images
     from ..data.recognition import recognised
-    from ..network.preprocessing import Expected
+    from ..network.expected import Expected
 
     shown: dict[int, Image] = {}
     of_bytes = [i for i, image in enumerate(images) if image.dtype == np.uint8]

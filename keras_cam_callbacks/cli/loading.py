@@ -298,8 +298,14 @@ def range_of(scale: str) -> str:
     return SCALES.get(scale) or "[" + scale.replace(",", ", ") + "]"
 
 
-def likely_scale(model: Any) -> tuple[str, str]:
+def likely_scale(model: Any, images: Sequence[Any] = (), white: float | None = None) -> tuple[str, str]:
     """Guesses which range of pixel values a model was trained on.
+
+    Args:
+        model: The model.
+        images: Those that it will see, uint8 or uint16, as read from files. Where the model says but the mean and the
+            deviation of its images, that range is taken in which these fit best.
+        white: Which value is white in the files, or None.
 
     Returns:
         The range, one of `SCALES` or two numbers such as "0,4095", and why.
@@ -312,10 +318,29 @@ def likely_scale(model: Any) -> tuple[str, str]:
     expected = expected_range(model)
     if expected is None:
         return "0-1", "the model has no Rescaling layer"
+    if expected.fitting:
+        names = expected.fitting if len(images) else (expected.name or "",)
+        scale = min(map(scale_text, names), key=lambda text: _misfit(expected, text, images, model_input(model), white))
+        return scale, f"{expected.words}, which these images have best in {range_of(scale)}"
     if expected.sure:
         return scale_text(expected.name or "[0, 255]"), f"the model scales its input itself, in {expected.why}"
     assert expected.name is not None
     return scale_text(expected.name), expected.why
+
+
+def _misfit(expected: Any, scale: str, images: Sequence[Any], given: Input, white: float | None) -> float:
+    """Returns how far the mean and the deviation of images, brought to a range, are from those that a model says."""
+    import numpy as np
+
+    from .scales import whites
+
+    if not len(images):
+        return 0.0
+    some = images[:: max(1, len(images) // 32)]
+    values = scaled(some, scale, given, whites(some, scale, False, white)).astype(np.float64)
+    mean, deviation = np.mean(expected.mean), np.mean(expected.deviation)
+    spread = max(float(values.std()), 1e-6 * float(deviation))
+    return float(abs(values.mean() - mean) / deviation + abs(np.log(spread / deviation)))
 
 
 def scaled(images: Any, scale: str, given: Input, tops: Sequence[float | None] | None = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,10 @@ def label_clues(y: Any) -> tuple[tuple[str | int | None, LabelClue], ...]:
     for key, part in parts:
         array = _table(part)
         clue = None if array is None else _clue(array, array.dtype.kind)
-        if clue is not None:
-            clues.append((key, clue))
+        if array is not None and clue is not None:
+            clues.append((key, replace(clue, smoothed=_is_smoothed(array))))
+        elif isinstance(part, np.ndarray) and part.dtype.kind in "OSUT":
+            clues.append((key, LabelClue("text")))
     return tuple(clues)
 
 
@@ -127,9 +130,12 @@ def _from_minus_one(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _unsmoothed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns smoothed labels, of which all are e or 1 - e, as 0 and 1."""
+    return np.round(array) if _is_smoothed(array) else array
+
+
+def _is_smoothed(array: npt.NDArray[Any]) -> bool:
+    """Tells whether all labels are e or 1 - e."""
     if array.dtype.kind != "f" or not np.isfinite(array).all():
-        return array
+        return False
     values = np.unique(array)
-    if len(values) == 2 and 0 < values[0] < 0.25 and abs(values.sum() - 1) < _CLOSE:
-        return np.round(array)
-    return array
+    return len(values) == 2 and 0 < values[0] < 0.25 and bool(abs(values.sum() - 1) < _CLOSE)

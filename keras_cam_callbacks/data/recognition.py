@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..network.preprocessing import Expected
+from ..network.expected import Expected
 from ..records import ValueRange
 from .layout import as_pictures
 from .range_names import OF_COLOURS, limits
@@ -66,12 +66,15 @@ def recognised(pictures: Pictures, expected: Expected | None = None, chosen: str
     contradiction = ""
     if expected is None or expected.name is None:
         pass
+    elif expected.fitting:
+        agreeing = [name for name in expected.fitting if _agrees(seen, name)]
+        if agreeing:
+            return _by_moments(seen, expected, agreeing)
+        contradiction = f"{expected.words}, and the images have {seen.extent}"
     elif expected.sure:
         if _agrees(seen, expected.name):
             return _stretched(seen) if _is_dark(seen, expected.name) else _of(expected.name)
-        contradiction = (
-            f"the model expects values of {expected.name} ({expected.why}), and the images have {seen.extent}"
-        )
+        contradiction = f"{expected.words}, and the images have {seen.extent}"
     elif expected.name in OF_COLOURS and seen.could_be(expected.name, 0.15):
         return _of(expected.name)
     own = _by_type(seen) or _by_values(seen)
@@ -80,6 +83,24 @@ def recognised(pictures: Pictures, expected: Expected | None = None, chosen: str
     shown = "stretched to what they are" if own.name == "min-max" else f"as {own.name}"
     note = f"{contradiction}. They are shown {shown}; value_range= decides otherwise."
     return ValueRange(own.name, own.black, own.white, own.certain, note, warns=True)
+
+
+def _by_moments(seen: _Seen, expected: Expected, agreeing: Sequence[str]) -> ValueRange:
+    """Returns which range images have of several that the model's mean and deviation fit, the narrowest first.
+
+    The images choose. What they leave open is the narrowest, which is not certain.
+    """
+    own = _by_type(seen) or _by_values(seen)
+    if own.name in agreeing:
+        return own
+    name = agreeing[0]
+    if _is_dark(seen, name):
+        return _stretched(seen)
+    note = (
+        f"values of {seen.extent} are taken for {name}, which fits that {expected.words}; value_range= takes what they "
+        "are"
+    )
+    return _of(name, False, note)
 
 
 class _Seen:

@@ -175,7 +175,12 @@ def as_arrays(structure: Any) -> Any:
 
 
 def _listed(y: Any) -> Any:
-    """Returns labels that are written as a Python list as an array; a list of arrays is of several outputs."""
+    """Returns labels that are written as a Python list as an array, under the name of an output, too.
+
+    A list of arrays is of several outputs.
+    """
+    if isinstance(y, dict):
+        return {name: _listed(part) for name, part in y.items()}
     if isinstance(y, (list, tuple)) and all(isinstance(leaf, (Number, str)) for leaf in keras.tree.flatten(y)):
         return np.asarray(y)
     return y
@@ -189,7 +194,13 @@ def count_samples(x: Any, y: Any) -> int:
             f"The validation data must hold at least one sample. Received: arrays of shape {[a.shape for a in arrays]}."
         )
     lengths = {len(a) for a in arrays}
-    labels = {len(a) for a in keras.tree.flatten(y) if a.ndim} if y is not None else lengths
+    parts = [] if y is None else keras.tree.flatten(y)
+    if any(a.ndim == 0 for a in parts):
+        raise ValueError(
+            "Labels must be one array with a row for each sample, or one such array for each output of the model. "
+            f"Received: {len(parts)} single values. np.asarray(y) makes one array of them."
+        )
+    labels = {len(a) for a in parts} if y is not None else lengths
     if len(lengths) != 1 or labels != lengths:
         raise ValueError(
             "Images and labels of the validation data must be of the same number. "

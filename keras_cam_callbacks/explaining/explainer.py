@@ -20,7 +20,7 @@ from ..metrics.registry import REGISTRY
 from ..network.layers import Tap, check_runs
 from ..network.legacy import check_keras3
 from ..network.outputs import clues_of, said_kinds
-from ..network.targets import MOST_LABELS, Target, check_classes, check_target, resolve_targets, with_labels
+from ..network.targets import Target, check_classes, check_target, resolve_targets, with_labels
 from ..network.tokens import resolve_tokens
 from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
@@ -32,7 +32,7 @@ from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
 from .objects import check_region_classes
 from .placing import averaging_note, on_image
-from .rows import OF_SCORES, Rows, joined, parts, without, without_maps
+from .rows import OF_SCORES, Rows, check_true, joined, labels_at_most, parts, without, without_maps
 from .tracing import traced
 
 
@@ -139,9 +139,8 @@ class Explainer:
         else:
             batch = self.batch
         sets = batch.label_sets
-        # Of a stream's first sample it isn't known how many labels others have.
-        most = MOST_LABELS if self.batch is None else max(map(len, sets or ((),)))
-        targets = with_labels(targets, None if sets is None else most)
+        # By how many labels there are, rather than by the shown samples, of which others would have other views.
+        targets = with_labels(targets, None if sets is None else labels_at_most(batch))
         self._targets, self._several = tuple(targets.values()), sets is not None
         if self.batch is None:
             self.augmentations, inputs = tuple(resolved_for(augmentations, batch)), batch.inputs
@@ -368,6 +367,7 @@ class Explainer:
         for name, augmentation in augmentations.items():
             batches[name] = augmented_batch(batch, augmentation, name)
         count, sets = len(batch), batch.label_sets
+        check_true(self._targets, batch)
         if sets is not None and not self._several and any(target.label is not None for target in self._targets):
             raise ValueError(
                 "target='true' must be asked for with labels like those of the batches. Received: several labels for a "

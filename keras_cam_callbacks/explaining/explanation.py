@@ -100,9 +100,11 @@ class Explanation:
     @property
     def labels(self) -> tuple[int | tuple[int, ...] | None, ...]:
         """For each sample its class, or all of its labels; None where there is none, or the output is of numbers."""
+        if self.kind not in ("classes", "labels"):
+            return (None,) * len(self.batch)
         if self.batch.label_sets is not None:
             return self.batch.label_sets
-        if self.batch.labels is None or self.kind not in ("classes", "labels"):
+        if self.batch.labels is None:
             return (None,) * len(self.batch)
         return tuple(self.batch.labels.tolist())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..augmentations import Augmentation
+from ..network.targets import Target
 from ..records import ABSENT, Capture, Ints, ValidationBatch
 
 OF_SCORES = ("outputs", "scores", "targets", "predicted", "confidences")
@@ -34,6 +35,36 @@ class Rows:
     class_index: Ints
     absent: npt.NDArray[np.bool_]
     guessed: tuple[str, ...] = ()
+
+
+def labels_at_most(batch: ValidationBatch) -> int:
+    """Returns how many labels a sample can have at most: as many as there are, whichever samples are in the batch."""
+    clue = next((clue for _, clue in batch.label_clues if clue.kind == "multi-hot"), None)
+    return max(map(len, batch.label_sets or ((),))) if clue is None else int(clue.most) + 1
+
+
+def check_true(targets: Sequence[Target], batch: ValidationBatch) -> None:
+    """Checks that a batch has labels where a target is "true", as far as more can be said than that there are none.
+
+    Raises:
+        ValueError: If they are text, or of several outputs.
+    """
+    asked = any(target.label is not None for target in targets)
+    if not asked or batch.labels is not None or batch.label_sets is not None:
+        return
+    if len(batch.label_clues) > 1:
+        keys = [key for key, _ in batch.label_clues]
+        raise ValueError(
+            "target='true' can be explained only of a model with one output, whose labels are classes. "
+            f"Received: labels of several outputs: {', '.join(map(repr, keys))}. A function of the outputs can be "
+            f"explained, such as target=lambda outputs: outputs[{keys[0]!r}][:, 0]."
+        )
+    if any(clue.kind == "text" for _, clue in batch.label_clues):
+        raise ValueError(
+            "target='true' needs class labels as numbers: integers, one-hot rows, or multi-hot rows. Received: labels "
+            "that are text. names, y = np.unique(labels, return_inverse=True) makes integers of them; "
+            "class_names=list(names) shows the text."
+        )
 
 
 def parts(arrays: Mapping[str, Any], copies: int) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ KINDS = ("classes", "labels", "numbers", "embedding", "mask", "boxes")
 """
 
 _T = TypeVar("_T")
+_OF_NUMBERS = ("numbers", "embedding")
+"""What losses take outputs for that are no scores: then values of labels that look like classes are numbers."""
 
 # What Keras' own losses take outputs for, and whether these are probabilities where there is no `from_logits`.
 _LOSSES: Mapping[tuple[str | None, str | None], tuple[str, ...]] = {
@@ -81,12 +83,14 @@ class LabelClue:
 
     Attributes:
         kind: "binary" (0 and 1, or -1 and 1), "index" (whole numbers from 0), "one-hot", "soft" (rows that sum to one),
-            "multi-hot", "fractions", or "numbers" (whole ones that are no classes).
+            "multi-hot", "fractions", "numbers" (whole ones that are no classes), or "text", which tells nothing of it.
         most: The largest value; once it has been compared with an output, whether it is beyond its units.
+        smoothed: Whether they are so by having been smoothed: all are e or 1 - e. They may be such numbers, too.
     """
 
     kind: str
     most: float = 0.0
+    smoothed: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ class Clues:
         said = _of(self.said, names, index)
         loss, labels = _of(self.losses, names, index), _of(self.labels, names, index)
         expects = None if loss is None else loss.expects
+        if labels is not None and labels.smoothed and loss is not None and loss.kind in _OF_NUMBERS:
+            labels = LabelClue("fractions")
         rank = len(shape)
         units = 1 if rank == 1 else shape[-1]
         if said in ("classes", "labels", "embedding") and rank > 2:
@@ -191,7 +197,7 @@ def _kind_of_unit(
             text = f"for the labels are fractions, though the loss is {_name(loss)!r}"
             return "numbers", text, f"takes the output for a number, {text}.{as_class}"
         return "classes", f"for the loss is {_name(loss)!r}", ""
-    if tells in ("numbers", "embedding"):
+    if tells in _OF_NUMBERS:
         if ending == "sigmoid" and gives == "binary":
             return "classes", "for a sigmoid unit has labels of 0 and 1", ""
         text = f"for the loss is {_name(loss)!r}"
@@ -218,8 +224,8 @@ def _kind_of_units(
     if ending in ("softmax", "log_softmax"):
         several = gives == "multi-hot" and tells != "classes"
         return ("labels" if several else "classes"), "for it ends in a softmax", ""
-    if tells in ("classes", "labels"):
-        return tells, by_loss, ""
+    if tells in ("classes", "labels") or (tells in _OF_NUMBERS and ending != "sigmoid"):
+        return str(tells), by_loss, ""
     if gives == "multi-hot":
         return "labels", "for the labels are multi-hot", ""
     if tells == "margin":
@@ -308,6 +314,7 @@ def clues_of(
         ValueError: As `said_kinds`.
         TypeError: As `said_kinds`.
     """
+    labels = [(key, clue) for key, clue in labels if clue.kind != "text"]
     try:
         units = getattr(model, "output_shape", None)
     except ValueError:  # Keras 3.5 raises it for a Sequential model that is not built, later ones AttributeError.
@@ -351,6 +358,9 @@ def _loss_clue(loss: Any) -> LossClue | None:
     while isinstance(loss, functools.partial):
         logits |= bool(loss.keywords.get("from_logits"))
         loss, name = loss.func, getattr(loss.func, "__name__", "")
+    owner = getattr(loss, "__self__", None)
+    if isinstance(owner, keras.losses.Loss):  # Its method stands for it.
+        loss = owner
     if isinstance(loss, keras.losses.Loss) and not isinstance(loss, tuple(k for k in _BY_LOSS if isinstance(k, type))):
         # A class of the user's own may yet wrap one of Keras' functions.
         logits |= bool(getattr(loss, "_fn_kwargs", {}).get("from_logits"))

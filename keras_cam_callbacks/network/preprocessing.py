@@ -7,16 +7,15 @@ channels are followed, as layers and as operations, through nested models; what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
+from .expected import Expected, Numbers, by_arithmetic, by_moments, met, range_name
 from .layers import input_tensors, sublayers, walk
-
-Numbers = npt.NDArray[np.float64]
 
 # What leaves the values of a channel's pixels, or their range, as they are.
 _PASSING = (
@@ -26,9 +25,6 @@ _PASSING = (
     *("RandomContrast", "RandomBrightness", "RandomPerspective", "RandomErasing", "RandomColorJitter"),
     *("Clip", "Convert", "AveragePooling2D", "MaxPooling2D", "StopGradient", "Pipeline", "AutoContrast"),
 )
-_TOLERANCE = 0.01
-# Ranges that people have images in, the likeliest first; of these the first three those of photographs.
-_RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 4095.0), (0.0, 65535.0), (0.0, 1023.0), (0.0, 16383.0))
 _BGR_MEAN = np.array([103.939, 116.779, 123.68])
 
 # The preprocessing that keras.applications' networks without their own expect, by how their names begin.
@@ -43,22 +39,6 @@ _APPLICATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Expected:
-    """The range of values that a model expects.
-
-    Attributes:
-        name: What the range is called, as in `ValueRange`: "[0, 255]", "mean/std", or "[0, 4095]". None where the
-            model changes the values itself, but does not say what they are.
-        why: From what this is known, in words.
-        sure: Whether the graph says so; else it is by the name of a network whose training is public.
-    """
-
-    name: str | None
-    why: str
-    sure: bool
-
-
 @dataclass(frozen=True, eq=False)
 class _Values:
     """What became of the channels of the images: y[i] = factor[i] * x[channel[i]] + offset[i].
@@ -68,20 +48,20 @@ class _Values:
         offset: Likewise.
         channel: (C,) int, or None where they stand as they stood.
         by: What has changed the values, in words; "" for nothing.
+        settled: The range that a scaling on the way brings to one of those that networks take; None for none.
+        moments: (C,) or (1,) mean and deviation of the images, from a Normalization; None where there was none. They
+            fix no range: a mean of 0.1 and a deviation of 0.3 are those of drawings in [0, 1], and may be others'.
     """
 
     factor: Numbers
     offset: Numbers
     channel: npt.NDArray[np.intp] | None = None
     by: str = ""
+    settled: tuple[float, float] | None = None
+    moments: tuple[Numbers, Numbers] | None = None
 
 
 _UNCHANGED = _Values(np.ones(1), np.zeros(1))
-
-
-def range_name(low: float, high: float) -> str:
-    """Returns the name of a range of numbers, such as "[0, 255]"."""
-    return f"[{low:.6g}, {high:.6g}]"
 
 
 def expected_range(model: Any) -> Expected | None:
@@ -97,8 +77,7 @@ def expected_range(model: Any) -> Expected | None:
         return None
     for values in _first_uses(model):
         if values.by:
-            limits = _limits(values)
-            return Expected(None if limits is None else range_name(*limits), values.by, True)
+            return _expected(values)
     layers = [(model.name, model), *walk(model)]
     for name in (layer.name for _, layer in layers if isinstance(layer, keras.Model)):
         begins = [start for start in _APPLICATIONS if name.lower().startswith(start)]
@@ -215,7 +194,7 @@ def _calculated(kind: str, parts: list[Any], before: _Values, where: str, values
             factor, offset = factor / constant, offset / constant
     else:
         factor, offset = np.full(1, np.nan), np.full(1, np.nan)
-    return _Values(factor, offset, before.channel, before.by or where)
+    return _scaled(before, factor, offset, where)
 
 
 def _by_layer(layer: Any, before: _Values, path: str) -> _Values | None:
@@ -227,17 +206,25 @@ def _by_layer(layer: Any, before: _Values, path: str) -> _Values | None:
         offset = _constant(0.0 if layer.offset is None else layer.offset)
         if scale is None or offset is None:
             return None
-        return _Values(before.factor * scale, before.offset * scale + offset, before.channel, before.by or where)
+        return _scaled(before, before.factor * scale, before.offset * scale + offset, where)
     if isinstance(layer, keras.layers.Normalization):
         mean, variance = (_constant(getattr(layer, name, None)) for name in ("mean", "variance"))
         if mean is None or variance is None:
             return _Values(np.full(1, np.nan), np.full(1, np.nan), before.channel, before.by or where)
         deviation = np.sqrt(np.maximum(variance, 1e-14))
-        factor, offset = before.factor / deviation, (before.offset - mean) / deviation
         if getattr(layer, "invert", False):
-            factor, offset = before.factor * deviation, before.offset * deviation + mean
+            return _scaled(before, before.factor * deviation, before.offset * deviation + mean, where)
         is_identity = np.allclose(mean, 0) and np.allclose(variance, 1)  # It has not been adapted.
-        return _Values(factor, offset, before.channel, before.by or ("" if is_identity else where))
+        moments = before.moments
+        if not is_identity and moments is None:
+            moments = (mean - before.offset) / before.factor, deviation / np.abs(before.factor)
+        return replace(
+            before,
+            factor=before.factor / deviation,
+            offset=(before.offset - mean) / deviation,
+            by=before.by or ("" if is_identity else where),
+            moments=moments,
+        )
     return before if kind in _PASSING else None
 
 
@@ -256,14 +243,19 @@ def _constant(value: Any) -> Numbers | None:
 def _picked(values: _Values, key: Any) -> _Values | None:
     """Returns values of which channels were picked: one of them, or all in another order."""
     if values.channel is None and isinstance(key, slice) and key == slice(None, None, -1):
-        return _Values(values.factor[::-1], values.offset[::-1], np.array([2, 1, 0]), values.by)
+        return replace(_by_channel(values, slice(None, None, -1)), channel=np.array([2, 1, 0]))
     if isinstance(key, slice) and key == slice(None):
         return values
     if not isinstance(key, (int, np.integer)) or values.channel is not None:
         return None
-    i = int(key)
-    factor, offset = (array if array.size == 1 else array[[i]] for array in (values.factor, values.offset))
-    return _Values(factor, offset, np.array([i]), values.by)
+    return replace(_by_channel(values, [int(key)]), channel=np.array([int(key)]))
+
+
+def _by_channel(values: _Values, key: Any) -> _Values:
+    """Returns the numbers of some channels."""
+    numbers = (values.factor, values.offset, *(values.moments or ()))
+    factor, offset, *moments = (array if array.size == 1 else array[key] for array in numbers)
+    return replace(values, factor=factor, offset=offset, moments=(moments[0], moments[1]) if moments else None)
 
 
 def _joined(parts: list[_Values]) -> _Values | None:
@@ -275,45 +267,31 @@ def _joined(parts: list[_Values]) -> _Values | None:
     channels = [part.channel for part in parts if part.channel is not None]
     if len(channels) < len(parts):
         return None
-    factor, offset = (
-        np.concatenate([np.broadcast_to(getattr(part, name), len(c)) for part, c in zip(parts, channels, strict=True)])
-        for name in ("factor", "offset")
+    numbers = [(part.factor, part.offset, *(part.moments or ())) for part in parts]
+    if len({len(of_part) for of_part in numbers}) > 1:
+        return None
+    factor, offset, *moments = (
+        np.concatenate([np.broadcast_to(array, len(c)) for array, c in zip(arrays, channels, strict=True)])
+        for arrays in zip(*numbers, strict=True)
     )
-    return _Values(factor, offset, np.concatenate(channels), parts[0].by)
+    settled = parts[0].settled if len({part.settled for part in parts}) == 1 else None
+    joined = (moments[0], moments[1]) if moments else None
+    return _Values(factor, offset, np.concatenate(channels), parts[0].by, settled, joined)
 
 
-def _limits(values: _Values) -> tuple[float, float] | None:
-    """Returns the least and the largest value of images that fit what a model makes of them."""
-    factor, offset = values.factor, values.offset
-    if not (np.isfinite(factor).all() and np.isfinite(offset).all() and (factor > 0).all()):
-        return None
-    if np.allclose(factor, 1) and np.allclose(offset, 0):
-        return None
+def _scaled(before: _Values, factor: Numbers, offset: Numbers, where: str) -> _Values:
+    """Returns values with another factor and offset, and the range that these settle."""
+    settled = before.settled
+    if before.moments is None:  # Else they are standardized, and reach anywhere.
+        settled = met(factor, offset) or settled
+    return replace(before, factor=factor, offset=offset, by=before.by or where, settled=settled)
+
+
+def _expected(values: _Values) -> Expected:
+    """Returns which range fits what a model makes of the values of images."""
+    factor, offset, by = values.factor, values.offset, values.by
     if np.allclose(factor, 1) and any(np.allclose(offset, -mean) for mean in (_BGR_MEAN, _BGR_MEAN[::-1])):
-        return 0.0, 255.0
-    for low, high in _RANGES:
-        if any(_meets(factor * low + offset, factor * high + offset, *goal) for goal in _GOALS):
-            return low, high
-    for low, high in _RANGES[:3]:
-        least, most = factor * low + offset, factor * high + offset
-        # Less the mean, by the deviation: so come out photographs of any kind.
-        inside = (least > -5) & (least < -0.4) & (most > 0.4) & (most < 6) & (most - least > 1.5)
-        if inside.all():
-            return low, high
-    if factor.size > 1 and not np.allclose(factor, factor[0], rtol=_TOLERANCE):
-        return None
-    scale, shift = float(factor.mean()), float(offset.mean())
-    if abs(shift) < 0.03 and 2**-24 < scale < 0.7:
-        return 0.0, round(1 / scale, 6)
-    if 0 < shift < 1 and scale < 0.1:  # A window, such as one of Hounsfield units.
-        return round(-shift / scale, 6), round((1 - shift) / scale, 6)
-    return None
-
-
-_GOALS = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, 255.0))
-
-
-def _meets(least: Numbers, most: Numbers, low: float, high: float) -> bool:
-    """Tells whether values reach from `low` to `high`, up to a small share of that."""
-    near = _TOLERANCE * (high - low)
-    return bool((np.abs(least - low) <= near).all() and (np.abs(most - high) <= near).all())
+        return Expected(range_name(0, 255), by, True)
+    if values.settled is not None:
+        return Expected(range_name(*values.settled), by, True)
+    return by_arithmetic(factor, offset, by) if values.moments is None else by_moments(*values.moments, by)

@@ -91,6 +91,9 @@ def test_a_layer_without_life_is_said_once():
         history = fit(logger, model=model, epochs=3)
     assert len(caught) == 1
     assert history["activations_conv1_dead_share"] == [1, 1, 1]
+    with pytest.warns(RuntimeWarning, match="All channels of conv1 are dead in epoch 0") as caught:
+        fit(logger, model=model, epochs=2)  # Another fit says it again.
+    assert len(caught) == 1
 
 
 def test_no_retrace_freq_and_a_second_fit(tmp_path):

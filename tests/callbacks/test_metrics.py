@@ -76,6 +76,25 @@ def test_a_first_epoch_without_a_number_is_never_the_best(name, mode):
     assert np.isfinite(stopping.best) == np.isfinite(history[1:]).any()
 
 
+def test_heatmaps_that_explain_nothing_are_told_once_for_each_cause():
+    good = np.random.default_rng(0).random((SAMPLES, 10, 14))
+    half = good.copy()
+    half[::2], half[1] = 0, np.nan
+    epochs = iter([good, half, half * 1.0, -good, good * np.nan])
+    logger = HeatmapLogger(X, method=lambda activations, gradients: next(epochs), prefix="m", tracker=None)
+    with pytest.warns(RuntimeWarning, match="heatmaps explain nothing") as caught:
+        fit(logger, epochs=5)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == 3
+    zeros = (SAMPLES + 1) // 2
+    assert f"{zeros} of {SAMPLES} heatmaps explain nothing in epoch 1" in said[0]
+    assert "zero everywhere" in said[0]
+    assert f"1 of {SAMPLES} heatmaps explain nothing in epoch 1" in said[1]
+    assert "not finite" in said[1]
+    assert f"{SAMPLES} of {SAMPLES} heatmaps explain nothing in epoch 3" in said[2]
+    assert "nowhere positive" in said[2]
+
+
 def test_worst():
     assert worst("layercam_first_top_iou") == -np.inf
     assert worst("true_first_drift") == worst("deletion") == worst("average_drop") == np.inf

@@ -426,6 +426,9 @@ def test_a_dead_layer_is_told_once(tmp_path):
     assert len(caught) == 1
     assert history["gradcam_degenerate"] == [SAMPLES] * 3
     assert history["gradcam_drift"] == [np.inf] * 3
+    with pytest.warns(RuntimeWarning, match=cause) as caught:
+        fit(logger, model=model)  # Another fit says it again.
+    assert len(caught) == 1
     for record in memory.records:
         assert record.scalars["degenerate"] == SAMPLES
         assert all(sample.degenerate and sample.caption.endswith("no heatmap") for sample in record.samples)

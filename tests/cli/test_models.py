@@ -259,6 +259,53 @@ def test_other_ranges_that_a_graph_expects(scale, front):
     assert likely_scale(model)[0] == scale
 
 
+def adapted(images):
+    layer = keras.layers.Normalization(axis=-1, name="statistics")
+    layer.adapt(images)
+    return layer
+
+
+RNG = np.random.default_rng(3)
+FILES = {
+    "drawings": (RNG.random((3, 12, 16, 1)) < 0.13) * np.uint8(255),
+    "photographs": (RNG.random((3, 12, 16, 3)) ** 2 * 255).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize(
+    ("scale", "bring"),
+    {
+        "0-1": lambda files: files / 255,
+        "0-255": lambda files: files * 1.0,
+        "-1-1": lambda files: files / 127.5 - 1,
+        "-0.5,0.5": lambda files: files / 255 - 0.5,
+        "0,1023": lambda files: files / 255 * 1023,
+    }.items(),
+)
+@pytest.mark.parametrize("files", FILES.values(), ids=FILES)
+def test_the_range_that_a_mean_and_a_deviation_fit_best(scale, bring, files):
+    parts = [adapted(bring(files)), keras.layers.Conv2D(2, 3)]
+    model = keras.Sequential([keras.Input(files.shape[1:]), *parts])
+    taken, why = likely_scale(model, list(files))
+    assert taken == scale
+    assert why.startswith("the model takes values of a mean of ")
+    assert "'statistics'" in why
+    np.testing.assert_allclose(scaled(list(files), taken, model_input(model)), bring(files), rtol=1e-5, atol=1e-5)
+
+
+def test_the_command_feeds_what_a_mean_and_a_deviation_fit(tmp_path):
+    files = FILES["drawings"]
+    head = keras.layers.Dense(2, kernel_initializer=keras.initializers.RandomNormal(stddev=8, seed=1))
+    parts = [adapted(files / 255), keras.layers.Conv2D(4, 3, activation="relu")]
+    model = keras.Sequential([keras.Input((12, 16, 1)), *parts, keras.layers.GlobalAveragePooling2D(), head])
+    save(model, tmp_path / "drawings.keras")
+    PIL.Image.fromarray(files[0, ..., 0]).save(tmp_path / "one.png")
+    result = run("explain", tmp_path / "drawings.keras", tmp_path / "one.png", "--out", tmp_path / "out", "--json")
+    assert "pixel values 0-1 (the model takes values of a mean of " in result.stderr
+    (row,) = json.loads(result.stdout)["predictions"]
+    np.testing.assert_allclose(row["outputs"], model.predict(files[:1] / 255, verbose=0)[0], rtol=1e-4, atol=1e-4)
+
+
 def deep_model(folder, *front):
     keras.utils.set_random_seed(2)
     start = keras.initializers.RandomNormal(stddev=3, seed=1)

@@ -190,11 +190,28 @@ BY_MODEL = {
     "12 bits": (lambda: net(layers.Rescaling(1 / 4095), shape=(48, 48, 1)), SPOT * 3000, "[0, 4095]"),
     "millimetres": (lambda: net(layers.Rescaling(1 / 5000), shape=(48, 48, 1)), SPOT * 3000, "[0, 5000]"),
     "a window": (lambda: net(layers.Rescaling(1 / 2000, 0.5), shape=(48, 48, 1)), SPOT * 900, "[-1000, 1000]"),
-    "mean and variance": (
-        lambda: net(layers.Normalization(mean=[110.0] * 3, variance=[3600.0] * 3)),
+    "mean and variance behind a scaling": (
+        lambda: net(layers.Rescaling(1 / 255), layers.Normalization(mean=[0.4] * 3, variance=[0.06] * 3)),
         NOISE * 30,
         "[0, 255]",
     ),
+    "a mean and a deviation, written out, behind a scaling": (
+        lambda: net(layers.Rescaling(1 / 255), layers.Rescaling([1 / 0.3, 1 / 0.2, 1 / 0.2], [-1.5, -2.0, -1.0])),
+        NOISE * 30,
+        "[0, 255]",
+    ),
+    "ImageNet's mean and deviation": (
+        lambda: net(layers.Normalization(mean=[0.485, 0.456, 0.406], variance=[0.0524, 0.0502, 0.0506])),
+        NOISE * 0.1,
+        "[0, 1]",
+    ),
+    "those of 0 to 255": (
+        lambda: net(layers.Rescaling([1 / 58.395, 1 / 57.12, 1 / 57.375], [-2.1179, -2.0357, -1.8044])),
+        NOISE * 30,
+        "[0, 255]",
+    ),
+    "half of [-1, 1]": (lambda: net(layers.Rescaling(2.0)), NOISE * 0.5 - 0.5, "[-0.5, 0.5]"),
+    "half of [-1, 1], to 255": (lambda: net(layers.Rescaling(255.0, 127.5)), NOISE - 0.5, "[-0.5, 0.5]"),
     "to 255": (lambda: net(layers.Rescaling(255.0)), NOISE * 0.08, "[0, 1]"),
 }
 
@@ -205,7 +222,47 @@ def test_what_the_model_expects(build, image, name):
     assert (batch.value_range, batch.pixel_range.certain, batch.pixel_range.note) == (name, True, "")
 
 
+def adapted(images):
+    layer = layers.Normalization(axis=-1, name="statistics")
+    layer.adapt(images)
+    return layer
+
+
+INK = (NOISE[..., :1] < 0.13).astype(np.float32) * np.linspace(0.4, 1, 48, dtype=np.float32)[:, None, None]
+BY_STATISTICS = {
+    # What the images tell by themselves is certain; what is left open by them is not.
+    "drawings": (INK, INK, "[0, 1]", True),
+    "drawings in [0, 255]": (INK * 255, INK * 255, "[0, 255]", True),
+    "drawings, white": (1 - INK, 1 - INK, "[0, 1]", True),
+    "dark photographs": (NOISE * 255, NOISE * 30, "[0, 255]", False),
+    "in [-1, 1]": (NOISE * 2 - 1, NOISE * 2 - 1, "[-1, 1]", True),
+    "in [-0.5, 0.5]": (NOISE - 0.5, NOISE - 0.5, "[-0.5, 0.5]", False),
+    "scans of 12 bits": (SPOT * 4095, np.rint(SPOT * 4000).astype(np.float32), "[0, 4095]", False),
+    "Hounsfield units": (SPOT * 1800 - 1000, SPOT * 1700 - 1000, "min-max", False),
+    "a few stars": (STARS / 900, STARS / 900, "[0, 1]", True),
+}
+
+
+@pytest.mark.parametrize(("seen", "image", "name", "certain"), BY_STATISTICS.values(), ids=BY_STATISTICS)
+def test_a_mean_and_a_deviation_fix_no_range(seen, image, name, certain):
+    pixel_range = make_batch(image[None], net(adapted(seen[None]), shape=image.shape)).pixel_range
+    assert (pixel_range.name, pixel_range.certain) == (name, certain)
+    assert bool(pixel_range.note) != certain
+    assert not pixel_range.warns  # Nothing contradicts them.
+    if not certain and name != "min-max":
+        assert "a mean of " in pixel_range.note
+    mean, deviation = float(seen.mean()), float(seen.std())
+    written_out = net(layers.Rescaling(1 / deviation, -mean / deviation), shape=image.shape)
+    if name != "min-max":  # Those of Hounsfield units are read as a window, which is said.
+        assert make_batch(image[None], written_out).pixel_range.name == name
+
+
 def test_images_that_are_not_what_the_model_expects():
+    photos = net(adapted(NOISE[None] * 255))
+    with pytest.warns(
+        UserWarning, match=r"a mean of 12. and a deviation of 7.*'statistics'\), and the images have .* to 0.99"
+    ):
+        assert make_batch(NOISE[None], photos).value_range == "[0, 1]"
     batch = make_batch(NOISE[None], net(layers.Rescaling(1 / 255, name="scale")))
     with pytest.warns(UserWarning, match=r"expects values of \[0, 255\] \(layer 'scale'\), and the images have 1.* to"):
         assert batch.value_range == "[0, 1]"

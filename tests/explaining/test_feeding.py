@@ -129,6 +129,54 @@ def test_a_predict_of_its_own_that_does_the_same_is_not(kind):
         np.testing.assert_array_equal(before, after.numpy())
 
 
+def set_on_it(name, factor):
+    """A model of Keras' own class, whose instance scales in what `predict` runs."""
+    inputs = keras.Input((8, 8, 3))
+    outputs = layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs)))
+    model = keras.Model(inputs, outputs, name="scaling")
+    predict, predict_step = model.predict, model.predict_step
+
+    def step(data):
+        return predict_step(keras.utils.unpack_x_y_sample_weight(data)[0] * factor)
+
+    def make(force=False):
+        model.predict_function = lambda batches: step(batches[0])
+
+    if name == "predict":
+        model.predict = lambda x, **settings: predict(x * factor, **settings)
+    elif name == "predict_function":
+        make()
+    else:
+        setattr(model, name, step if name == "predict_step" else make)
+    return model
+
+
+@pytest.mark.parametrize("name", ["predict", "predict_step", "make_predict_function", "predict_function"])
+def test_what_is_set_on_the_model_is_seen(name):
+    x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    with pytest.warns(RuntimeWarning, match=rf"`predict` of model 'scaling' returns.*: it has a `{name}` of its own"):
+        explain(set_on_it(name, 0.5), x, output_kind="classes")
+    same = set_on_it(name, 1.0)
+    function = same.predict_function
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(same, x, output_kind="classes")
+    assert same.predict_function is function
+
+
+def test_a_call_that_is_set_on_the_model_is_what_is_explained():
+    x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    inputs = keras.Input((8, 8, 3))
+    outputs = layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs)))
+    model = keras.Model(inputs, outputs)
+    plain = model.call
+    model.call = lambda inputs, training=False, mask=None: plain(inputs, training=training) * 3 + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explained = explain(model, x, output_kind="numbers", target=0)
+    np.testing.assert_allclose(explained.outputs, model.predict(x, verbose=0), rtol=1e-5)
+
+
 class Broken(Scaling):
     """Can't predict."""
 

@@ -45,6 +45,23 @@ def test_a_number_is_not_negated(loss):
     assert_maps_equal(classes.heatmaps, reference_gradcam(split, X, models.either_side))
 
 
+@pytest.mark.parametrize(
+    ("units", "y"),
+    [(1, np.array([0.2, 0.8, 0.8, 0.2, 0.2, 0.8])), (4, MULTI.astype(float)), (4, np.eye(4)[[0, 1, 2, 3, 0, 1]])],
+)
+def test_values_of_labels_are_no_classes_under_a_loss_of_numbers(units, y):
+    split = compiled("mae", units=units, activation=None)
+    logger = GradCAMLogger((X, y), tracker="memory", target="predicted" if units == 1 else 1, on_error="raise")
+    split.model.fit(X, y, verbose=0, callbacks=[logger])
+    (record,) = logger.trackers[0].records
+    value = float(split.model.predict(X[:1], verbose=0)[0, min(units - 1, 1)])
+    assert record.samples[0].caption == f"{'value' if units == 1 else 'output 1'} {value:.3g}"
+    assert record.samples[0].label is None
+    assert logger.trackers[0].config.labels == (None,) * 6
+    explanation = explain(split.model, (X, y), target="predicted" if units == 1 else 1)
+    assert_maps_equal(explanation.heatmaps, reference_gradcam(split, X, column(min(units - 1, 1))))
+
+
 def test_cam_of_a_number_is_of_its_own_weights():
     inputs = keras.Input(models.SHAPE)
     conv = layers.Conv2D(5, 3, activation="relu")
@@ -104,6 +121,57 @@ def test_each_true_label_has_a_view():
     assert samples[1].target is None
     assert "no further label" in samples[1].caption
     assert "no heatmap" not in samples[1].caption
+
+
+def test_the_views_of_true_labels_do_not_depend_on_the_samples():
+    split = multi_label()
+    for rows in ([1, 3], [3], [0, 2]):
+        logger = GradCAMLogger((X[rows], MULTI[rows]), tracker="memory", target="true", on_error="raise", metrics="all")
+        assert list(logger.explain(split.model)) == ["true1", "true2", "true3"]
+    few = np.array([[1, 0, 0, 0], [0, 0, 0, 0]])
+    logger = GradCAMLogger((X[:2], few), tracker="memory", target="true", on_error="raise", metrics="all")
+    split.model.fit(X, MULTI, verbose=0, callbacks=[logger])
+    (record,) = logger.trackers[0].records
+    assert np.isnan(record.values["true2_area"]).all()
+    assert record.scalars["true2_degenerate"] == 0
+    assert np.isnan(record.scalars["true3_confidence"])
+    two = compiled("binary_crossentropy", units=2, activation="sigmoid").model
+    assert list(explain(two, (X[:2], np.array([[1, 0], [0, 0]])), target="true")) == ["true1", "true2"]
+
+
+WORDS = np.array(["cat", "dog", "cat", "dog", "dog", "cat"])
+
+
+@pytest.mark.parametrize("y", [WORDS, WORDS.tolist(), WORDS.astype(object), WORDS.astype("S"), {"classes": WORDS}])
+def test_labels_that_are_text(y):
+    model = compiled("sparse_categorical_crossentropy", units=2).model
+    with pytest.raises(ValueError, match=r"labels as numbers.*Received: labels that are text.*return_inverse=True"):
+        explain(model, (X, y), target="true")
+    assert explain(model, (X, y)).labels == (None,) * 6
+    names, numbers = np.unique(WORDS, return_inverse=True)
+    explanation = explain(model, (X, numbers), target="true", class_names=list(names))
+    assert explanation.samples()[1].caption.startswith("true dog")
+
+
+def test_labels_of_several_outputs():
+    model = two_outputs(lambda a, b: {"kind": a, "age": b})[0]
+    y = {"kind": np.array([0, 1, 2, 0, 1, 2]), "age": np.linspace(0, 9, 6)}
+    with pytest.raises(ValueError, match=r"one output.*Received: labels of several outputs: 'kind', 'age'") as caught:
+        explain(model, (X, y), target="true")
+    (code,) = re.findall(r"target=(lambda outputs: .*?\])\.", str(caught.value))
+    assert np.isfinite(explain(model, (X, y), target=eval(code)).scores).all()  # It is the text of our own message.
+    with pytest.raises(ValueError, match=r"labels of several outputs: 0, 1.*outputs\[0\]"):
+        explain(two_outputs(lambda a, b: [a, b])[0], (X, list(y.values())), target="true")
+
+
+@pytest.mark.parametrize("y", [{"classes": [0, 1, 2, 0, 1, 2]}, {"classes": np.eye(3)[[0, 1, 2, 0, 1, 2]].tolist()}])
+def test_lists_of_labels_under_the_name_of_an_output(y):
+    model = compiled("sparse_categorical_crossentropy", units=3).model
+    assert explain(model, (X, y), target="true").targets.tolist() == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(
+        ValueError, match=r"one array with a row for each sample.*Received: 6 single values. np.asarray"
+    ):
+        explain(model, (X, [np.array(k) for k in range(6)]))
 
 
 def test_what_a_sample_lacks_counts_in_no_mean():

@@ -14,6 +14,7 @@ from keras_cam_callbacks.network.structure import example_rule
 BCE, MSE, SPARSE = "binary_crossentropy", "mse", "sparse_categorical_crossentropy"
 FRACTIONS, ONE_HOT = np.array([0.1, 0.25, 0.7]), np.eye(3)
 MULTI, INDICES, BINARY = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]]), np.array([0, 1, 2]), np.array([0, 1, 1])
+RATINGS = np.array([0.2, 0.8, 0.8, 0.2])
 BOXES = np.array([[3.5, 1, 9, 8], [0, 2, 7, 7.5]])
 
 
@@ -55,7 +56,16 @@ DECIDED = {
     "a box of whole pixels, unknown loss": (4, own, BOXES.round().astype(int), None, "numbers"),
     "a class of the user's own": (4, Weighted(), None, None, "numbers"),
     "one-hot labels under mse": (3, MSE, ONE_HOT, "softmax", "classes"),
-    "least squares": (3, MSE, ONE_HOT, None, "classes"),
+    "shares, each of one part": (3, MSE, ONE_HOT, None, "numbers"),
+    "a box of zeros and ones": (4, MSE, np.array([[0, 0, 1, 1.0], [0, 1, 1, 1]]), None, "numbers"),
+    "steering and throttle": (2, "huber", np.array([[-1, 1], [1, 1]]), None, "numbers"),
+    "a direction of length 1": (3, MSE, ONE_HOT, "normalized", "numbers"),
+    "two ratings": (1, MSE, RATINGS, "sigmoid", "numbers"),
+    "two ratings by a layer without an activation": (1, "mae", RATINGS, None, "numbers"),
+    "smoothed labels of an unknown loss": (1, own, RATINGS, "sigmoid", "classes"),
+    "several ratings": (2, MSE, np.array([[0.2, 0.8], [0.8, 0.8]]), "sigmoid", "numbers"),
+    "smoothed multi-hot labels": (2, BCE, np.array([[0.2, 0.8], [0.8, 0.8]]), "sigmoid", "labels"),
+    "multi-hot labels under mse": (3, MSE, MULTI, "sigmoid", "labels"),
     "an embedding": (8, "cosine_similarity", None, None, "embedding"),
     "triplets": (8, own, INDICES, "normalized", "embedding"),
     "more classes than units": (2, own, INDICES, None, "embedding"),
@@ -82,9 +92,31 @@ def test_what_an_output_is_taken_for(units, loss, y, ending, kind):
 
 
 def test_scores_that_are_no_logits_have_no_probability():
-    for units, loss, y in [(1, "hinge", None), (3, "categorical_hinge", None), (3, MSE, ONE_HOT)]:
+    for units, loss, y in [(1, "hinge", None), (3, "categorical_hinge", None), (3, "squared_hinge", ONE_HOT)]:
         assert not decided(units, loss, y, None).has_probability
     assert decided(3, MSE, ONE_HOT, "softmax").has_probability
+
+
+NUMBERS = {
+    "name": "mean_squared_error",
+    "short": "mape",
+    "class": keras.losses.LogCosh,
+    "object": keras.losses.Huber(0.5),
+    "function": keras.losses.mean_absolute_error,
+    "partial": functools.partial(keras.losses.huber, delta=0.5),
+    "partial of a partial": functools.partial(functools.partial(keras.losses.huber), delta=0.5),
+    "method": keras.losses.MeanSquaredError().call,
+    "configuration": keras.losses.serialize(keras.losses.MeanSquaredLogarithmicError()),
+    "by name": {"out": "mse"},
+    "in a list": [keras.losses.Poisson()],
+}
+
+
+@pytest.mark.parametrize("loss", NUMBERS.values(), ids=NUMBERS)
+def test_a_loss_of_numbers_in_any_form_comes_before_the_values_of_labels(loss):
+    for units, y in [(1, RATINGS), (1, BINARY), (3, MULTI), (3, ONE_HOT), (3, INDICES)]:
+        assert decided(units, loss, y, None).kind == "numbers"
+    assert decided(1, loss, RATINGS, "sigmoid").kind == "numbers"
 
 
 @pytest.mark.parametrize("said", ["numbers", {"out": "numbers"}])
