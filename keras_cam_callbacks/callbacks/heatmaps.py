@@ -368,8 +368,9 @@ class HeatmapLogger(EpochLogger):
                 if augmented.guessed:
                     continue
                 found[f"{augmentation}_correlation"] = augmented.correlation
-                if augmented.unchanged is not None:
-                    found[f"{augmentation}_unchanged"] = np.where(view.absent, np.nan, augmented.unchanged)
+                if augmented.unchanged is not None and view.predicted is not None:
+                    none = view.absent | (view.predicted < 0)
+                    found[f"{augmentation}_unchanged"] = np.where(none, np.nan, augmented.unchanged)
             self._run.last_heatmaps[name], self._run.last_targets[name] = view.heatmaps, view.targets
             self._run.first_heatmaps.setdefault(name, view.heatmaps)
             self._run.first_targets.setdefault(name, view.targets)

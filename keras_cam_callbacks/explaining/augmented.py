@@ -142,7 +142,7 @@ def compared(
         explanation=changed,
         restored=restored,
         correlation=np.full(len(restored), np.nan) if guessed else correlation(restored, reference),
-        unchanged=None if guessed or before is None or after is None else before == after,
+        unchanged=None if guessed or before is None or after is None else (before == after) & (before >= 0),
         guessed=guessed,
     )
 

@@ -18,7 +18,7 @@ def prediction(explanation: Explanation, i: int) -> str:
     if label is not None:
         parts.append(f"true {class_name(explanation.class_names, label)}")
     if explanation.predicted is not None:
-        parts.append(f"predicted {class_name(explanation.class_names, int(explanation.predicted[i]))}")
+        parts.append(f"predicted {_name(explanation, int(explanation.predicted[i]))}")
     return _between(explanation).join(parts)
 
 
@@ -28,6 +28,8 @@ def title(explanation: Explanation, i: int) -> str:
         return "no further label"
     names, outputs = explanation.class_names, explanation.outputs
     column = None if explanation.targets is None else int(explanation.targets[i])
+    if column is not None and column < 0:  # The outputs are not finite.
+        return "?"
     if explanation.kind not in ("classes", "labels") and outputs is not None:
         name = "value" if column is None else f"output {column}"
         if column is None and explanation.target in ("predicted", "0"):  # The only number; else a function's score.
@@ -39,6 +41,11 @@ def title(explanation: Explanation, i: int) -> str:
     return value if column is None else f"{class_name(names, column)} {value}"
 
 
+def _name(explanation: Explanation, index: int) -> str:
+    """Returns the name of a predicted class; "?" where the outputs are not finite, and tell none."""
+    return class_name(explanation.class_names, index) if index >= 0 else "?"
+
+
 def caption(explanation: Explanation, i: int) -> str:
     """Returns what stands under the picture of one sample."""
     known, text, between = prediction(explanation, i), title(explanation, i), _between(explanation)
@@ -46,7 +53,7 @@ def caption(explanation: Explanation, i: int) -> str:
         return between.join(filter(None, (known, text)))
     predicted = int(explanation.predicted[i])
     if int(explanation.targets[i]) == predicted:
-        return known.removesuffix(class_name(explanation.class_names, predicted)) + text
+        return known.removesuffix(_name(explanation, predicted)) + text
     return f"{known}{between}explained {text}"
 
 

@@ -32,7 +32,7 @@ from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
 from .objects import check_region_classes
 from .placing import averaging_note, on_image
-from .rows import OF_SCORES, Rows, check_true, joined, labels_at_most, parts, without, without_maps
+from .rows import OF_SCORES, Rows, check_true, cleared, joined, labels_at_most, parts, without_maps
 from .tracing import traced
 
 
@@ -273,9 +273,8 @@ class Explainer:
             }
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
             absent = rows.absent[:, view.target]
-            if absent.any():
-                arrays, numbers = (without(absent, of_view) for of_view in (arrays, numbers))
-            explained[name] = self._explanation(view, arrays, numbers, rows)
+            arrays, numbers = cleared(arrays, numbers, absent, self.is_of_class(name))
+            explained[name] = self._explanation(view, {**arrays, "without_label": absent}, numbers, rows)
         return explained
 
     def _explanation(

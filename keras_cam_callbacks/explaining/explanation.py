@@ -14,7 +14,7 @@ from ..drawing.overlay import Overlay
 from ..drawing.places import Drawn
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, measured
-from ..records import ABSENT, Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
+from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
 from . import captions
 from .objects import object_masks
 
@@ -30,9 +30,9 @@ class Explanation:
             but a part of the image, as behind a Cropping2D, they are laid over the whole image, 0 beside that part.
         outputs: (N, K) float32, what the model put out; None where it has several outputs.
         scores: (N,) float32, the explained scores, before the final activation.
-        targets: (N,) int64, the explained classes, labels or numbers, -1 where a sample has fewer labels; None where a
-            score is explained that is none of these.
-        predicted: (N,) int64, the predicted classes, or None.
+        targets: (N,) int64, the explained classes, labels or numbers, -1 where a sample has fewer labels, or where the
+            class would follow from outputs that are not finite; None where a score is explained that is none of these.
+        predicted: (N,) int64, the predicted classes, -1 where the outputs are not finite; or None.
         confidences: (N,) float32 in [0, 1], probability of the explained class; NaN where there is none.
         layer_name: Path of the explained layer, "mean(block3, block5)" for fused ones; "" for a method that explains
             the image itself.
@@ -47,6 +47,7 @@ class Explanation:
             integrated gradients.
         kind: What the model's output is, see `output_kind` of `explain`.
         placed: Whether it is known where the heatmaps lie on the images.
+        without_label: (N,) bool, True for samples that have fewer labels than the explained one; None where none has.
     """
 
     heatmaps: Floats
@@ -65,6 +66,7 @@ class Explanation:
     values: Mapping[str, Floats] = field(default_factory=dict)
     kind: str = "classes"
     placed: bool = True
+    without_label: npt.NDArray[np.bool_] | None = None
 
     prediction = captions.prediction
     title = captions.title
@@ -90,7 +92,7 @@ class Explanation:
     @property
     def absent(self) -> npt.NDArray[np.bool_]:
         """(N,) bool, True for samples that have fewer labels than the explained one; they count in no number."""
-        return np.zeros(len(self.heatmaps), np.bool_) if self.targets is None else self.targets == ABSENT
+        return np.zeros(len(self.heatmaps), np.bool_) if self.without_label is None else self.without_label
 
     @property
     def degenerate(self) -> npt.NDArray[np.bool_]:
@@ -160,13 +162,18 @@ class Explanation:
             key=self.batch.sample_keys[i],
             fingerprint=self.batch.fingerprints[i],
             label=self.labels[i],
-            predicted=None if self.predicted is None else int(self.predicted[i]),
-            target=None if self.targets is None or self.absent[i] else int(self.targets[i]),
+            predicted=_class(self.predicted, i),
+            target=_class(self.targets, i),
             score=float(self.scores[i]),
             confidence=None if np.isnan(confidence) else confidence,
             degenerate=is_degenerate,
             caption=captions.caption(self, i) + ", no heatmap" * is_degenerate,
         )
+
+
+def _class(classes: Ints | None, i: int) -> int | None:
+    """Returns the class of one sample; None where it has none."""
+    return None if classes is None or classes[i] < 0 else int(classes[i])
 
 
 @dataclass(frozen=True, eq=False)

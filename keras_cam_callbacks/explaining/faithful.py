@@ -55,11 +55,12 @@ def faithfulness(
     found: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
     for view_name, view in views.items():
         if not view.placed:  # It isn't known what is hot.
-            nothing = np.full(len(view.batch), np.nan)
-            found[view_name] = {name: nothing for name in METRICS["faithfulness"] if name in names}
+            unknown = np.full(len(view.batch), np.nan)
+            found[view_name] = {name: unknown for name in METRICS["faithfulness"] if name in names}
             continue
         images = capturer.as_images(input_at(view.batch.inputs, view.batch.image_input))
-        # What a sample without the label gives is left out by its confidence, which is NaN.
+        # What a sample without a class gives is left out.
+        nothing = view.absent if view.targets is None else view.targets < 0
         targets = None if view.targets is None else np.maximum(view.targets, 0)
         confidence = probe.functions(view.batch.inputs, targets)["confidence"]
         known = images, view.heatmaps, confidence, view.confidences
@@ -73,6 +74,6 @@ def faithfulness(
             of_view["average_drop"] = average_drop(masked, view.confidences)
             of_view["increase"] = increase(masked, view.confidences)
         found[view_name] = {
-            name: np.where(view.absent, np.nan, values) for name, values in of_view.items() if name in names
+            name: np.where(nothing, np.nan, values) for name, values in of_view.items() if name in names
         }
     return found

@@ -84,13 +84,31 @@ def without_maps(capture: Capture) -> Capture:
     return Capture(activations=None, gradients=None, kernel=None, **rest)
 
 
-def without(absent: npt.NDArray[np.bool_], arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns arrays (rows, ...) of a view of which nothing is left in the rows without the label."""
-    cleared: dict[str, Any] = {}
+def cleared(
+    arrays: dict[str, Any], numbers: dict[str, Any], absent: npt.NDArray[np.bool_], of_class: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the arrays (rows, ...) of a view, of which nothing is left in the rows that explain no class.
+
+    Args:
+        arrays: By name, what becomes of an `Explanation`.
+        numbers: By name, what the method tells of each row.
+        absent: (rows,) True where a row has no such label.
+        of_class: Whether the maps depend on the class. What methods make of varied images would be of others, where
+            the outputs name none.
+    """
+    targets = arrays["targets"]
+    none = absent if targets is None or not of_class else absent | (targets < 0)
+    if not none.any():
+        return arrays, numbers
+    return _without(none, arrays), _without(none, numbers)
+
+
+def _without(rows: npt.NDArray[np.bool_], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
     for name, array in arrays.items():
         if name in ("outputs", "predicted") or array is None:
-            cleared[name] = array
+            kept[name] = array
             continue
-        cleared[name] = array = array.copy()
-        array[absent] = ABSENT if name == "targets" else np.nan
-    return cleared
+        kept[name] = array = array.copy()
+        array[rows] = ABSENT if name == "targets" else np.nan
+    return kept

@@ -14,6 +14,8 @@ from ..records import Ints
 from .outputs import Output
 
 PREDICTED = -1
+UNDECIDED = -1
+"""The class of a sample that has none, as the outputs that it would follow from are not finite."""
 
 LabelSets = tuple[tuple[int, ...], ...]
 """For each sample the indices of all labels that it has, in their order."""

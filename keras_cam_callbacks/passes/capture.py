@@ -262,7 +262,8 @@ class Capturer:
         for t, target in enumerate(self.targets):
             scores, targets, outputs = arrays[f"scores {t}"], arrays.get(f"targets {t}"), arrays.get("outputs")
             if target.rule is not None and targets is not None:
-                self._check_rule(target, targets)
+                # Of outputs that are not finite no class follows.
+                self._check_rule(target, targets if outputs is None else targets[np.isfinite(outputs).all(axis=1)])
             of_target = Capture(
                 activations=None,
                 gradients=None,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from ..network.structure import example_rule, leaves
+from ..network.targets import UNDECIDED
 from ..records import Floats, Ints
 
 
@@ -100,7 +101,8 @@ def explained_scores(
     """Computes each sample's explained score, differentiable with respect to the activations.
 
     A classifier with one unit tells two classes apart: its score is the logit for class 1, and -logit for class 0. Of
-    numbers none is predicted: the only one is explained, or the one of the index.
+    numbers none is predicted: the only one is explained, or the one of the index. Of outputs that are not finite no
+    class is predicted, see `_decided`: classes that follow from them are `UNDECIDED`, and their scores NaN.
 
     Args:
         outputs: The model's outputs, tensors in any structure.
@@ -124,15 +126,17 @@ def explained_scores(
     flat = output is not None and len(output.shape) == 2
     raw: Any = scores_before_activation(output, logits, expects) if flat else None
     unit = flat and raw.shape[1] == 1
-    predicted = None
+    predicted = decided = None
     if flat and tells_classes:
+        decided = _decided(raw, ops.cast(output, "float32"))
         predicted = ops.cast(raw[:, 0] > 0 if unit else ops.argmax(raw, axis=-1), "int32")
 
     if rule is not None:
         result = _applied(rule, outputs)
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(result.dtype)):
             return ops.cast(result, "float32"), None, predicted
-        classes = predicted = ops.cast(result, "int32")
+        classes = ops.cast(result, "int32")
+        predicted = classes = classes if decided is None else ops.where(decided, classes, UNDECIDED)
     elif predicted is not None:
         ranked = predicted
         if rank > 1:
@@ -141,6 +145,7 @@ def explained_scores(
                 ops.stack([predicted, 1 - predicted], axis=1) if unit else ops.top_k(raw, min(rank, raw.shape[1]))[1]
             )
             ranked = _chosen(ops.cast(order, "int32"), -1 - class_index)
+        predicted, ranked = (ops.where(decided, classes, UNDECIDED) for classes in (predicted, ranked))
         classes = ops.where(class_index < 0, ranked, class_index)
     if not flat:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
@@ -152,10 +157,24 @@ def explained_scores(
     if not tells_classes:
         columns = classes if rule is not None else class_index
         return (raw[:, 0], None, None) if unit else (_chosen(raw, columns), columns, None)
-    if unit:
-        return ops.where(classes == 1, raw[:, 0], -raw[:, 0]), classes, predicted
     # A rule may be out of range, which is found and told once its numbers are there.
-    return _chosen(raw, classes), classes, predicted
+    scores = ops.where(classes == 1, raw[:, 0], -raw[:, 0]) if unit else _chosen(raw, classes)
+    # A factor, as it makes the gradients NaN, too.
+    return scores * ops.where(ops.logical_or(decided, classes >= 0), 1.0, np.nan), classes, predicted
+
+
+def _decided(raw: Any, output: Any) -> Any:
+    """Tells which rows, (N,) bool, have a largest number: none is NaN, nor are the largest ones alike and infinite.
+
+    Args:
+        raw: (N, K) float32, what a class is predicted by.
+        output: (N, K) float32, what the model puts out. A softmax of an infinite logit is NaN.
+    """
+    ops = keras.ops
+    largest = ops.max(raw, axis=-1)
+    ties = ops.sum(ops.cast(raw == largest[:, None], "int32"), axis=-1)
+    numbers = ops.logical_not(ops.any(ops.logical_or(ops.isnan(raw), ops.isnan(output)), axis=-1))
+    return ops.logical_and(numbers, ops.logical_or(ops.isfinite(largest), ties == 1))
 
 
 def _chosen(values: Any, columns: Any) -> Any:
@@ -197,24 +216,31 @@ def confidences(
     Args:
         outputs: (N, K) what the model put out, or None.
         scores: (N,) explained scores.
-        targets: (N,) explained classes, or None.
+        targets: (N,) explained classes, negative where there is none; or None.
         activated: Whether the outputs come out of a softmax or sigmoid. Without it, outputs that are no probabilities
             are taken as logits of a softmax, or of a sigmoid where there is one unit.
         labels: Whether each unit is known to tell a label of its own, so that its logit is one of a sigmoid.
     """
     if outputs is None or targets is None:
         return np.full(len(scores), np.nan, np.float32)
-    finite = np.where(np.isfinite(outputs), outputs, 0)
+    sums_to_one = False
     if not activated and not labels:
-        sums = finite.sum(axis=1)
-        activated = bool((finite >= 0).all() and (finite <= 1).all() and np.allclose(sums, 1, atol=1e-3))
-    if outputs.shape[1] == 1:
-        if not activated:
-            return (1 / (1 + np.exp(-np.clip(scores, -80, 80)))).astype(np.float32)
-        return np.where(targets == 1, outputs[:, 0], 1 - outputs[:, 0]).astype(np.float32)
-    if not activated and labels:
-        return (1 / (1 + np.exp(-np.clip(scores, -80, 80)))).astype(np.float32)
+        finite = outputs[np.isfinite(outputs).all(axis=1)]  # A row that is not finite tells nothing of the others.
+        within = bool(len(finite)) and bool((finite >= 0).all() and (finite <= 1).all())
+        sums_to_one = within and bool(np.allclose(finite.sum(axis=1), 1, atol=1e-3))
+    with np.errstate(invalid="ignore"):
+        probabilities = _probabilities(outputs, scores, targets, activated or sums_to_one, labels)
+    return np.where(targets < 0, np.nan, probabilities).astype(np.float32)
+
+
+def _probabilities(outputs: Floats, scores: Floats, targets: Ints, activated: bool, labels: bool) -> Floats:
+    """Returns the probability of each class (N,), where there is one; arguments are those of `confidences`."""
+    one = outputs.shape[1] == 1
+    if not activated and (one or labels):
+        return np.asarray(1 / (1 + np.exp(-np.clip(scores, -80, 80))))
+    if one:
+        return np.where(targets == 1, outputs[:, 0], 1 - outputs[:, 0])
     if not activated:
         exponents = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         outputs = np.asarray(exponents / exponents.sum(axis=1, keepdims=True), outputs.dtype)
-    return np.take_along_axis(outputs, targets[:, None], axis=1)[:, 0].astype(np.float32)
+    return np.take_along_axis(outputs, targets[:, None], axis=1)[:, 0]
