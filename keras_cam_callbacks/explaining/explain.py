@@ -118,8 +118,9 @@ def explain(
             returns (samples,) class indices (whole numbers) or scores (floating point). Several at once: "both" for
             predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names of yours.
             Of multi-hot labels "true" explains the first three of each sample, as "true1", "true2" and "true3". A model
-            of several outputs needs a function; one that picks numbers of them, or weighs them in a sum, gets the
-            scores before the final softmax or sigmoid, and any other the outputs as they are.
+            of several outputs needs a function; one that picks a number of one of them (always the same one, or the
+            largest), or takes the difference of two, gets the scores before the final softmax or sigmoid, and any other
+            the outputs as they are.
         fuse: How layers are fused: "mean", the default, or "maximum" of their scaled maps.
         augmentations: Names of built-in augmentations in a list (see `AUGMENTATIONS`), or a dict of augmentations by
             names of yours. Each costs one more explanation of the images; see `Explanation.augmented`.

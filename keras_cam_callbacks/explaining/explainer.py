@@ -179,7 +179,8 @@ class Explainer:
         self.target = _texts(targets)
         self._class_names = _checked_names(class_names, self.capturer)
         words = predict_note(model, inputs), self._token_note()
-        self.notes = (*batch.notes, *self.capturer.ground.notes, *filter(None, words))
+        chosen = *self.capturer.ground.notes, *self.capturer.outputs.notes
+        self.notes = (*batch.notes, *chosen, *filter(None, words))
         if not keeps:  # A callback says it itself, once a fit.
             for note in self.notes:
                 warnings.warn(note, RuntimeWarning, stacklevel=2)

@@ -12,7 +12,8 @@ from ..network.outputs import Clues, Output, check_said
 from ..network.structure import leaves, output_names
 from ..network.targets import Target, check_target
 from ..records import Floats, Ints
-from .scores import before_activation, confidences, example_of, only_weighs, scores_before_activation, single_output
+from .picking import only_picks, reads
+from .scores import before_activation, confidences, example_of, scores_before_activation, single_output
 
 
 class ModelOutputs:
@@ -22,6 +23,7 @@ class ModelOutputs:
         output: What the model's output is; of several the first.
         units: Its units; None where the model has several outputs, or one that is no row of numbers.
         classes: How many classes, labels or numbers it tells apart; None likewise.
+        notes: What is to be said, once, of what targets' functions are handed.
     """
 
     def __init__(self, clues: Clues, targets: Sequence[Target], engine: Engine) -> None:
@@ -34,7 +36,8 @@ class ModelOutputs:
         """
         self._clues, self._targets, self._engine = clues, targets, engine
         self._every: list[Output] = []
-        self._weighs: dict[int, bool] = {}
+        self._picks: dict[int, bool] = {}
+        self.notes: tuple[str, ...] = ()
         self.output = Output("classes")
         self.units: int | None = None
         self.classes: int | None = None
@@ -66,15 +69,11 @@ class ModelOutputs:
         """Returns the outputs as a target's function gets them.
 
         The one output of a model is handed on as it is: an index explains its score before the activation. Of several,
-        a function that only picks or weighs gets what went into the softmax or sigmoid that an output ends in.
+        a function that only picks a number, or takes the difference of two, gets what went into the softmax or sigmoid
+        that an output ends in. All others get the probabilities, which is noted.
         """
         rule = self._targets[target].rule
         if rule is None or single_output(run.outputs) is not None:
-            return run.outputs
-        if target not in self._weighs:
-            with self._engine.eagerly():
-                self._weighs[target] = only_weighs(rule, run.outputs)
-        if not self._weighs[target]:
             return run.outputs
         before = []
         for tensor, output in zip(keras.tree.flatten(run.outputs), self._every, strict=True):
@@ -82,7 +81,17 @@ class ModelOutputs:
             floats = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
             replaces = floats and len(tensor.shape) > 1 and (logits is not None or output.expects == "probabilities")
             before.append(scores_before_activation(tensor, logits, output.expects) if replaces else None)
-        return before_activation(run.outputs, before)
+        if target not in self._picks:
+            with self._engine.eagerly():
+                self._picks[target] = only_picks(rule, run.outputs)
+                differs = not self._picks[target] and reads(rule, run.outputs, [one is not None for one in before])
+            if differs:
+                self.notes += (
+                    f"target {self._targets[target].text!r} gets probabilities, as it does more than pick a number of "
+                    "an output, or the difference of two, for which it would get logits: where a probability is near "
+                    "0 or 1, its heatmaps are faint",
+                )
+        return before_activation(run.outputs, before) if self._picks[target] else run.outputs
 
     def confidences(self, outputs: Floats | None, scores: Floats, targets: Ints | None) -> Floats:
         """Returns the probability of the explained class, (N,) float32 in [0, 1]; NaN where there is none."""

@@ -37,39 +37,6 @@ def before_activation(outputs: Any, handed: Sequence[Any]) -> Any:
     return keras.tree.pack_sequence_as(outputs, flat)
 
 
-def only_weighs(rule: Callable[[Any], Any], outputs: Any) -> bool:
-    """Tells whether a rule picks numbers of the outputs, or a weighted sum of them, and does nothing else with them.
-
-    It is tried on random numbers, outside of any traced function: it must keep the mean of two inputs, or give for each
-    sample one of the numbers that the sample has. The logarithm of a probability is no such rule, nor is a product.
-    """
-    rng = np.random.default_rng(0)
-    count = 6
-
-    def drawn(low: float, high: float) -> list[Any]:
-        shapes = [tuple(3 if side is None else side for side in leaf.shape[1:]) for leaf in keras.tree.flatten(outputs)]
-        return [rng.uniform(low, high, (count, *shape)).astype(np.float32) for shape in shapes]
-
-    def applied(arrays: Sequence[Floats]) -> Floats:
-        tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
-        result = keras.ops.convert_to_numpy(rule(keras.tree.pack_sequence_as(outputs, tensors)))
-        return np.asarray(result, np.float32).reshape(count)
-
-    try:
-        for low, high in ((0.05, 0.95), (-3.0, 3.0)):
-            one, other = drawn(low, high), drawn(low, high)
-            ends = applied(one), applied(other)
-            middle = applied([(a + b) / 2 for a, b in zip(one, other, strict=True)])
-            rows = [np.concatenate([a[i].reshape(-1) for a in one]) for i in range(count)]
-            picks = all(value in row for value, row in zip(ends[0], rows, strict=True))
-            if not picks and not np.allclose(middle, (ends[0] + ends[1]) / 2, rtol=1e-3, atol=1e-4):
-                return False
-    except Exception:
-        # A user's function may fail in any way, as on another number of samples. Its faults are told by `_applied`.
-        return False
-    return True
-
-
 def scores_before_activation(output: Any, logits: Any, expects: str | None) -> Any:
     """Returns what is explained of an output (N, K), differentiable, as (N, K) float32.
 

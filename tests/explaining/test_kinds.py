@@ -256,11 +256,43 @@ def test_what_a_function_computes_of_several_outputs():
     weighed = explain(both, X, target=lambda outputs: outputs["kind"][:, 0] - outputs["kind"][:, 2])
     np.testing.assert_allclose(weighed.scores, logits, rtol=1e-4)
     # A logarithm is of probabilities, and a product has them as weights.
-    own = explain(both, X, target=lambda outputs: -keras.ops.log(outputs["kind"][:, 0]) + 1, method="smoothgrad")
+    said = pytest.warns(RuntimeWarning, match="target '<lambda>' gets probabilities, as it does more than pick")
+    with said:
+        own = explain(both, X, target=lambda outputs: -keras.ops.log(outputs["kind"][:, 0]) + 1, method="smoothgrad")
     np.testing.assert_allclose(own.scores, 1, atol=1e-5)
     ages = both.predict(X, verbose=0)["age"][:, 0]
-    product = explain(both, X, target=lambda outputs: outputs["kind"][:, 0] * outputs["age"][:, 0])
+    with said:
+        product = explain(both, X, target=lambda outputs: outputs["kind"][:, 0] * outputs["age"][:, 0])
     np.testing.assert_allclose(product.scores, ages, rtol=1e-4, atol=1e-6)
+    # Of numbers there is nothing to be said.
+    double = explain(both, X, target=lambda outputs: 2 * outputs["age"][:, 0])
+    np.testing.assert_allclose(double.scores, 2 * ages, rtol=1e-4, atol=1e-6)
+
+
+BINS = np.array([10.0, 40.0, 70.0, 90.0], np.float32)
+COMPUTED = {
+    "expectation": (lambda p: keras.ops.sum(p * BINS, axis=-1), lambda p: tf.reduce_sum(p * BINS, -1)),
+    "gate": (
+        lambda p: keras.ops.where(p[:, 1] > 0.5, p[:, 1], p[:, 0]),
+        lambda p: tf.where(p[:, 1] > 0.5, p[:, 1], p[:, 0]),
+    ),
+    "sum of two": (lambda p: p[:, 0] + p[:, 3], lambda p: p[:, 0] + p[:, 3]),
+}
+
+
+@pytest.mark.parametrize(("rule", "by_hand"), COMPUTED.values(), ids=COMPUTED)
+def test_what_is_computed_is_of_probabilities(rule, by_hand):
+    split = functional(units=4)
+    split.model.get_layer("classes").bias.assign([1.0, 0.2, 0.0, -1.0])
+    x = split.model.inputs[0]
+    named = keras.Model(x, {"kind": split.model.outputs[0], "size": layers.Dense(1)(layers.Flatten()(x))})
+    with pytest.warns(RuntimeWarning, match="gets probabilities") as caught:
+        explanation = explain(named, X, split.layer, target=lambda outputs: rule(outputs["kind"]))
+    assert len(caught) == 1
+    expected = reference_gradcam(split, X, lambda logits: by_hand(tf.nn.softmax(logits)))
+    assert_maps_equal(explanation.heatmaps, expected)
+    probabilities = split.model.predict(X, verbose=0)
+    np.testing.assert_allclose(explanation.scores, by_hand(probabilities), rtol=1e-4)
 
 
 def unet(name=None):
