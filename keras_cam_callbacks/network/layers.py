@@ -31,6 +31,12 @@ _CHOSEN_OPERATIONS = (
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Concatenate"),
     *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "HardSilu", "Softplus"),
 )
+# Behind these, layers or operations, stands the same at each position, by another scale or type.
+_ACTIVATIONS = (
+    *("Activation", "Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid", "HardSigmoid", "Tanh", "ReLU", "PReLU", "ELU"),
+    *("Relu", "Relu6", "LeakyReLU", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "HardSilu", "Softplus"),
+    *("Softsign", "Exp", "Clip", "Cast", "Identity"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +105,7 @@ def check_runs(model: Any) -> None:
     Raises:
         ValueError: If it has no `call`; the message names the parts that have one.
     """
-    if type(model).call not in (keras.Model.call, keras.layers.Layer.call):
+    if "call" in vars(model) or type(model).call not in (keras.Model.call, keras.layers.Layer.call):
         return
     parts = {name: part for name, part in vars(model).items() if isinstance(part, keras.Model)}
     parts |= {part.name: part for part in sublayers(model) if isinstance(part, keras.Model)}
@@ -248,6 +254,23 @@ def maps_before(calls: Sequence[LayerCall], call: LayerCall) -> list[tuple[int |
             assert other.output_shape is not None
             sizes.append(other.output_shape[2:] if layout == "channels_first" else other.output_shape[1:-1])
     return list(dict.fromkeys(reversed(sizes)))
+
+
+def prediction_ids(calls: Sequence[LayerCall], output_ids: Container[Any]) -> set[Any]:
+    """Returns the ids of tensors that a model's outputs differ from by no more than activations and casts.
+
+    Args:
+        calls: The calls of its layers, in call order.
+        output_ids: Ids of its outputs.
+    """
+    ids: set[Any] = set()
+    for call in reversed(calls):
+        own = {tensor for tensor in call.output_ids if tensor in output_ids or tensor in ids}
+        ids |= own
+        kind = type(call.layer)
+        if own and kind.__name__ in _ACTIVATIONS and kind.__module__.split(".")[0] == "keras":
+            ids.update(call.input_ids)
+    return ids
 
 
 def layers_behind(

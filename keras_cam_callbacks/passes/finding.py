@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.choosing import is_tokens, no_layer, preferred
 from ..network.head import Head, find_head
-from ..network.layers import LayerCall, candidates
+from ..network.layers import LayerCall, candidates, prediction_ids
 from .ground import Ground
 from .taps import single_call
 
@@ -47,8 +47,9 @@ def chosen_call(
     Raises:
         ValueError: If there is none.
     """
-    # The map of an output is the prediction itself.
-    calls = [call for call in run.calls if run.output_ids.isdisjoint(call.output_ids)]
+    # The map of an output is the prediction itself, and so is that of its logits.
+    prediction = prediction_ids(run.calls, run.output_ids)
+    calls = [call for call in run.calls if prediction.isdisjoint(call.output_ids)]
     used = [run.used(t) for t in range(len(run.scores))]
     common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
     attended = ground.attended(run)

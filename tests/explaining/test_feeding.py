@@ -215,3 +215,19 @@ def test_kerashub_computes_what_predict_does():
     found = explain(model, (x, y))
     np.testing.assert_allclose(found.outputs, model.predict(x, verbose=0), atol=1e-3)
     assert found.batch.display[0].shape == (24, 24, 3)
+
+
+def test_a_call_that_is_set_on_a_model_is_explained():
+    keras.utils.set_random_seed(1)
+    x = np.random.default_rng(0).random((3, 12, 12, 3), np.float32)
+    conv = layers.Conv2D(4, 3, activation="relu", name="conv")
+    parts = [conv, layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]
+    model = keras.Sequential([keras.Input((12, 12, 3)), *parts])
+    expected = explain(model, x / 2)
+    bare = keras.Model()
+    bare.inner = model
+    bare.call = own = lambda inputs, training=None: model(inputs / 2, training=training)
+    explanation = explain(bare, x)
+    np.testing.assert_allclose(explanation.outputs, bare.predict(x, verbose=0), rtol=1e-5)
+    np.testing.assert_allclose(explanation.heatmaps, expected.heatmaps, rtol=1e-4, atol=1e-6)
+    assert bare.call is own

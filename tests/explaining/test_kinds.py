@@ -303,6 +303,31 @@ def unet(name=None):
     return keras.Model(inputs, {name: mask} if name else mask)
 
 
+ENDS = {
+    "activation": lambda: [layers.Activation("softmax")],
+    "softmax": lambda: [layers.Softmax()],
+    "relu": lambda: [layers.ReLU()],
+    "and a cast": lambda: [layers.Activation("sigmoid"), layers.Activation("linear", dtype="float16")],
+    "in a model": lambda: [keras.Sequential([layers.Conv2D(3, 1), layers.Activation("softmax")])],
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_the_logits_of_a_mask_are_not_chosen(end):
+    front = [layers.Conv2D(4, 3, activation="relu", name="before")]
+    ends = end()
+    if not isinstance(ends[0], keras.Sequential):
+        front.append(layers.Conv2D(3, 1, name="logits"))
+    model = keras.Sequential([keras.Input(models.SHAPE), *front, *ends])
+
+    def share(mask):
+        return keras.ops.mean(mask[..., 1], axis=(1, 2))
+
+    assert explain(model, X, target=share).layer_name == "before"
+    if len(front) > 1:  # Who names it has it.
+        assert explain(model, X, "logits", target=share).layer_name == "logits"
+
+
 def embedding():
     inputs = keras.Input(models.SHAPE)
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(inputs))
