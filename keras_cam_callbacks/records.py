@@ -160,6 +160,7 @@ class ValidationBatch:
         make_range: Makes the value range of the images; None where the inputs are no images.
         image_input: Which of the inputs, flattened, the images are.
         notes: What is to be said, once, of how it was read.
+        read_pixel_labels: Reads the true classes of pixels, (N, H, W) int64, or None where the data has none.
     """
 
     inputs: Any
@@ -175,6 +176,12 @@ class ValidationBatch:
     make_range: Callable[[], ValueRange] | None = None
     image_input: int = 0
     notes: tuple[str, ...] = ()
+    read_pixel_labels: Callable[[], Ints | None] | None = None
+
+    @cached_property
+    def pixel_labels(self) -> Ints | None:
+        """The true classes of pixels, (N, H, W) int64, or None."""
+        return None if self.read_pixel_labels is None else self.read_pixel_labels()
 
     @cached_property
     def pixel_range(self) -> ValueRange | None:
@@ -239,6 +246,8 @@ class Capture:
         relevances: (N, blocks, T, T) float32, the mean over heads of max(0, d score / d attention * attention).
         readout: (N, T) float32, which tokens behind the last block the score is read from, summing to 1.
         positions: (h, w) int64, the index of each cell's token.
+        beside: (N, ...) what says beside the class what is explained, see `network.targets.Target.beside`, or None.
+        absent: (N,) bool, True where there is nothing of a sample to explain; None where that was known before.
     """
 
     activations: Floats | None
@@ -254,6 +263,8 @@ class Capture:
     relevances: Floats | None = None
     readout: Floats | None = None
     positions: Ints | None = None
+    beside: npt.NDArray[Any] | None = None
+    absent: npt.NDArray[np.bool_] | None = None
 
     __repr__ = short_repr
 
@@ -290,6 +301,7 @@ class Sample:
         confidence: Probability of the explained class in [0, 1], or None.
         degenerate: True where the heatmap is nowhere positive, constant or not finite, and so explains nothing.
         caption: What stands under the overlay.
+        against: The class that the explained one is contrasted with, or None.
     """
 
     key: str
@@ -301,6 +313,7 @@ class Sample:
     confidence: float | None
     degenerate: bool
     caption: str
+    against: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
