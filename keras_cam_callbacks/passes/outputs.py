@@ -172,6 +172,10 @@ class ModelOutputs:
         """Whether all that is explained is of masks."""
         return all(output is not None and output.kind == "mask" for output in self.explained)
 
+    def place(self, target: int) -> int | None:
+        """Returns which of the flattened outputs a target explains; None for a function of them."""
+        return self._at[target]
+
     def is_part(self, target: int) -> bool:
         """Tells whether a target explains one of several outputs by its name."""
         return self._at[target] is not None and len(self._every) > 1

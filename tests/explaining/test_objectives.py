@@ -1,5 +1,7 @@
 """What is explained beyond a class, against eager tapes, functions of the outputs and twins with one output."""
 
+import warnings
+
 import keras
 import models
 import numpy as np
@@ -230,7 +232,9 @@ def test_references_are_embedded_with_the_weights_of_the_epoch():
             now = self.model.predict(x, verbose=0)
             expected.append((now * now[::-1]).sum(axis=1))
 
-    model.fit(x, np.eye(6, dtype=np.float32), epochs=2, verbose=0, callbacks=[logger, Embeds()])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*heatmaps explain nothing")
+        model.fit(x, np.eye(6, dtype=np.float32), epochs=2, verbose=0, callbacks=[logger, Embeds()])
     for record, scores in zip(logger.tracker.records, expected, strict=True):
         np.testing.assert_allclose([sample.score for sample in record.samples], scores, rtol=1e-3)
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
@@ -260,3 +264,13 @@ def test_present_labels_are_the_most_probable_above_one_half(activation):
     assert views["present4"].absent.all()
     with pytest.raises(ValueError, match=r"Present\(n=4\) works"):
         explain(model, X, target=Present(n=5))
+
+
+def test_faithfulness_is_of_one_output():
+    model, _ = outputs_of(lambda heads: {"kind": heads["kind"], "other": layers.Softmax()(heads["box"])})
+    settings = {"tracker": None, "faithfulness_freq": 1, "on_error": "raise"}
+    logger = HeatmapLogger(X, target={"kind": "predicted", "other": 1}, **settings)
+    with pytest.raises(ValueError, match="of one output"):
+        logger.explain(model)
+    with pytest.raises(ValueError, match="gives none"):
+        HeatmapLogger(X, target="contrast", **settings).explain(functional().model)

@@ -121,7 +121,7 @@ def test_by_default_the_most_frequent_class_that_is_not_0():
 def test_a_sample_without_such_a_pixel_is_nan():
     model = unet()
     kernel, bias = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([kernel, bias + [0, 0, -1e3]])
+    model.layers[-1].set_weights([kernel, np.add(bias, [0, 0, -1e3])])
     found = explain(model, X, target=Segment(2))
     assert found.absent.all()
     assert np.isnan(found.heatmaps).all()
@@ -129,7 +129,7 @@ def test_a_sample_without_such_a_pixel_is_nan():
     assert not found.degenerate.any()
     assert np.isnan(found.values["energy_in_segment"]).all()
     assert found.samples()[0].caption == "no such pixel"
-    model.layers[-1].set_weights([kernel, bias + [1e3, 0, 0]])
+    model.layers[-1].set_weights([kernel, np.add(bias, [1e3, 0, 0])])
     with pytest.warns(UserWarning, match="takes the output for a mask"):
         assert explain(model, X).absent.all()
 
@@ -178,16 +178,12 @@ def test_the_energy_in_a_segment_is_a_number():
 def test_segments_while_training_and_in_the_record(tmp_path):
     model = unet(activation="softmax", loss="sparse_categorical_crossentropy")
     memory = MemoryTracker()
-    logger = HeatmapLogger(
-        (X, LABELS), target=Segment(1, where="true"), tracker=[memory, "disk"], log_dir=tmp_path, on_error="raise",
-        metrics="all", augmentations=None,
-    )  # fmt: skip
+    settings = {"tracker": [memory, "disk"], "log_dir": tmp_path, "on_error": "raise", "metrics": "all"}
+    logger = HeatmapLogger((X, LABELS), target=Segment(1, where="true"), **settings)
     history = model.fit(X, LABELS, epochs=2, verbose=0, callbacks=[logger]).history
     assert memory.config.target == "Segment(1, where=true)"
     assert memory.config.layer_name == "bottleneck"
-    assert (
-        0 < history["heatmaps_energy_in_segment" if "heatmaps_area" in history else "gradcam_energy_in_segment"][-1] < 1
-    )
+    assert 0 < history["gradcam_energy_in_segment"][-1] < 1
     stored = read_run(logger.directory).epochs[-1]
     for picture, drawn in zip(stored.overlays(), memory.records[-1].overlays, strict=True):
         assert picture.shape == drawn.shape
@@ -225,6 +221,28 @@ def test_the_outline_is_on_the_picture():
 def test_what_a_mask_has_not(target, settings, message):
     with pytest.raises(ValueError, match=message):
         explain(unet(), X, target=target, **settings)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("method", ["gradcam", "smoothgrad"])
+def test_where_a_model_takes_no_other_number_of_samples_or_runs_eagerly(method, eager):
+    model = unet()
+    expected = explain(model, X, target=Segment(1), method=method)
+    inputs = keras.Input(batch_shape=(3, *SHAPE))
+    fixed = keras.Model(inputs, model(inputs))
+    fixed.compile("sgd", run_eagerly=eager)
+    layer = f"{model.name}/bottleneck" if method == "gradcam" else None
+    found = explain(fixed, X, layer, target=Segment(1), method=method)
+    assert_maps_equal(found.heatmaps, expected.heatmaps)
+    np.testing.assert_array_equal(found.segments, expected.segments)
+
+
+def test_in_mixed_precision():
+    model = models.in_mixed_precision(unet)
+    found = explain(model, X, target=Segment(1, where="all"))
+    logits = model.predict(X, verbose=0).astype(np.float32)
+    np.testing.assert_allclose(found.scores, logits[..., 1].mean(axis=(1, 2)), rtol=1e-2)
+    assert found.layer_name == "bottleneck"
 
 
 def test_labels_of_another_size():
