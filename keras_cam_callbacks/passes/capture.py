@@ -363,7 +363,7 @@ class Capturer:
             return self._step(inputs, asked, [call.layer for call in calls])
         self.ground.look(run, calls)
         self.ground.look_behind(run, calls)
-        if not self._named:
+        if not self._named and not self.outputs.is_dense:  # A bottleneck has much behind it, and is chosen for that.
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)

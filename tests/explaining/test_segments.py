@@ -237,6 +237,25 @@ def test_where_a_model_takes_no_other_number_of_samples_or_runs_eagerly(method, 
     np.testing.assert_array_equal(found.segments, expected.segments)
 
 
+def test_a_mask_beside_a_class():
+    inputs = keras.Input(SHAPE)
+    x = layers.Conv2D(4, 3, 2, padding="same", activation="relu", name="encoder")(inputs)
+    mask = layers.Conv2D(4, 3, padding="same", activation="relu")(layers.UpSampling2D(2)(x))
+    mask = layers.Conv2D(3, 1, activation="softmax", name="mask")(mask)
+    label = layers.Dense(2, activation="softmax", name="label")(layers.GlobalAveragePooling2D()(x))
+    both, alone = keras.Model(inputs, {"mask": mask, "label": label}), keras.Model(inputs, mask)
+    expected = explain(alone, X, target=Segment(1))
+    assert expected.layer_name == "encoder"  # Though most layers lie behind it, no word is said.
+    found = explain(both, X, target=Segment(1, output="mask"), class_names=["ground", "cat", "dog"])
+    assert_maps_equal(found.heatmaps, expected.heatmaps)
+    assert "pixels of cat" in found.title(0)
+    views = explain(both, X, "encoder", target={"mask": 1, "label": "predicted"})
+    assert_maps_equal(views["mask"].heatmaps, expected.heatmaps)
+    assert (views["label"].confidences >= 0.5).all()
+    with pytest.raises(ValueError, match=r"target=\{'label': 'predicted'\} works"):
+        explain(both, X)
+
+
 def test_in_mixed_precision():
     model = models.in_mixed_precision(unet)
     found = explain(model, X, target=Segment(1, where="all"))
