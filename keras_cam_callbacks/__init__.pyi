@@ -41,6 +41,11 @@ from .methods.saliency import MaxActivation as MaxActivation
 from .methods.saliency import Saliency as Saliency
 from .methods.saliency import SmoothGrad as SmoothGrad
 from .network.head import build_cam_model as build_cam_model
+from .network.objectives import Contrast as Contrast
+from .network.objectives import Present as Present
+from .network.objectives import Segment as Segment
+from .network.objectives import Similarity as Similarity
+from .network.objectives import Value as Value
 from .network.tokens import Tokens as Tokens
 from .records import EpochRecord as EpochRecord
 from .records import RunConfig as RunConfig

@@ -13,6 +13,7 @@ from .console import need, number, one_message, plain, print_json, print_table, 
 from .loading import FREE_SIDE, load_keras, load_model, running
 from .options import MODEL, OUTPUT_KINDS, UNSAFE
 from .scales import scale_option
+from .targets import TARGETS, read_target
 
 if TYPE_CHECKING:
     from ..records import Image, ValidationBatch
@@ -66,7 +67,7 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
 @click.option(
     "--target",
     default="predicted",
-    help="What is explained: predicted, top2 to top9, or a class or number by index or by name.",
+    help=f"What is explained: {TARGETS}",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("explanation"), help="New or empty folder for the results."
@@ -188,7 +189,7 @@ def explain(
                 batch,
                 list(layer_names) or None,
                 method=methods[0] if len(methods) == 1 else list(methods),
-                target=_target(target, names),
+                target=read_target(target, names),
                 class_names=names,
                 output_kind=output_kind,
                 batch_size=batch_size,
@@ -303,13 +304,6 @@ def _shown(images: Sequence[Any], name: str, tops: Sequence[float | None]) -> li
         pictures = [images[i] for i in deep]
         shown |= zip(deep, display_images(pictures, recognised(pictures, Expected(whole, "", True)))[0], strict=True)
     return [shown[i] for i in range(len(images))]
-
-
-def _target(text: str, names: list[str] | None) -> Any:
-    """Returns what `explain` takes: an index for a class by its name or number."""
-    if names and text in names:
-        return names.index(text)
-    return int(text) if text.isdecimal() and len(text) < 10 else text
 
 
 def _print_predictions(found: list[dict[str, Any]], several: bool) -> None:

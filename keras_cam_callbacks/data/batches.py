@@ -23,6 +23,7 @@ from .arrays import taken
 from .feeding import preprocessed, preprocesses
 from .labels import class_labels, label_clues, label_sets, labels_of_rows
 from .layout import image_inputs, image_size, input_at, largest_index, largest_input, resolve_input
+from .masks import pixel_labels
 from .range_names import checked_range
 from .ranges import display_images, is_displayable
 from .recognition import BatchRange
@@ -105,11 +106,13 @@ def make_batch(
     if isinstance(inputs, np.ndarray) and sample_shape(model) == (*inputs.shape[1:], 1):
         inputs = inputs[..., None]  # As `fit` does.
     labels, clues = None if labels is None else labels[rows], label_clues(y)
+    of_pixels = partial(pixel_labels, y, rows)
     several = None if several is None else tuple(several[int(row)] for row in rows)
     if preprocesses(model):
         of_rows = None if y is None else keras.tree.map_structure(lambda a: taken(a, rows), y)
         inputs, y = preprocessed(model, inputs, of_rows)
         labels, several, clues = class_labels(y), label_sets(y), label_clues(y)
+        of_pixels = partial(pixel_labels, y, np.arange(len(rows)))
     check_inputs(inputs, model)
     note = ""
     if image_input is not None:
@@ -152,6 +155,7 @@ def make_batch(
         make_range=make_range,
         image_input=at,
         notes=(note,) if note else (),
+        read_pixel_labels=of_pixels,
     )
     if chosen is not None:
         batch.pixel_range  # noqa: B018 - what doesn't fit is told at once

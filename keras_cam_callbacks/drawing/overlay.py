@@ -16,6 +16,7 @@ from ..opencv import cv2
 from ..records import Floats, Image
 from .columns import GAP, Column, by_column, checked_image, displayed, filled, joined, with_titles
 from .files import ImageFormat
+from .outlines import outlined
 from .places import Drawn, whole
 from .text import font_size, over_captions
 
@@ -27,6 +28,9 @@ COLORMAPS = tuple(sorted(name[9:].lower() for name in dir(cv2) if name.startswit
 """Names of the colormaps: OpenCV's, in lower case."""
 
 _EMPTY = 225
+
+Mask = npt.NDArray[np.bool_] | None
+Masks = npt.NDArray[np.bool_] | Sequence[Mask]
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,9 @@ class Overlay:
         captions: Sequence[str] | None,
         beside: Mapping[str, Sequence[Image]] | None,
         title: str,
+        outline: Masks | None = None,
     ) -> tuple[Drawn, ...]:
-        """Does as `draw`."""
+        """Does as `draw`, with outlines on the overlays."""
         heatmaps = np.asarray(heatmaps, np.float32)
         dead = degenerate(heatmaps)
         if len(images) != len(heatmaps) or (captions is not None and len(captions) != len(images)):
@@ -156,7 +161,8 @@ class Overlay:
                 f"{'no' if captions is None else len(captions)} captions."
             )
         shown, columns = self._columns(images, beside, title)
-        drawn = (self._drawn(*pair) for pair in zip(shown, self._levels(heatmaps, dead), strict=True))
+        masks = [None] * len(shown) if outline is None else outline
+        drawn = (self._drawn(*row) for row in zip(shown, self._levels(heatmaps, dead), masks, strict=True))
         fonts = [font_size(image.shape[1]) for image in shown]
         if self.layout != "panel":
             pictures = [picture for (picture,) in drawn]
@@ -211,8 +217,9 @@ class Overlay:
         titles: Mapping[str, Sequence[str]] | None,
         beside: Mapping[str, Sequence[Image]] | None,
         title: str,
+        outlines: Mapping[str, Masks] | None = None,
     ) -> tuple[Drawn, ...]:
-        """Does as `draw_several`."""
+        """Does as `draw_several`, with outlines on the overlays."""
         maps = {
             name: np.asarray(each, np.float32) for name, each in by_column("heatmaps", heatmaps, len(images)).items()
         }
@@ -229,9 +236,12 @@ class Overlay:
         shown, columns = self._columns(images, beside, title)
         for name, each in maps.items():
             dead = degenerate(each)
-            rows = zip(columns, shown, self._levels(each, dead), named.get(name, [name] * len(shown)), strict=True)
-            for row, image, level, text in rows:
-                picture = joined(self._drawn(image, level))
+            masks = (outlines or {}).get(name, [None] * len(shown))
+            rows = zip(
+                *(columns, shown, self._levels(each, dead), named.get(name, [name] * len(shown)), masks), strict=True
+            )
+            for row, image, level, text, mask in rows:
+                picture = joined(self._drawn(image, level, mask))
                 row.append(Column(picture, text, "no heatmap" if level is None else ""))
         fonts = [font_size(min(image.shape[:2])) for image in shown]
         # Heatmap and overlay of one name stand closer together than those of two.
@@ -247,8 +257,19 @@ class Overlay:
         titles: Mapping[str, Sequence[str]] | None = None,
         beside: Mapping[str, Sequence[Image]] | None = None,
         title: str = "image",
+        outlines: Masks | Mapping[str, Masks] | None = None,
     ) -> tuple[Drawn, ...]:
         """Draws as `draw` does, or for heatmaps by name as `draw_several`, and tells where the images are.
+
+        Args:
+            images: As for these, and likewise all but the last.
+            heatmaps: Likewise.
+            captions: Likewise.
+            titles: Likewise.
+            beside: Likewise.
+            title: Likewise.
+            outlines: For each image a mask (h, w) bool, whose outline is drawn on the overlay, or None; for heatmaps by
+                name such by some of these names.
 
         Returns:
             N pictures, each with the places of its image; of images `beside` it none.
@@ -258,8 +279,10 @@ class Overlay:
             TypeError: As the two do.
         """
         if isinstance(heatmaps, Mapping):
-            return self._several(images, heatmaps, captions, titles, beside, title)
-        return self._one(images, heatmaps, captions, beside, title)
+            by_name = outlines if isinstance(outlines, Mapping) else None
+            return self._several(images, heatmaps, captions, titles, beside, title, by_name)
+        outline = None if isinstance(outlines, Mapping) else outlines
+        return self._one(images, heatmaps, captions, beside, title, outline)
 
     def _columns(
         self, images: Sequence[Image], beside: Mapping[str, Sequence[Image]] | None, title: str
@@ -282,8 +305,13 @@ class Overlay:
             # Clipped before the division: a quotient can overflow.
             yield None if blank else np.clip(heatmap, 0, top) / top
 
-    def _drawn(self, image: Image, level: Floats | None) -> list[Drawn]:
+    def _drawn(self, image: Image, level: Floats | None, outline: Mask = None) -> list[Drawn]:
         """What is drawn from one map: one picture, or the last two of a panel. `level` is as from `_levels`."""
+        *others, last = self._blended(image, level)
+        return [*others, last if outline is None else last._replace(picture=outlined(last.picture, outline))]
+
+    def _blended(self, image: Image, level: Floats | None) -> list[Drawn]:
+        """Does as `_drawn`, without an outline."""
         height, width = image.shape[:2]
         if level is None:
             heat, drawn = np.full_like(image, _EMPTY), image.copy()

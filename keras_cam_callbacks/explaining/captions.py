@@ -25,19 +25,28 @@ def prediction(explanation: Explanation, i: int) -> str:
 def title(explanation: Explanation, i: int) -> str:
     """Returns the explained class of one sample and its probability, or its score or value, in words."""
     if explanation.absent[i]:
-        return "no further label"
+        if explanation.segments is not None:
+            return "no such pixel"
+        return "no further label" if explanation.against is None else "none, as both classes are the same"
     names, outputs = explanation.class_names, explanation.outputs
     column = None if explanation.targets is None else int(explanation.targets[i])
     if column is not None and column < 0:  # The outputs are not finite.
         return "?"
     if explanation.kind not in ("classes", "labels") and outputs is not None:
         name = "value" if column is None else f"output {column}"
-        if column is None and explanation.target in ("predicted", "0"):  # The only number; else a function's score.
+        only = explanation.target in ("predicted", "0") or explanation.target.startswith("Value(")
+        if column is None and only:  # The only number; else a function's score.
             column = 0
         if column is not None:
             return f"{names[column] if names else name} {float(outputs[i, column]):.3g}"
     score, confidence = float(explanation.scores[i]), float(explanation.confidences[i])
+    if explanation.target.startswith("Similarity("):
+        return f"similarity {score:.2f}"
     value = f"score {score:.3g}" if np.isnan(confidence) else f"{confidence:.2f}"
+    if column is not None and explanation.against is not None:
+        return f"{class_name(names, column)} rather than {class_name(names, int(explanation.against[i]))}, {value}"
+    if column is not None and explanation.segments is not None:
+        return f"{int(explanation.segments[i].sum())} pixels of {class_name(names, column)}, {value}"
     return value if column is None else f"{class_name(names, column)} {value}"
 
 

@@ -117,10 +117,14 @@ def explain(
         target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
             returns (samples,) class indices (whole numbers) or scores (floating point). Several at once: "both" for
             predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names of yours.
-            Of multi-hot labels "true" explains the first three of each sample, as "true1", "true2" and "true3". A model
-            of several outputs needs a function; one that picks a number of one of them (always the same one, or the
-            largest), or takes the difference of two, gets the scores before the final softmax or sigmoid, and any other
-            the outputs as they are.
+            Beyond classes: `Contrast` of two ("contrast": the predicted one rather than the runner-up), `Value`,
+            `Present`, `Similarity` and `Segment`. By default it is the predicted class, the most probable label, the
+            only number, or, of a mask, the most frequent predicted class of each image that is not 0. Of multi-hot
+            labels "true" explains the first three of each sample, as "true1", "true2" and "true3". Of several outputs
+            name one, as Value(0, output="box") or in a dict by the outputs' names, {"label": "predicted"}; or give a
+            function: one that picks a number of one of them (always the same one, or the largest), or takes the
+            difference of two, gets the scores before the final softmax or sigmoid, and any other the outputs as they
+            are.
         fuse: How layers are fused: "mean", the default, or "maximum" of their scaled maps.
         augmentations: Names of built-in augmentations in a list (see `AUGMENTATIONS`), or a dict of augmentations by
             names of yours. Each costs one more explanation of the images; see `Explanation.augmented`.

@@ -19,8 +19,9 @@ from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
 from ..network.layers import Tap, check_runs
 from ..network.legacy import check_keras3
+from ..network.objectives import Segment, Similarity, Value
 from ..network.outputs import clues_of, said_kinds
-from ..network.targets import Target, check_classes, check_target, resolve_targets, with_labels
+from ..network.targets import Target, check_classes, resolve_targets, with_labels
 from ..network.tokens import resolve_tokens
 from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
@@ -32,7 +33,9 @@ from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
 from .objects import check_region_classes
 from .placing import averaging_note, on_image
-from .rows import OF_SCORES, Rows, check_true, cleared, joined, labels_at_most, parts, without_maps
+from .references import References
+from .rows import OF_SCORES, Rows, check_true, cleared, joined, labels_at_most, parts, tiled, without_maps
+from .segments import MOST_FREQUENT, missing, of_objective
 from .tracing import traced
 
 
@@ -147,6 +150,7 @@ class Explainer:
         else:
             self._prepared = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
             self.augmentations, inputs = tuple(self._prepared.augmentations), self._prepared.inputs
+        self._references = References(model, self._targets, int(batch_size))
         self._image_input, self._several_images = batch.image_input, len(image_inputs(inputs)) > 1
         self._trace = traced(
             model,
@@ -158,13 +162,12 @@ class Explainer:
             batch_size=int(batch_size),
             keeps=keeps,
             tokens=resolve_tokens(tokens),
+            beside=self._references.beside_like(batch),
             clues=clues_of(
                 model, output_kind, batch.label_clues, None if class_names is None else len(tuple(class_names))
             ),
         )
-        if self.capturer.classes is not None:
-            for one in self._targets:  # A trace that is taken again has checked others.
-                check_target(one, self.capturer.classes, self.capturer.output)
+        self.capturer.outputs.check(self._targets)  # A trace that is taken again has checked others.
         for one_method in methods.values():
             if "images" in one_method.needs:
                 images = input_at(self.capturer.like, self._image_input)
@@ -242,7 +245,9 @@ class Explainer:
         numbers_of: dict[str, list[dict[str, Floats]]] = {name: [] for name in self._views}
         start = 0
         check_region_classes(batch.class_regions, self._class_names, self.capturer.classes)
-        for chunk in self.capturer(rows.inputs, rows.class_index):
+        copies = len(rows.batches)
+        beside = [tiled(array, copies) for array in self._references.beside(rows.batches[""])]
+        for chunk in self.capturer(rows.inputs, rows.class_index, beside):
             inputs = keras.tree.map_structure(lambda a: a[start : start + chunk.samples], rows.inputs)  # noqa: B023
             for name, view in self._views.items():
                 t = view.target
@@ -273,7 +278,8 @@ class Explainer:
                 **scored[view.target],
             }
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
-            absent = rows.absent[:, view.target]
+            absent = rows.absent[:, view.target] | missing(self._targets[view.target], arrays)
+            numbers |= of_objective(self.capturer.outputs.objectives[view.target], arrays)
             arrays, numbers = cleared(arrays, numbers, absent, self.is_of_class(name))
             explained[name] = self._explanation(view, {**arrays, "without_label": absent}, numbers, rows)
         return explained
@@ -293,7 +299,7 @@ class Explainer:
                 method=view.method.text,
                 target=self._targets[view.target].text,
                 class_names=self._class_names,
-                kind=self.capturer.output.kind,
+                kind=self.capturer.outputs.kind_of(view.target),
             )
             for part, values, batch in zip(
                 parts(arrays, copies), parts(numbers, copies), rows.batches.values(), strict=True
@@ -332,8 +338,14 @@ class Explainer:
     @property
     def guess(self) -> str:
         """What is to be said of what the model's output was taken for; "" where that is certain or of no matter."""
-        by_rule = all(target.rule is not None for target in self._targets)
-        return "" if by_rule else self.capturer.output.guess
+        outputs, guesses = self.capturer.outputs, []
+        for t, target in enumerate(self._targets):
+            if target.rule is not None or isinstance(target.objective, (Value, Similarity)):
+                continue
+            if isinstance(outputs.objectives[t], Segment) and target.objective is None and target.indices is None:
+                guesses.append(MOST_FREQUENT)
+            guesses.append((outputs.explained[t] or self.capturer.output).guess)
+        return next(filter(None, guesses), "")
 
     @property
     def space(self) -> Space:
@@ -363,6 +375,13 @@ class Explainer:
     def _rows(self, batch: ValidationBatch) -> Rows:
         """Returns the rows of a batch: the augmented images are further ones, so that all run in one function."""
         augmentations = resolved_for(self._augmentations, batch)
+        named = [target.text for target in self._targets if target.names_pixels]
+        if augmentations and named:
+            raise ValueError(
+                "Where augmented images have the pixels that a target names isn't known. "
+                f"Received: target={named[0]} with augmentations {', '.join(augmentations)}. Leave them out, or have "
+                "the pixels explained that the model itself predicts: where='predicted', or 'all'."
+            )
         batches = {"": batch}
         for name, augmentation in augmentations.items():
             batches[name] = augmented_batch(batch, augmentation, name)
@@ -388,7 +407,8 @@ class Explainer:
     def _check_classes(self, rows: Rows) -> None:
         for t, target in enumerate(self._targets):
             class_index = rows.class_index[~rows.absent[:, t], t]
-            check_classes(target, class_index, self.capturer.classes, self.capturer.output)
+            output = self.capturer.outputs.explained[t]
+            check_classes(target, class_index, self.capturer.outputs.classes_of(t), output)
 
     def _make_views(self, methods: Mapping[str, Method], targets: Mapping[str, Target]) -> dict[str, _View]:
         """Returns a view for each method and target, named by what there are several of."""

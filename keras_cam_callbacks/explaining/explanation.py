@@ -47,7 +47,10 @@ class Explanation:
             integrated gradients.
         kind: What the model's output is, see `output_kind` of `explain`.
         placed: Whether it is known where the heatmaps lie on the images.
-        without_label: (N,) bool, True for samples that have fewer labels than the explained one; None where none has.
+        against: (N,) int64, the classes that the explained ones are contrasted with, -1 for none; None without one.
+        segments: (N, H, W) bool, the explained pixels of a mask that the model puts out; None where none are explained.
+        without_label: (N,) bool, True for samples that have nothing of what is explained, such as a further label; None
+            where none has.
     """
 
     heatmaps: Floats
@@ -66,6 +69,8 @@ class Explanation:
     values: Mapping[str, Floats] = field(default_factory=dict)
     kind: str = "classes"
     placed: bool = True
+    against: Ints | None = None
+    segments: npt.NDArray[np.bool_] | None = None
     without_label: npt.NDArray[np.bool_] | None = None
 
     prediction = captions.prediction
@@ -91,7 +96,7 @@ class Explanation:
 
     @property
     def absent(self) -> npt.NDArray[np.bool_]:
-        """(N,) bool, True for samples that have fewer labels than the explained one; they count in no number."""
+        """(N,) bool, True for samples without what is explained, such as a further label; they count in no number."""
         return np.zeros(len(self.heatmaps), np.bool_) if self.without_label is None else self.without_label
 
     @property
@@ -168,6 +173,7 @@ class Explanation:
             confidence=None if np.isnan(confidence) else confidence,
             degenerate=is_degenerate,
             caption=captions.caption(self, i) + ", no heatmap" * is_degenerate,
+            against=None if self.against is None or self.absent[i] else int(self.against[i]),
         )
 
 
@@ -348,10 +354,11 @@ def _row(
     images, captions, title = batch.display[:most], captions[:most], batch.display_name
     beside = {name: column[:most] for name, column in batch.beside.items()}
     maps = {name: view.heatmaps[:most] for name, view in views.items()}
+    outlines = {name: view.segments[:most] for name, view in views.items() if view.segments is not None}
     if list(views) == [""]:
-        return overlay.draw_placed(images, maps[""], captions, beside=beside, title=title)
+        return overlay.draw_placed(images, maps[""], captions, beside=beside, title=title, outlines=outlines.get(""))
     titles = {name: of_samples[:most] for name, of_samples in titles.items()}
-    return overlay.draw_placed(images, maps, captions, titles=titles, beside=beside, title=title)
+    return overlay.draw_placed(images, maps, captions, titles=titles, beside=beside, title=title, outlines=outlines)
 
 
 def _html(views: Mapping[str, Explanation], text: str) -> str:

@@ -33,6 +33,12 @@ def confidence_probe(capturer: Capturer) -> Probe:
                 f"{capturer.model.name!r} and target {target.text!r}, which gives none. Leave out "
                 "`faithfulness_freq`, or explain a class of a classifier."
             )
+        if capturer.outputs.place(t) != capturer.outputs.place(0):
+            raise ValueError(
+                "Insertion, deletion and the drop of confidence are measured of one output. "
+                f"Received: targets {', '.join(one.text for one in capturer.targets)} of several. "
+                "Leave out `faithfulness_freq`, or explain one output."
+            )
     return Probe(capturer, ["confidence"])
 
 

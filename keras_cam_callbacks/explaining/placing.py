@@ -38,7 +38,7 @@ def on_image(
         inputs: The chunk's inputs.
         capturer: Knows where the layer's map lies.
     """
-    functions = None if probe is None else probe.functions(inputs, capture.targets)
+    functions = None if probe is None else probe.functions(inputs, capture.targets, capture.beside)
     box = WHOLE if tap is None else capturer.ground.boxes[tap.path]
     if box is None or box == WHOLE:
         return method(capture, functions)

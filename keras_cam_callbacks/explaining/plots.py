@@ -271,7 +271,11 @@ def _blocks(
             block += [_Panel(pictures[i], name) for name, pictures in batch.beside.items()]
         block.append(_Panel(image, batch.display_name, captions[i] if overlay.caption else ""))
     for name, view in views.items():
-        drawn = zip(overlay.draw_placed(batch.display, view.heatmaps), degenerate(view.heatmaps), strict=True)
+        drawn = zip(
+            overlay.draw_placed(batch.display, view.heatmaps, outlines=view.segments),
+            degenerate(view.heatmaps),
+            strict=True,
+        )
         for i, (block, ((picture, places), dead)) in enumerate(zip(blocks, drawn, strict=True)):
             title = (titles[name][i] if name else view.method) + ": no heatmap" * bool(dead)
             if overlay.layout == "panel":

@@ -13,7 +13,7 @@ from ..augmentations import Augmentation
 from ..network.targets import Target
 from ..records import ABSENT, Capture, Ints, ValidationBatch
 
-OF_SCORES = ("outputs", "scores", "targets", "predicted", "confidences")
+OF_SCORES = ("outputs", "scores", "targets", "predicted", "confidences", "beside", "absent")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,11 @@ def parts(arrays: Mapping[str, Any], copies: int) -> list[dict[str, Any]]:
     return [{name: parts[i] for name, parts in split.items()} for i in range(copies)]
 
 
+def tiled(array: npt.NDArray[Any] | None, copies: int) -> npt.NDArray[Any] | None:
+    """Returns rows (N, ...) once for each copy of a batch, or None for none."""
+    return array if array is None or copies == 1 else np.tile(array, (copies, *[1] * (array.ndim - 1)))
+
+
 def joined(parts: list[Any]) -> Any:
     """Returns the arrays of all chunks as one, or None where they have none."""
     return None if parts[0] is None else np.concatenate(parts)
@@ -106,9 +111,9 @@ def cleared(
 def _without(rows: npt.NDArray[np.bool_], arrays: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, array in arrays.items():
-        if name in ("outputs", "predicted") or array is None:
+        if name in ("outputs", "predicted", "segments") or array is None:
             kept[name] = array
             continue
         kept[name] = array = array.copy()
-        array[rows] = ABSENT if name == "targets" else np.nan
+        array[rows] = ABSENT if name in ("targets", "against") else np.nan
     return kept

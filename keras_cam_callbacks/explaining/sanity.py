@@ -15,6 +15,7 @@ from ..drawing.grids import grid
 from ..drawing.overlay import Overlay
 from ..methods import resolve_method
 from ..metrics import degenerate, mean, spearman
+from ..network.targets import resolve_targets
 from ..network.weights import LayerWeights, fresh_values, kept, weights_from_top
 from ..passes.capture import needs_layer
 from ..passes.taps import layer_calls
@@ -250,7 +251,16 @@ def sanity_check(
             f"Received: target={target!r}, which is {len(views)} targets. target='predicted' works, and so does 0."
         )
     untouched = views[""]
-    fixed = target if untouched.targets is None else untouched.targets
+    (resolved,) = resolve_targets(target).values()
+    beyond = resolved.objective is not None
+    moves = untouched.segments is not None if not beyond else not resolved.is_fixed
+    if moves:
+        raise ValueError(
+            "A sanity check explains the same with each of the changed models. "
+            f"Received: target={resolved.text}, which is what the changed model predicts. Named classes and pixels "
+            "work, such as Contrast(1, 0) or Segment(1, where='all')."
+        )
+    fixed = target if beyond or untouched.targets is None else untouched.targets
     without = any(needs_layer(resolve_method(one).needs) for one in methods.values())
     explainers = {
         text: Explainer(

@@ -41,6 +41,7 @@ class Trace:
         clues: Clues | None = None,
         image_input: int | None = None,
         tokens: Any = None,
+        beside: Sequence[Any] | None = None,
     ) -> None:
         """Traces the model, whose variables are made if it has not run yet; the arguments are those of `Capturer`."""
         with wrapping():
@@ -57,6 +58,7 @@ class Trace:
                 clues=clues,
                 image_input=image_input,
                 tokens=tokens,
+                beside=beside,
             )
         self._probes: dict[tuple[Any, ...], Probe] = {}
 
@@ -74,8 +76,8 @@ class Trace:
         if not names:
             return None
         tap = tap if set(names).intersection(LAYER_FUNCTIONS) else None
-        # A class is handed to the function; a user's score is part of it.
-        key = tuple(names), target if self.capturer.scores_by_rule[target] else None, tap and tap.path
+        # A class is handed to the function; a user's score is part of it, and what is explained beyond a class.
+        key = tuple(names), target if self.capturer.is_own(target) else None, tap and tap.path
         with wrapping():
             if key not in self._probes:
                 self._probes[key] = Probe(self.capturer, names, target, tap)
@@ -99,9 +101,9 @@ def traced(model: Any, inputs: Any, layer_names: Sequence[Any], **settings: Any)
     with wrapping():
         asked = (
             tuple(name if isinstance(name, str) else id(name) for name in layer_names),
-            # Whether a number is named says whether there is one to be explained.
-            tuple((target.rank, target.label, target.indices is not None) for target in targets),
-            {name: value for name, value in settings.items() if name != "targets"},
+            tuple(target.asked for target in targets),
+            [None if array is None else sample_text(array) for array in settings.get("beside") or ()],
+            {name: value for name, value in settings.items() if name not in ("targets", "beside")},
             keras.config.image_data_format(),
             keras.tree.map_structure(sample_text, inputs),
         )

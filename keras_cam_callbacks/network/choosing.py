@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from math import inf, prod
 from typing import Any
 
 import keras
 
-from .layers import LayerCall, candidates, is_feature_map, listing, may_be_chosen, sublayers
+from .layers import LayerCall, candidates, data_format, is_feature_map, listing, may_be_chosen, sublayers
 
 _CONVOLUTIONS = tuple(getattr(keras.layers, name) for name in ("Conv2D", "SeparableConv2D", "Conv2DTranspose"))
+
+_COARSEST = 32
+"""Most pixels along an axis that a position of a bottleneck stands for."""
 
 
 def token_calls(calls: Sequence[LayerCall]) -> list[LayerCall]:
@@ -27,7 +31,11 @@ def is_tokens(call: LayerCall) -> bool:
 
 
 def preferred(
-    calls: Sequence[LayerCall], used: Container[Any] | None, sources: Sequence[Any], tokens: bool
+    calls: Sequence[LayerCall],
+    used: Container[Any] | None,
+    sources: Sequence[Any],
+    tokens: bool,
+    dense: tuple[int, ...] | None = None,
 ) -> list[LayerCall]:
     """Returns the layers among which one is chosen, the best first.
 
@@ -35,17 +43,26 @@ def preferred(
     one is the input of the last self-attention, its norm as a rule; unless convolutions make a map again behind it.
     Else it is the last map or row of tokens in call order, where classes are most distinct.
 
+    The last map before a mask is hardly more than the mask. There it is the last of the smallest maps, the bottleneck,
+    in which a position has seen most. Maps of less than a position for 32 x 32 px, as pyramid pooling makes
+    them beside it, come last.
+
     Args:
         calls: The calls of the model's layers, without those of its outputs.
         used: Ids of the tensors that the score depends on, where that is known; other branches are left out.
         sources: Ids of the inputs of the self-attentions on the way to the score, in their order.
         tokens: Whether rows of tokens may be chosen.
+        dense: Height and width of the image, where pixels of a mask are explained; else None.
     """
     options = candidates(calls) + ([*token_calls(calls), *_made_maps(calls)] if tokens else [])
     order = {id(call): i for i, call in enumerate(calls)}
     options = _behind_weights(calls, options)
     options = [call for call in options if used is None or any(tensor in used for tensor in call.output_ids)]
     options.sort(key=lambda call: order[id(call)], reverse=True)
+    if dense is not None:
+        least = prod(-(-side // _COARSEST) for side in dense)
+        options.sort(key=lambda call: (_cells(call, calls) < least, _cells(call, calls)))
+        return options
     # The innermost call of several that hand a tensor on ends first.
     makers = [next((call for call in calls if source in call.output_ids), None) for source in sources]
     first = [call for call in reversed(makers) if call is not None and _is_single(call, calls)]
@@ -54,6 +71,13 @@ def preferred(
     if first and max(made, default=-1) > order[id(first[0])]:
         return options
     return [*first, *(call for call in options if call not in first)]
+
+
+def _cells(call: LayerCall, calls: Sequence[LayerCall]) -> float:
+    """Returns how many positions a map or a row of tokens has; infinity where that isn't fixed."""
+    sides = list(call.output_shape or ())[1:]
+    sides.pop(0 if len(sides) == 3 and data_format([c.layer for c in calls], call.layer) == "channels_first" else -1)
+    return prod(inf if side is None else side for side in sides)
 
 
 def _made_maps(calls: Sequence[LayerCall]) -> list[LayerCall]:

@@ -137,6 +137,8 @@ class Clues:
         guess = ""
         if said is not None:
             kind, why = said, "as output_kind says"
+        elif rank == 4 and loss is not None and loss.kind in ("numbers", "embedding"):
+            kind, why = "numbers", f"for the loss is {loss.name!r}"
         elif rank > 2:
             kind, why = ("boxes" if rank == 3 and shape[-1] == 4 else "mask"), "by its shape"
         elif units == 1:
@@ -150,7 +152,7 @@ class Clues:
         scores = loss is None or loss.kind in (None, "classes", "labels")
         return Output(
             kind=kind,
-            expects=expects if tells else None,
+            expects=expects if tells or kind == "mask" else None,
             activated=tells and activated,
             has_probability=tells and (activated or ending == "log_softmax" or scores),
             why=why,

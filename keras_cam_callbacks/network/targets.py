@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..records import Ints
+from .objectives import Contrast, Objective, Present, Segment, Similarity, Value
 from .outputs import Output
 
 PREDICTED = -1
@@ -21,8 +22,8 @@ LabelSets = tuple[tuple[int, ...], ...]
 """For each sample the indices of all labels that it has, in their order."""
 
 _KINDS = (
-    "'predicted', 'true', 'both', 'top2' to 'top9', a class index, one index for each sample, a callable on the "
-    "model's outputs, or a dict of these by name"
+    "'predicted', 'true', 'both', 'contrast', 'top2' to 'top9', a class index, one index for each sample, a Contrast, "
+    "Value, Present, Similarity or Segment, a callable on the model's outputs, or a dict of these by name"
 )
 
 MOST_LABELS = 3
@@ -39,6 +40,10 @@ class Target:
         rank: k where the class with the k-th highest score is explained, else 0.
         indices: () or (N,) int64, the class or the classes that the user named; None where none are named.
         label: Which of each sample's true labels is explained, counted from 0; None where none is.
+        objective: What is explained other than a class's score, or None.
+        output: Name of the output that is explained, where the user says it.
+        against: The class that this one is contrasted with, or None.
+        name: What the user calls it, in a dict of several; "" outside of one.
     """
 
     text: str
@@ -46,6 +51,33 @@ class Target:
     rank: int = 0
     indices: Ints | None = None
     label: int | None = None
+    objective: Objective | None = None
+    output: str | None = None
+    against: Target | None = None
+    name: str = ""
+
+    @property
+    def names_pixels(self) -> bool:
+        """Whether it names pixels of the images, which stay where they are when an image is augmented."""
+        return isinstance(self.objective, Segment) and self.objective.place not in ("predicted", "all")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether what it explains beyond a class stays the same, whatever the model predicts."""
+        if isinstance(self.objective, Segment):
+            return self.indices is not None and self.objective.place != "predicted"
+        return not self.rank and not (self.against is not None and self.against.rank)
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """What a trace of a model depends on: all but the classes, pixels and references, which are handed to it."""
+        place = self.objective.place if isinstance(self.objective, Segment) else None
+        ranks = max(self.rank, 0 if self.against is None else self.against.rank)
+        # Whether a number is named says whether there is one to be explained.
+        return (
+            *(ranks, self.label, self.indices is not None, type(self.objective).__name__, place, self.output),
+            self.name if self.rule is None else "",
+        )
 
     def class_index(self, samples: int, labels: Ints | None, label_sets: LabelSets | None = None) -> Ints:
         """Returns what is explained of each sample of a batch.
@@ -82,8 +114,66 @@ class Target:
             )
         return np.broadcast_to(self.indices, (samples,)).copy()
 
+    def beside(
+        self,
+        samples: int,
+        labels: Ints | None,
+        label_sets: LabelSets | None = None,
+        pixel_labels: Ints | None = None,
+        references: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[Any] | None:
+        """Returns what beside a class is needed to say what is explained of each sample of a batch.
+
+        Args:
+            samples: N.
+            labels: As for `class_index`.
+            label_sets: Likewise.
+            pixel_labels: (N, H, W) true classes of pixels, or None.
+            references: (N or 1, D) embeddings of the images that a `Similarity` refers to.
+
+        Returns:
+            (N,) int64, the class that it is contrasted with; (N, H, W) bool, the pixels that were said; (N, D) float32,
+            the reference; None where there is no such thing.
+
+        Raises:
+            ValueError: If it is of another number of samples, or labels are not there.
+        """
+        if self.against is not None:
+            return self.against.class_index(samples, labels, label_sets)
+        if isinstance(self.objective, Similarity):
+            references = self.objective.reference if references is None else references
+            return _broadcast(references.astype(np.float32, copy=False), samples, "Similarity's `reference`")
+        if not isinstance(self.objective, Segment) or self.objective.place not in ("mask", "true"):
+            return None
+        if self.objective.place == "mask":
+            return _broadcast(self.objective.where, samples, "Segment's `where`")
+        if pixel_labels is None:
+            raise ValueError(
+                "Segment with where='true' needs labels of pixels: whole numbers (samples, height, width), or one-hot. "
+                "Received: validation data without. "
+                f"Give (x, y) with such a y, or Segment({self.objective.label}), the pixels predicted as that class."
+            )
+        pixels: npt.NDArray[np.bool_] = pixel_labels == self.objective.label
+        return pixels
+
+    def beside_like(self) -> npt.NDArray[Any] | None:
+        """Returns what stands for `beside` of one sample before a batch is known; of true pixels any number."""
+        if self.against is not None:
+            return np.full(1, self.against.rank and -self.against.rank, np.int64)
+        if isinstance(self.objective, Similarity):
+            return np.ones((1, 1), np.float32) if self.objective.of_images else self.objective.reference[:1]
+        if isinstance(self.objective, Segment) and self.objective.place == "mask":
+            return np.asarray(self.objective.where[:1])
+        return (
+            np.ones((1, 1, 1), np.bool_)
+            if isinstance(self.objective, Segment) and self.objective.place == "true"
+            else None
+        )
+
     def absent(self, samples: int, label_sets: LabelSets | None) -> npt.NDArray[np.bool_]:
         """Tells which samples, (N,), have fewer labels than there would have to be for this one."""
+        if self.against is not None:
+            return replace(self, against=None).absent(samples, label_sets) | self.against.absent(samples, label_sets)
         if self.label is None or (label_sets is None and self.label == 0):
             return np.zeros(samples, np.bool_)
         if label_sets is None:
@@ -107,11 +197,11 @@ def with_labels(targets: Mapping[str, Target], most: int | None) -> dict[str, Ta
         return dict(targets)
     expanded: dict[str, Target] = {}
     for name, target in targets.items():
-        if target.label is None:
+        if target.label is None or target.objective is not None:
             expanded[name] = target
             continue
         for k in range(count):
-            expanded[f"{name or 'true'}{k + 1}"] = Target(f"true{k + 1}", label=k)
+            expanded[f"{name or 'true'}{k + 1}"] = replace(target, text=f"true{k + 1}", label=k)
     return expanded
 
 
@@ -120,7 +210,7 @@ def resolve_targets(target: Any) -> dict[str, Target]:
 
     Args:
         target: As for `resolve_target`; "both" for "predicted" and "true"; "top2" to "top9" for so many classes with
-            the highest scores; or a dict of targets by names of the user's.
+            the highest scores; `Present`; or a dict of targets by names of the user's.
 
     Returns:
         The targets by name; a single one has the name "".
@@ -135,7 +225,13 @@ def resolve_targets(target: Any) -> dict[str, Target]:
                 "`target` as a dict must hold targets by their names. "
                 f"Received: {target!r}. {{'predicted': 'predicted', 'grade 3': 3}} works."
             )
-        return {name: resolve_target(single) for name, single in target.items()}
+        resolved: dict[str, Target] = {}
+        for name, single in target.items():
+            of_name = _present(single, name) if isinstance(single, Present) else {name: resolve_target(single)}
+            resolved |= {view: replace(one, name=name) for view, one in of_name.items()}
+        return resolved
+    if isinstance(target, Present):
+        return _present(target, "present")
     if isinstance(target, str) and target == "both":
         return {name: resolve_target(name) for name in ("predicted", "true")}
     if isinstance(target, str) and re.fullmatch("top[2-9]", target):
@@ -147,12 +243,15 @@ def resolve_target(target: Any) -> Target:
     """Turns what the user gave as `target` into class indices or a rule.
 
     Args:
-        target: "predicted", "true", a class index, one index for each sample, or a callable on the model's outputs.
+        target: "predicted", "true", "contrast", a class index, one index for each sample, one of `objectives`, or a
+            callable on the model's outputs.
 
     Raises:
         ValueError: If the target is unknown.
         TypeError: If it is none of these kinds.
     """
+    if isinstance(target, (Contrast, Value, Similarity, Segment)):
+        return _of_objective(target)
     if callable(target):
         name = getattr(target, "__name__", type(target).__name__)
         return Target(f"{name}()" if name in ("predicted", "true") else name, target)
@@ -161,11 +260,54 @@ def resolve_target(target: Any) -> Target:
             return Target(target, rank=1)
         if target == "true":
             return Target(target, label=0)
+        if target == "contrast":
+            return _of_objective(Contrast("predicted", "runner_up"))
         raise ValueError(f"`target` must be {_KINDS}. Received: {target!r}.")
     index = np.asarray(target)
     if index.dtype.kind not in "iu" or index.ndim > 1:
         raise TypeError(f"`target` must be {_KINDS}. Received: {target!r} of type {type(target).__name__}.")
     return Target(str(index.tolist()), indices=index.astype(np.int64))
+
+
+def _of_objective(objective: Contrast | Value | Similarity | Segment) -> Target:
+    """Returns the target of what the user wants explained beyond a class."""
+    text, output = objective.text, objective.output
+    if isinstance(objective, Contrast):
+        return replace(
+            _of_class(objective.a), text=text, objective=objective, output=output, against=_of_class(objective.b)
+        )
+    if isinstance(objective, Value) and isinstance(objective.index, str):
+        return replace(_of_class(0), text=text, objective=objective, output=objective.index)
+    if isinstance(objective, Value):
+        return replace(_of_class(objective.index), text=text, objective=objective, output=output)
+    if isinstance(objective, Segment):
+        return replace(_of_class(objective.label), text=text, objective=objective, output=output)
+    return Target(text, objective=objective, output=output)
+
+
+def _of_class(which: int | str) -> Target:
+    """Returns the target of an index, "predicted", "true" or "runner_up"."""
+    if which == "runner_up":
+        return Target(which, rank=2)
+    return resolve_target(which)
+
+
+def _present(objective: Present, name: str) -> dict[str, Target]:
+    """Returns a target for each of the most probable labels, by names that begin with one."""
+    return {
+        f"{name}{k}": Target(f"present{k}", rank=k, objective=objective, output=objective.output)
+        for k in range(1, objective.n + 1)
+    }
+
+
+def _broadcast(array: npt.NDArray[Any], samples: int, what: str) -> npt.NDArray[Any]:
+    """Returns rows for all samples of an array that has one, or one for each."""
+    if len(array) not in (1, samples):
+        raise ValueError(
+            f"{what} must hold one for all samples, or one for each of the {samples} explained ones. "
+            f"Received: {len(array)}. See `max_samples`."
+        )
+    return np.ascontiguousarray(np.broadcast_to(array, (samples, *array.shape[1:])))
 
 
 def check_target(target: Target, classes: int | None, output: Output | None = None, example: str = "") -> None:
@@ -201,6 +343,9 @@ def _check_number(target: Target, numbers: int | None, output: Output, example: 
     if target.indices is not None or (numbers == 1 and target.rank == 1 and target.text == "predicted"):
         return
     what = {"embedding": "an embedding", "mask": "a mask"}.get(output.kind, output.kind)
+    alike = (
+        "target=Similarity(reference) explains how alike it is to another one, " if output.kind == "embedding" else ""
+    )
     if numbers == 1:
         raise ValueError(
             "A class can be explained only where the model puts out a score for each class. "
@@ -210,7 +355,8 @@ def _check_number(target: Target, numbers: int | None, output: Output, example: 
     raise ValueError(
         "Which number is to be explained? A model whose output is no score of classes has none that is predicted. "
         f"Received: target={target.text!r} for {numbers} outputs that are taken for {what}, {output.why}. "
-        f"target=0 explains the first of them, and a function such as `{example}` any number that follows from them; "
+        f"{alike}target=0, which is Value(0), explains the first of them, and a "
+        f"function such as `{example}` any number that follows from them; "
         "output_kind='classes' takes them for scores of classes."
     )
 

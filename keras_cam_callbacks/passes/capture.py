@@ -11,10 +11,11 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..data.layout import as_images, input_at
+from ..data.layout import as_images, image_size, input_at
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.head import class_weights
 from ..network.layers import Candidates, LayerCall, Tap, listing
+from ..network.objectives import Contrast, Segment, Similarity
 from ..network.outputs import Clues, Output, clues_of
 from ..network.targets import PREDICTED, Target
 from ..network.tokens import resolve_tokens
@@ -25,7 +26,6 @@ from .finding import chosen_call, head_call, named_calls, reachable
 from .ground import Ground
 from .images import early_layer
 from .outputs import ModelOutputs
-from .scores import explained_scores, single_output
 from .settling import settle
 from .taps import as_activations, fixed_batch, make_tap, named_layer
 
@@ -74,6 +74,7 @@ class Capturer:
         clues: Clues | None = None,
         image_input: int | None = None,
         tokens: Any = None,
+        beside: Sequence[Any] | None = None,
     ) -> None:
         """Finds or chooses the layers and traces the model.
 
@@ -90,6 +91,8 @@ class Capturer:
             clues: What is known of the outputs; by default what the model's loss tells.
             image_input: Which of the flattened inputs is the image; None to have it found: what the layers depend on.
             tokens: How tokens lie on the image: a grid, `Tokens`, or a function; None to have it found.
+            beside: For each target what says beside a class what is explained, of one sample at least, see
+                `Target.beside`; None for what stands for it.
 
         Raises:
             ValueError: If a layer, a target or the model does not fit. The message tells what would.
@@ -98,6 +101,8 @@ class Capturer:
         self.like = keras.tree.map_structure(lambda a: a[:1].copy(), like)
         needs = list(needs)
         self._needs = {name for names in needs for name in names}
+        beside = [target.beside_like() for target in self.targets] if beside is None else beside
+        self._beside = tuple(None if array is None else array[:1] for array in beside)
         self._engine = engine.load()
         self._watches = any(needs_layer(names) and "kernel" not in names for names in needs)
         if layer_names and not self._watches and "kernel" not in self._needs:
@@ -139,13 +144,13 @@ class Capturer:
         self._pass = self._engine.compile_frozen_pass(
             self._traced,
             model,
-            (self.like, self.predicted(1)),
+            (self.like, self._asked(self.predicted(1), None)),
             self.fixed,
             sizes=[self.fixed or min(self.chunk, samples - start) for start in range(0, samples, self.chunk)],
             most=KEPT_BYTES if keeps else 0,
         )
         if not self.traces:  # An eager model shows its faults only when it runs.
-            next(self(self.like, self.predicted(1)))
+            self.once()
 
     def _settle(self, model: Any) -> bool:
         """Measures the layers where that is needed; True if the one that was chosen is no picture of the image."""
@@ -172,22 +177,33 @@ class Capturer:
 
     def _whole(self, inputs: Any, count: int) -> dict[str, Any]:
         """Returns what is captured of any number of samples, as the layers put it out."""
-        classes, lots = self.predicted(count), []
+        asked, lots = self._asked(self.predicted(count), None), []
         for start in range(0, count, self.chunk):
             rows = np.arange(start, min(start + self.chunk, count))
             taken = np.resize(rows, self.chunk) if self.fixed else rows
-            fed = keras.tree.map_structure(lambda a: a[taken], (inputs, classes))  # noqa: B023
+            fed = keras.tree.map_structure(lambda a: a[taken], (inputs, asked))  # noqa: B023
             arrays = self._pass(None, *fed)
             per_row = {name: len(value) // len(taken) for name, value in arrays.items()}
             lots.append({name: value[: len(rows) * max(1, per_row[name])] for name, value in arrays.items()})
         return {name: np.concatenate([lot[name] for lot in lots]) for name in lots[0]}
 
-    def __call__(self, inputs: Any, class_index: Ints) -> Iterator[Chunk]:
+    def once(self) -> Chunk:
+        """Returns what is captured of the first sample that it was traced for."""
+        return next(self(self.like, self.predicted(1)))
+
+    def named(self, target: int) -> Any | None:
+        """Returns what says beside a class what a target explains of one sample, in the shape of `Capture.beside`."""
+        objective = self.outputs.objectives[target]
+        # The pixels of a segment are those of the output, whose size is known once the model has run.
+        return self.once().captures[target][0].beside if isinstance(objective, Segment) else self._beside[target]
+
+    def __call__(self, inputs: Any, class_index: Ints, beside: Sequence[Any] | None = None) -> Iterator[Chunk]:
         """Yields what is captured with the weights that the model has now, chunk by chunk.
 
         Args:
             inputs: A batch, N rows in the structure, and with the shapes and dtypes, of `like`.
             class_index: (N, T) integers, what each target explains of each sample; see `Target.class_index`.
+            beside: For each target what says it beside a class, (N, ...) or None; see `Target.beside`.
 
         Raises:
             ValueError: If the batch is not like the one that the model was traced for.
@@ -197,10 +213,18 @@ class Capturer:
             self._pass.renew()
         else:
             self._check_alike(inputs)
-        class_index = class_index.astype(np.int32)
-        for start in range(0, len(class_index), self.chunk):
-            rows = slice(start, min(start + self.chunk, len(class_index)))
-            yield self._run_chunk(inputs, class_index, rows, start if kept else None)
+        count, asked = len(class_index), self._asked(class_index, beside)
+        for start in range(0, count, self.chunk):
+            rows = slice(start, min(start + self.chunk, count))
+            yield self._run_chunk(inputs, asked, count, rows, start if kept else None)
+
+    def _asked(self, class_index: Ints, beside: Sequence[Any] | None) -> Any:
+        """Returns what is handed to the pass of what is explained, as it was traced."""
+        count = len(class_index)
+        if beside is None:
+            beside = [None if like is None else np.repeat(like, count, axis=0) for like in self._beside]
+        arrays = {str(t): as_traced(array) for t, array in enumerate(beside) if array is not None}
+        return (class_index.astype(np.int32), arrays) if arrays else class_index.astype(np.int32)
 
     @property
     def model(self) -> Any:
@@ -233,7 +257,11 @@ class Capturer:
 
     def has_probability(self, target: int) -> bool:
         """Tells whether a target's score is that of a class or label which has a probability."""
-        return self.output.has_probability and self.classes is not None and not self.scores_by_rule[target]
+        return self.outputs.has_probability(target) and not self.scores_by_rule[target]
+
+    def is_own(self, target: int) -> bool:
+        """Tells whether a target's score is made otherwise than that of a class, which is handed to the function."""
+        return self.scores_by_rule[target] or self.outputs.is_own(target)
 
     def as_images(self, images: Any) -> Floats:
         """Returns images as (N, H, W, C) float32, whatever the model takes."""
@@ -247,20 +275,21 @@ class Capturer:
                 f"Received: samples of {received}, traced for {like}. Make another Explainer for them."
             )
 
-    def _run_chunk(self, inputs: Any, class_index: Ints, rows: slice, lot: int | None) -> Chunk:
+    def _run_chunk(self, inputs: Any, asked: Any, samples: int, rows: slice, lot: int | None) -> Chunk:
         count = rows.stop - rows.start
         fed = self._fed if lot is not None else inputs
         # A slice copies no images; a model of a fixed batch has its last chunk filled up.
         taken: Any = np.resize(np.arange(rows.start, rows.stop), self.chunk) if self.fixed else rows
-        arguments = fed, class_index
-        if self.fixed or count < len(class_index):
+        arguments = fed, asked
+        if self.fixed or count < samples:
             arguments = keras.tree.map_structure(lambda a: a[taken], arguments)
         arrays = self._pass(lot, *arguments)
         arrays = {name: value[:count] for name, value in arrays.items()}
         images = self.as_images(input_at(inputs, self.ground.image_input)[rows]) if "images" in self._needs else None
         captures, heads = [], []
         for t, target in enumerate(self.targets):
-            scores, targets, outputs = arrays[f"scores {t}"], arrays.get(f"targets {t}"), arrays.get("outputs")
+            scores, targets, outputs = arrays[f"scores {t}"], arrays.get(f"targets {t}"), arrays.get(f"outputs {t}")
+            beside = arrays.get(f"beside {t}")
             if target.rule is not None and targets is not None:
                 # Of outputs that are not finite no class follows.
                 self._check_rule(target, targets if outputs is None else targets[np.isfinite(outputs).all(axis=1)])
@@ -272,9 +301,11 @@ class Capturer:
                 scores=scores,
                 targets=targets,
                 # A rule that names classes names the predicted ones.
-                predicted=arrays.get("predicted") if target.rule is None or targets is None else targets,
-                confidences=self.outputs.confidences(outputs, scores, targets),
+                predicted=arrays.get(f"predicted {t}") if target.rule is None or targets is None else targets,
+                confidences=self.outputs.confidences(t, outputs, scores, targets),
                 images=images,
+                beside=beside,
+                absent=self.outputs.absent(t, targets, beside),
                 **self._attention(arrays, t),
             )
             captures.append(
@@ -305,11 +336,11 @@ class Capturer:
         named = {name: arrays.get(f"{name} {target}") for name in ("attentions", "relevances", "readout")}
         return {**named, "positions": tokens.positions.reshape(tokens.grid)}
 
-    def _traced(self, inputs: Any, class_index: Any) -> dict[str, Any]:
+    def _traced(self, inputs: Any, asked: Any) -> dict[str, Any]:
         self.traces += 1
-        return self._step(inputs, class_index, [held() for _, held in self._named])
+        return self._step(inputs, asked, [held() for _, held in self._named])
 
-    def _step(self, inputs: Any, class_index: Any, named: list[Any]) -> dict[str, Any]:
+    def _step(self, inputs: Any, asked: Any, named: list[Any]) -> dict[str, Any]:
         """What is traced: one run of the model, then the ways back from the scores to the layers."""
         accept = Candidates()
 
@@ -317,7 +348,7 @@ class Capturer:
             return self._watches and (any(call.layer is layer for layer in named) if named else accept(call))
 
         def behind(run: Run) -> tuple[list[Any], tuple[list[Any], dict[str, Any]]]:
-            return self._scored(run, class_index)
+            return self._scored(run, asked)
 
         run = self._engine.differentiated_run(self.model, inputs, wanted, behind, last_only=len(named) < 2)
         targets, results = run.results
@@ -334,10 +365,10 @@ class Capturer:
         self.taps = tuple(self._laid.get(call.path) or make_tap(call, run.calls) for call in calls)
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
-            return self._step(inputs, class_index, [call.layer for call in calls])
+            return self._step(inputs, asked, [call.layer for call in calls])
         self.ground.look(run, calls)
         self.ground.look_behind(run, calls)
-        if not self._named:
+        if not self._named and not self.outputs.is_dense:  # A bottleneck has much behind it, and is chosen for that.
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)
@@ -357,42 +388,38 @@ class Capturer:
                     )
         return dict(results)
 
-    def _scored(self, run: Run, class_index: Any) -> tuple[list[Any], tuple[list[Any], dict[str, Any]]]:
+    def _scored(self, run: Run, asked: Any) -> tuple[list[Any], tuple[list[Any], dict[str, Any]]]:
         """Returns each target's scores; its classes, and what is captured of scores and outputs by name."""
         ops = keras.ops
-        output = single_output(run.outputs)
         logits, _ = run.find_logits()
         scores, targets = [], []
         results: dict[str, Any] = {}
         self._describe_outputs(run, logits)
+        class_index, beside = asked if isinstance(asked, tuple) else (asked, {})
         for t, target in enumerate(self.targets):
-            score, classes, predicted = explained_scores(
-                self.outputs.handed(run, t),
-                logits,
-                class_index[:, t],
-                target.rule,
-                self.output.expects,
-                max(1, target.rank),
-                self.output.tells_classes,
-            )
+            score, classes, predicted, held = self.outputs.score(run, t, class_index[:, t], beside.get(str(t)))
             scores.append(score)
             targets.append(classes)
             results[f"scores {t}"] = score
             if classes is not None:
                 results[f"targets {t}"] = ops.cast(classes, "int64")
+            if held is not None:
+                results[f"beside {t}"] = held
             if predicted is not None and (target.rule is None or classes is None):
-                results["predicted"] = ops.cast(predicted, "int64")
+                results[f"predicted {t}"] = ops.cast(predicted, "int64")
+            row = self.outputs.row_of(run, t)
+            if row is not None:
+                results[f"outputs {t}"] = row
         self.scores_by_rule = tuple(
             target.rule is not None and classes is None for target, classes in zip(self.targets, targets, strict=True)
         )
-        if self.outputs.units is not None:
-            results["outputs"] = ops.cast(ops.reshape(output, (-1, self.outputs.units)), "float32")
         return scores, (targets, results)
 
     def _captured_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> dict[str, Any]:
         """Returns what CAM needs: what feeds the pooling, and for each target the dense layer's weights."""
-        for target, classes in zip(self.targets, targets, strict=True):
-            if classes is None and (target.rule is not None or self.outputs.units != 1):
+        for t, (target, classes) in enumerate(zip(self.targets, targets, strict=True)):
+            beyond = isinstance(self.outputs.objectives[t], (Contrast, Segment, Similarity)) or self.outputs.is_part(t)
+            if beyond or (classes is None and (target.rule is not None or self.outputs.units != 1)):
                 raise ValueError(
                     "CAM explains a class of a model with one output of shape (samples, classes). "
                     f"Received: model {self.model.name!r} and target {target.text!r}, which is no class. "
@@ -415,10 +442,14 @@ class Capturer:
         """Returns the one call of each named layer in call order, or the chosen call."""
         if named:
             return named_calls(run, named, {id(held()): path for path, held in self._named})
-        call, self._resigned = chosen_call(
-            run, self.model, self.ground, self._refused, bool(self._needs.intersection(OF_ATTENTION))
-        )
+        attends = bool(self._needs.intersection(OF_ATTENTION))
+        call, self._resigned = chosen_call(run, self.model, self.ground, self._refused, attends, self._dense_size())
         return [call]
+
+    def _dense_size(self) -> tuple[int, ...] | None:
+        """Returns the image's size where pixels of a mask are explained, else None."""
+        image = input_at(self.like, self.ground.image_input)
+        return image_size(image, self.ground.layout) if self.outputs.is_dense and image.ndim in (3, 4) else None
 
     def _describe_outputs(self, run: Run, logits: Any) -> None:
         """Notes what the outputs are and what is explained of them, in words."""
@@ -443,6 +474,11 @@ class Capturer:
                 "A callable `target` that gives class indices must give them between 0 and "
                 f"{(self.classes or 0) - 1}. Received: {wrong} from {target.text!r}."
             )
+
+
+def as_traced(array: Any) -> Any:
+    """Returns an array of classes as int32, and what else says what is explained as it is."""
+    return array.astype(np.int32) if array.dtype.kind == "i" else array
 
 
 def sample_text(array: Any) -> str:

@@ -29,7 +29,12 @@ def named_calls(run: Run, layers: Sequence[Any], paths: Mapping[int, str]) -> li
 
 
 def chosen_call(
-    run: DifferentiatedRun, model: Any, ground: Ground, refused: Container[str], attends: bool
+    run: DifferentiatedRun,
+    model: Any,
+    ground: Ground,
+    refused: Container[str],
+    attends: bool,
+    dense: tuple[int, ...] | None = None,
 ) -> tuple[LayerCall, bool]:
     """Chooses a layer.
 
@@ -39,6 +44,7 @@ def chosen_call(
         ground: Knows the image.
         refused: Paths of layers that turned out to be no picture of the image.
         attends: Whether methods need the tokens of the last self-attention.
+        dense: The image's size where pixels of a mask are explained, else None; see `preferred`.
 
     Returns:
         The layer's call; and whether it was among those that are refused, because no layer of the model answers to the
@@ -53,7 +59,7 @@ def chosen_call(
     used = [run.used(t) for t in range(len(run.scores))]
     common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
     attended = ground.attended(run)
-    options = preferred(calls, common, attended, ground.may_be_tokens)
+    options = preferred(calls, common, attended, ground.may_be_tokens, dense)
     if attended and attends:
         options = [next(call for call in run.calls if attended[-1] in call.output_ids)]
     left = [call for call in options if call.path not in refused]

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import keras
 
 from ..engine.contract import Engine, Run
+from ..network.advice import check_objective, find_output, working_target
+from ..network.objectives import Contrast, Segment, Similarity, Value
 from ..network.outputs import Clues, Output, check_said
 from ..network.structure import leaves, output_names
 from ..network.targets import Target, check_target
-from ..records import Floats, Ints
+from ..records import ABSENT, Floats, Ints
+from .objectives import contrasted, segment, similarity
 from .picking import only_picks, reads
-from .scores import before_activation, confidences, example_of, scores_before_activation, single_output
+from .scores import (
+    before_activation,
+    confidences,
+    example_of,
+    explained_scores,
+    scores_before_activation,
+    single_output,
+)
+
+
+class Scored(NamedTuple):
+    """What is explained of the rows of a run, as tensors.
+
+    Attributes:
+        scores: (N,) float32.
+        classes: (N,) int32, the explained classes, labels or numbers; None where it is none.
+        predicted: (N,) int32, the predicted classes, or None.
+        beside: What else says what is explained, see `Target.beside`, so that copies of a sample are held to it.
+    """
+
+    scores: Any
+    classes: Any | None
+    predicted: Any | None
+    beside: Any | None = None
 
 
 class ModelOutputs:
@@ -23,6 +50,8 @@ class ModelOutputs:
         output: What the model's output is; of several the first.
         units: Its units; None where the model has several outputs, or one that is no row of numbers.
         classes: How many classes, labels or numbers it tells apart; None likewise.
+        explained: For each target what the output is that it explains; None for a function of several.
+        objectives: For each target what is explained other than a class's score, or None.
         notes: What is to be said, once, of what targets' functions are handed.
     """
 
@@ -41,6 +70,11 @@ class ModelOutputs:
         self.output = Output("classes")
         self.units: int | None = None
         self.classes: int | None = None
+        self.explained: tuple[Output | None, ...] = ()
+        self.objectives: tuple[Any, ...] = tuple(target.objective for target in targets)
+        self._at: list[int | None] = []
+        self._sizes: list[int | None] = []
+        self._seen: tuple[Any, ...] = ()
 
     def describe(self, run: Run, model: Any) -> None:
         """Notes what the outputs of a run are, and checks that what the targets explain exists.
@@ -51,19 +85,179 @@ class ModelOutputs:
         parts = leaves(run.outputs)
         names = output_names(model, [path for path, _ in parts])
         check_said(self._clues.said, list(dict.fromkeys(name for of_output in names for name in of_output)))
+        shapes = [_flat_shape(tensor.shape) for _, tensor in parts]
         self._every = [
-            self._clues.output(tuple(tensor.shape), run.ending(tensor), of_output, i)
-            for i, ((_, tensor), of_output) in enumerate(zip(parts, names, strict=True))
+            self._clues.output(shape, run.ending(tensor), of_output, i)
+            for i, ((_, tensor), of_output, shape) in enumerate(zip(parts, names, shapes, strict=True))
         ]
         self.output, self.units = self._every[0], None
-        single = single_output(run.outputs)
-        if single is not None and len(single.shape) <= 2:
-            self.units = 1 if len(single.shape) == 1 else single.shape[1]
+        if len(parts) == 1 and len(shapes[0]) <= 2:
+            self.units = 1 if len(shapes[0]) == 1 else shapes[0][1]
         self.classes = self.units
         if self.units is not None:
             self.classes = max(self.units, 2) if self.output.tells_classes else self.units
-            for target in self._targets:
-                check_target(target, self.classes, self.output, example_of(run.outputs))
+        self._seen = shapes, names, working_target(self._every, names, shapes), _described(run.outputs)
+        self._at, self._sizes, explained, objectives = [], [], [], []
+        for at, output, objective, size in self.check(self._targets):
+            self._at.append(at)
+            self._sizes.append(size)
+            explained.append(output)
+            objectives.append(objective)
+        self.explained, self.objectives = tuple(explained), tuple(objectives)
+
+    def check(self, targets: Sequence[Target]) -> list[tuple[int | None, Output | None, Any, int | None]]:
+        """Checks that the outputs have what targets explain.
+
+        Returns:
+            For each target which output it explains and what that is, None for a function of the outputs; what is
+            explained other than a class's score, or None; and how many classes or numbers the output tells apart.
+
+        Raises:
+            ValueError: If they haven't; the message names a target that does for this model.
+        """
+        shapes, names, works, (described, example) = self._seen
+        checked: list[tuple[int | None, Output | None, Any, int | None]] = []
+        for target in targets:
+            if target.rule is not None:
+                checked.append((None, self.output if len(shapes) == 1 else None, None, self.classes))
+                continue
+            at = find_output(target, names)
+            if at is None:
+                raise ValueError(_several(described, works, example))
+            objective, size = self._fitting(target, self._every[at], shapes[at])
+            checked.append((at, self._every[at], objective, size))
+        return checked
+
+    def _fitting(self, target: Target, output: Output, shape: tuple[int | None, ...]) -> tuple[Any, int | None]:
+        """Returns what is explained of an output, and how many classes or numbers it tells apart, after checks."""
+        _, _, works, (described, example) = self._seen
+        objective = target.objective
+        plain = objective is None and (target.rank == 1 or (target.indices is not None))
+        if output.kind == "mask" and len(shape) == 4 and plain:
+            objective = Segment() if target.indices is None else Segment(int(target.indices.max()))
+        if len(shape) == 4 and output.kind == "mask" and objective is not None:
+            check_objective(replace(target, objective=objective), output, shape, works)
+            return objective, None if shape[-1] is None else max(2, shape[-1])
+        if objective is not None:
+            check_objective(target, output, shape, works)
+        if len(shape) > 2:
+            raise ValueError(_several(described, works, example))
+        if isinstance(objective, Similarity):
+            return objective, None
+        units = 1 if len(shape) == 1 else shape[1]
+        if units is None:
+            return objective, None
+        if isinstance(objective, Value):
+            output = replace(output, kind="numbers")
+            if target.output == objective.index and units > 1:
+                raise ValueError(
+                    f"Value must say which of an output's numbers is explained. Received: {target.text} for an output "
+                    f"of {units}. Value(0, output={target.output!r}) works."
+                )
+        classes = max(units, 2) if output.tells_classes else units
+        check_target(target, classes, output, example)
+        if target.against is not None:
+            check_target(target.against, classes, output, example)
+        return objective, classes
+
+    def classes_of(self, target: int) -> int | None:
+        """Returns how many classes, labels or numbers the output of a target tells apart; None where that is open."""
+        return self._sizes[target]
+
+    def kind_of(self, target: int) -> str:
+        """Returns what a target takes its output for, one of `network.outputs.KINDS`."""
+        output = self.explained[target]
+        return "numbers" if isinstance(self.objectives[target], Value) else (output or self.output).kind
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all that is explained is of masks."""
+        return all(output is not None and output.kind == "mask" for output in self.explained)
+
+    def place(self, target: int) -> int | None:
+        """Returns which of the flattened outputs a target explains; None for a function of them."""
+        return self._at[target]
+
+    def is_part(self, target: int) -> bool:
+        """Tells whether a target explains one of several outputs by its name."""
+        return self._at[target] is not None and len(self._every) > 1
+
+    def is_own(self, target: int) -> bool:
+        """Tells whether a target's score is made otherwise than that of a class of the model's only output."""
+        return self.is_part(target) or isinstance(self.objectives[target], (Contrast, Value, Similarity, Segment))
+
+    def has_probability(self, target: int) -> bool:
+        """Tells whether a target's score is that of a class or label which has a probability."""
+        output, objective = self.explained[target], self.objectives[target]
+        beyond = isinstance(objective, (Contrast, Value, Similarity, Segment))
+        return output is not None and output.has_probability and not beyond and self._sizes[target] is not None
+
+    def row_of(self, run: Run, target: int) -> Any | None:
+        """Returns what the output of a target is, (N, K) float32; None where it is no row of numbers."""
+        at = self._at[target]
+        if at is None and len(self._every) > 1:
+            return None
+        tensor = keras.tree.flatten(run.outputs)[at or 0]
+        units = _flat_shape(tensor.shape)
+        if len(units) > 2 or (len(units) == 2 and units[1] is None):
+            return None
+        return keras.ops.cast(keras.ops.reshape(tensor, (-1, 1 if len(units) == 1 else units[1])), "float32")
+
+    def score(self, run: Run, target: int, class_index: Any, beside: Any = None, held: bool = False) -> Scored:
+        """Computes a target's scores of a run.
+
+        Args:
+            run: The run.
+            target: Which target.
+            class_index: (N,) int32, as `Target.class_index` has it.
+            beside: What is needed beside it, as `Target.beside` has it.
+            held: Whether the classes come from a run before. A rule that names classes is not asked again then.
+
+        Raises:
+            ValueError: As `explained_scores`.
+        """
+        of, objective, at = self._targets[target], self.objectives[target], self._at[target]
+        if at is None:
+            logits, _ = run.find_logits()
+            return Scored(
+                *explained_scores(
+                    self.handed(run, target),
+                    logits,
+                    class_index,
+                    None if held else of.rule,
+                    self.output.expects,
+                    max(1, of.rank),
+                    self.output.tells_classes,
+                )
+            )
+        output, tensor = self._every[at], keras.tree.flatten(run.outputs)[at]
+        logits, _ = run.find_logits(tensor)
+        tensor, logits = _flat(tensor), None if logits is None else _flat(logits)
+        if isinstance(objective, Segment):
+            _check_pixels(tensor, beside)
+            raw = mask_logits(tensor, logits, output.expects)
+            scores, classes, pixels = segment(raw, class_index, objective.place, beside)
+            return Scored(scores, classes, None, pixels)
+        if isinstance(objective, Similarity):
+            return Scored(similarity(tensor, beside), None, None, beside)
+        rank = max(1, of.rank, 0 if of.against is None else of.against.rank)
+        tells = output.tells_classes and not isinstance(objective, Value)
+        settings = None, output.expects, rank, tells
+        scored = Scored(*explained_scores(tensor, logits, class_index, *settings))
+        if not isinstance(objective, Contrast):
+            return scored
+        other = Scored(*explained_scores(tensor, logits, beside, *settings))
+        difference = contrasted(scored.scores, other.scores, len(tensor.shape) == 1 or tensor.shape[1] == 1)
+        return scored._replace(scores=difference, beside=other.classes)
+
+    def absent(self, target: int, classes: Ints | None, beside: Any) -> Any:
+        """Tells which samples have nothing that could be explained, (N,) bool; None where that was known before."""
+        objective = self.objectives[target]
+        if isinstance(objective, Contrast):
+            return classes == beside
+        if isinstance(objective, Segment) and classes is not None:
+            return (classes == ABSENT) | ~beside.any(axis=(1, 2))
+        return None
 
     def handed(self, run: Run, target: int) -> Any:
         """Returns the outputs as a target's function gets them.
@@ -79,7 +273,8 @@ class ModelOutputs:
         for tensor, output in zip(keras.tree.flatten(run.outputs), self._every, strict=True):
             logits, _ = run.find_logits(tensor)
             floats = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
-            replaces = floats and len(tensor.shape) > 1 and (logits is not None or output.expects == "probabilities")
+            hidden = output.expects == "probabilities" and output.tells_classes
+            replaces = floats and len(tensor.shape) > 1 and (logits is not None or hidden)
             before.append(scores_before_activation(tensor, logits, output.expects) if replaces else None)
         if target not in self._picks:
             with self._engine.eagerly():
@@ -93,8 +288,64 @@ class ModelOutputs:
                 )
         return before_activation(run.outputs, before) if self._picks[target] else run.outputs
 
-    def confidences(self, outputs: Floats | None, scores: Floats, targets: Ints | None) -> Floats:
+    def confidences(self, target: int, outputs: Floats | None, scores: Floats, targets: Ints | None) -> Floats:
         """Returns the probability of the explained class, (N,) float32 in [0, 1]; NaN where there is none."""
-        if not self.output.has_probability:
+        output = self.explained[target] or self.output
+        if not output.has_probability or (self._at[target] is not None and not self.has_probability(target)):
             targets = None
-        return confidences(outputs, scores, targets, self.output.activated, self.output.kind == "labels")
+        return confidences(outputs, scores, targets, output.activated, output.kind == "labels")
+
+
+def mask_logits(output: Any, logits: Any, expects: str | None) -> Any:
+    """Returns the scores of a mask's pixels before the activation, as float32 of any shape.
+
+    Args:
+        output: The mask.
+        logits: What went into its final activation, if that could be found.
+        expects: What the loss takes the mask for. Probabilities whose activation is hidden become logarithms, of a
+            mask with one channel their odds'.
+    """
+    ops = keras.ops
+    if logits is not None or expects != "probabilities":
+        return ops.cast(output if logits is None else logits, "float32")
+    p = ops.clip(ops.cast(output, "float32"), 1e-7, 1 - 1e-7)
+    return ops.log(p) - ops.log1p(-p) if 1 in (p.shape[1], p.shape[-1]) else ops.log(p)
+
+
+def _check_pixels(output: Any, pixels: Any) -> None:
+    """Checks that labels of pixels are of the size of the mask that a model puts out."""
+    if pixels is None:
+        return
+    sizes = {tuple(output.shape[1:3]), tuple(output.shape[2:4]), (1, 1)}
+    if None not in tuple(output.shape[1:4]) and tuple(pixels.shape[1:3]) not in sizes:
+        raise ValueError(
+            f"Labels of pixels must be of the output's size, {output.shape[1]} x {output.shape[2]} pixels. "
+            f"Received: {pixels.shape[1]} x {pixels.shape[2]}. "
+            "Segment with where='predicted' needs none."
+        )
+
+
+def _flat_shape(shape: Any) -> tuple[int | None, ...]:
+    """Returns an output's shape; that of numbers at a single position, (N, 1, 1, K), as (N, K)."""
+    sizes = tuple(shape)
+    return (sizes[0], sizes[-1]) if len(sizes) == 4 and sizes[1:3] == (1, 1) else sizes
+
+
+def _flat(tensor: Any) -> Any:
+    """Returns a tensor in the shape of `_flat_shape`."""
+    sizes = _flat_shape(tensor.shape)
+    return keras.ops.reshape(tensor, (-1, sizes[-1])) if len(sizes) < len(tensor.shape) else tensor
+
+
+def _described(outputs: Any) -> tuple[str, str]:
+    """Returns the shapes of a model's outputs in words, and the code of a function of them that works as a target."""
+    return str(keras.tree.map_structure(lambda t: tuple(t.shape), outputs)), example_of(outputs)
+
+
+def _several(shapes: str, works: str, example: str) -> str:
+    """Returns what is said where a class is to be explained of a model with several outputs, or with other ones."""
+    return (
+        "The model must have one output of shape (samples, classes) for a class to be explained, or the target must "
+        f"name one of several. Received: outputs of shape {shapes}. {f'{works} works. ' if works else ''}"
+        f"Give as `target` a function of the outputs, such as `{example}`."
+    )

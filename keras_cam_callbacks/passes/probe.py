@@ -20,8 +20,7 @@ from ..network.layers import Tap
 from ..network.targets import PREDICTED
 from ..network.tokens import Tokens
 from ..records import Floats, Ints
-from .capture import Capturer
-from .scores import explained_scores, single_output
+from .capture import Capturer, as_traced
 from .shares import shares
 
 Copies = Iterable[tuple[Floats, int]]
@@ -98,14 +97,18 @@ class Probe:
         self._dtype = self._leaves[self._at].dtype
         self._passes = {name: self._compiled(name) for name in names}
 
-    def functions(self, inputs: Any, targets: Ints | None) -> dict[str, Callable[[Copies, int], Iterator[Any]]]:
+    def functions(
+        self, inputs: Any, targets: Ints | None, named: Any = None
+    ) -> dict[str, Callable[[Copies, int], Iterator[Any]]]:
         """Returns the functions by name for some samples.
 
         Args:
             inputs: The samples, in any structure that the model takes.
             targets: Their explained classes, or None where the score is no class's.
+            named: What else names what is explained of each of them, as `Capture.beside` has it.
         """
-        return {name: partial(self._stream, name, self._beside(name, inputs), targets) for name in self._passes}
+        settings = targets, named
+        return {name: partial(self._stream, name, self._beside(name, inputs), settings) for name in self._passes}
 
     def _beside(self, name: str, inputs: Any) -> tuple[Any, ...]:
         """Returns what copies have of their samples, unchanged, for functions to take rows from."""
@@ -115,18 +118,18 @@ class Probe:
         return tuple(leaves if self._capturer.fixed else map(keras.ops.convert_to_tensor, leaves))
 
     def _stream(
-        self, name: str, beside: tuple[Any, ...], targets: Ints | None, copies: Copies, total: int
+        self, name: str, beside: tuple[Any, ...], settings: tuple[Ints | None, Any], copies: Copies, total: int
     ) -> Iterator[Any]:
         copies, begin, done, shown = iter(copies), time.monotonic(), 0, False
         bar = keras.utils.Progbar(total, interval=1, unit_name="copy")  # It begins to count the time.
         while lot := list(islice(copies, self._capturer.chunk)):
             values = np.stack([value for value, _ in lot]).astype(np.float32, copy=False)
             rows = np.array([row for _, row in lot])
-            classes = None if targets is None else targets[rows]
-            arrays = self._run(self._passes[name], values, rows, classes, beside)
+            classes, named = (None if of_samples is None else of_samples[rows] for of_samples in settings)
+            arrays = self._run(self._passes[name], values, rows, classes, named, beside)
             results = arrays["result"]
             if name == "confidence":
-                results = self._capturer.outputs.confidences(arrays["outputs"], results, classes)
+                results = self._capturer.outputs.confidences(self._target, arrays["outputs"], results, classes)
             done += len(lot)
             if not shown and done < total and time.monotonic() - begin > _PATIENCE and _progress.get():
                 shown = True
@@ -138,7 +141,13 @@ class Probe:
             del arrays, results  # The next ones may be as large.
 
     def _run(
-        self, function: Callable[..., Any], values: Floats, rows: Ints, targets: Ints | None, beside: tuple[Any, ...]
+        self,
+        function: Callable[..., Any],
+        values: Floats,
+        rows: Ints,
+        targets: Ints | None,
+        named: Any,
+        beside: tuple[Any, ...],
     ) -> dict[str, Any]:
         count, size = len(rows), self._capturer.fixed or len(rows)
         if targets is None:
@@ -146,9 +155,11 @@ class Probe:
         if count < size:  # A model that takes one number of samples only.
             padded = np.arange(size) % count
             values, rows, targets = values[padded], rows[padded], targets[padded]
+            named = None if named is None else named[padded]
         if self._capturer.fixed:
             beside, rows = tuple(leaf[rows] for leaf in beside), np.arange(size)
-        arrays: dict[str, Any] = function((values, rows.astype(np.int32)), targets.astype(np.int32), beside)
+        asked = (targets.astype(np.int32), *(() if named is None else (as_traced(named),)))
+        arrays: dict[str, Any] = function((values, rows.astype(np.int32)), asked, beside)
         if any(len(values) != size for values in keras.tree.flatten(arrays)):
             raise ValueError(
                 "Every layer that adds a bias to a feature map must put out one for each sample. "
@@ -168,23 +179,24 @@ class Probe:
             example = capturer.as_images(self._leaves[self._at])
         beside = self._beside(name, capturer.like)
         row = np.zeros(1, np.int32)
+        named = capturer.named(self._target)
         function: Callable[..., Any] = self._engine.compile_pass(
             partial(self._traced, name),
             capturer.model,
-            ((example, row), row, beside),
+            ((example, row), (row, *(() if named is None else (as_traced(named),))), beside),
             capturer.fixed,
             traced=name.startswith("guided"),
         )
         eager = getattr(capturer.model, "run_eagerly", False)
         whole = self._dtype.kind in "biu" and name in ("gradient", "full_gradient")
         if eager or whole or name == "full_gradient":
-            clean = next(capturer(capturer.like, capturer.predicted(1))).captures[self._target][0]
-            arrays = self._run(function, example, np.zeros(1, np.int64), clean.targets, beside)
+            clean = capturer.once().captures[self._target][0]
+            arrays = self._run(function, example, np.zeros(1, np.int64), clean.targets, clean.beside, beside)
             if whole and not np.allclose(arrays["scores"], clean.scores, rtol=1e-2, atol=1e-3):
                 raise ValueError(self._no_gradient())
         return function
 
-    def _traced(self, name: str, varied: tuple[Any, Any], class_index: Any, beside: tuple[Any, ...]) -> dict[str, Any]:
+    def _traced(self, name: str, varied: tuple[Any, Any], asked: Any, beside: tuple[Any, ...]) -> dict[str, Any]:
         """What is traced: the model on copies (M, ...) of the samples in the given rows (M,)."""
         values, rows = varied
         model = self._capturer.model
@@ -199,15 +211,15 @@ class Probe:
                 if self._tap.tokens is not None:
                     layered = partial(_among_special, self._tap.tokens, values)
                 with self._engine.replaced(self._tap.layer, layered):
-                    return {"result": self._score(inputs, class_index)}
+                    return {"result": self._score(inputs, asked)}
             if name in ("score", "confidence"):
                 inputs[self._at] = self._to_input(values, whole=True)
-                scores, outputs = self._scored(inputs, class_index)
+                scores, outputs = self._scored(inputs, asked)
                 return {"result": scores, "outputs": outputs} if name == "confidence" else {"result": scores}
 
             def function(images: Any) -> Any:
                 inputs[self._at] = self._to_input(images)
-                return self._highest(inputs) if "activation" in name else self._score(inputs, class_index)
+                return self._highest(inputs) if "activation" in name else self._score(inputs, asked)
 
             if name == "full_gradient":
                 return self._full_gradient(function, values, inputs)
@@ -251,26 +263,20 @@ class Probe:
             "'gradcam', and those that need scores only, take it as it is."
         )
 
-    def _score(self, leaves: list[Any], class_index: Any) -> Any:
+    def _score(self, leaves: list[Any], asked: Any) -> Any:
         """Runs the model and returns the scores (M,) of the fixed classes, before the final activation."""
-        return self._scored(leaves, class_index)[0]
+        return self._scored(leaves, asked)[0]
 
-    def _scored(self, leaves: list[Any], class_index: Any) -> tuple[Any, Any]:
+    def _scored(self, leaves: list[Any], asked: Any) -> tuple[Any, Any]:
         """Runs the model; returns the scores (M,), and what it puts out, (M, K) float32, where it has one output."""
         capturer = self._capturer
         run = self._engine.plain_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
-        output = single_output(run.outputs)
-        logits, _ = run.find_logits()
-        handed = capturer.outputs.handed(run, self._target)
+        class_index, named = (*asked, None)[:2]
         # A rule that names classes named them for the samples themselves; their copies are held to these.
-        rule = capturer.targets[self._target].rule if capturer.scores_by_rule[self._target] else None
-        tells_classes = capturer.output.tells_classes
-        scores = explained_scores(
-            handed, logits, class_index, rule, capturer.output.expects, tells_classes=tells_classes
-        )[0]
-        if output is None or len(output.shape) > 2:
-            return scores, None
-        return scores, keras.ops.cast(output if len(output.shape) == 2 else output[:, None], "float32")
+        scored = capturer.outputs.score(
+            run, self._target, class_index, named, held=not capturer.scores_by_rule[self._target]
+        )
+        return scored.scores, capturer.outputs.row_of(run, self._target)
 
     def _highest(self, leaves: list[Any]) -> Any:
         """Runs the model and returns (M,): the layer's largest activation at each position, summed."""

@@ -156,6 +156,7 @@ class ValidationBatch:
         make_range: Makes the value range of the images; None where the inputs are no images.
         image_input: Which of the inputs, flattened, the images are.
         notes: What is to be said, once, of how it was read.
+        read_pixel_labels: Reads the true classes of pixels, (N, H, W) int64, or None where the data has none.
     """
 
     inputs: Any
@@ -171,6 +172,12 @@ class ValidationBatch:
     make_range: Callable[[], ValueRange] | None = None
     image_input: int = 0
     notes: tuple[str, ...] = ()
+    read_pixel_labels: Callable[[], Ints | None] | None = None
+
+    @cached_property
+    def pixel_labels(self) -> Ints | None:
+        """The true classes of pixels, (N, H, W) int64, or None."""
+        return None if self.read_pixel_labels is None else self.read_pixel_labels()
 
     @cached_property
     def pixel_range(self) -> ValueRange | None:
@@ -235,6 +242,8 @@ class Capture:
         relevances: (N, blocks, T, T) float32, the mean over heads of max(0, d score / d attention * attention).
         readout: (N, T) float32, which tokens behind the last block the score is read from, summing to 1.
         positions: (h, w) int64, the index of each cell's token.
+        beside: (N, ...) what says beside the class what is explained, see `network.targets.Target.beside`, or None.
+        absent: (N,) bool, True where there is nothing of a sample to explain; None where that was known before.
     """
 
     activations: Floats | None
@@ -250,6 +259,8 @@ class Capture:
     relevances: Floats | None = None
     readout: Floats | None = None
     positions: Ints | None = None
+    beside: npt.NDArray[Any] | None = None
+    absent: npt.NDArray[np.bool_] | None = None
 
     __repr__ = short_repr
 

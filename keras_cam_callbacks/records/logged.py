@@ -27,6 +27,7 @@ class Sample:
         confidence: Probability of the explained class in [0, 1], or None.
         degenerate: True where the heatmap is nowhere positive, constant or not finite, and so explains nothing.
         caption: What stands under the overlay.
+        against: The class that the explained one is contrasted with, or None.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Sample:
     confidence: float | None
     degenerate: bool
     caption: str
+    against: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

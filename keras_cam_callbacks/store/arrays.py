@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .manifest import LOG, check_file
 
-_KNOWN = re.compile(r"((heatmaps|scores|confidences|predicted|targets|degenerate)(_\d+)?|outputs|values)\.npy")
+_KNOWN = re.compile(r"((heatmaps|scores|confidences|predicted|targets|against|degenerate)(_\d+)?|outputs|values)\.npy")
 _DAMAGED = (
     *(ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error),
     *(NotImplementedError, RuntimeError, OverflowError, SyntaxError, MemoryError),  # of hostile headers

@@ -331,6 +331,8 @@ def _arrays(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:
             "targets": np.array([-1 if s.target is None else s.target for s in samples], np.int64),
             "degenerate": np.array([s.degenerate for s in samples], np.bool_),
         }
+        if any(s.against is not None for s in samples):
+            columns["against"] = np.array([-1 if s.against is None else s.against for s in samples], np.int64)
         arrays |= {name + _place(view): column for name, column in columns.items()}
     if record.outputs is not None:
         arrays["outputs"] = np.asarray(record.outputs, np.float32)

@@ -318,5 +318,7 @@ def test_the_output_itself_is_not_chosen(count):
     model = keras.Model(inputs, layers.Conv2D(count, 1, name="head")(conv("decoder")(inputs)))
     found = explain(model, models.images(), target=lambda outputs: keras.ops.mean(outputs[..., 0], axis=(1, 2)))
     assert found.layer_name == "decoder"
+    with pytest.warns(UserWarning, match="takes the output for a mask"):
+        assert explain(model, models.images()).layer_name == "decoder"
     with pytest.raises(ValueError, match=rf"outputs\[\.\.\., {count - 1}\], axis=\(1, 2\)"):  # It would work.
-        explain(model, models.images())
+        explain(model, models.images(), target="top2")
