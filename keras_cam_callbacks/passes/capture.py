@@ -156,9 +156,12 @@ class Capturer:
         """Measures the layers where that is needed; True if the one that was chosen is no picture of the image."""
         if self._resigned:
             return False
+        head = () if self.head is None else (self.head,)
         measured = settle(
             model,
-            self.taps,
+            dict(
+                zip((*(f"activations {i}" for i in range(len(self.taps))), "head"), (*self.taps, *head), strict=False)
+            ),
             self._whole,
             self.like,
             self.ground.image_input,
@@ -168,7 +171,7 @@ class Capturer:
             tokens=self._tokens,
             named=bool(self._named),
         )
-        self.taps = measured.taps
+        self.taps = measured.taps[: len(self.taps)]
         self._laid = {tap.path: tap for tap in self.taps if tap.tokens is not None}
         self.ground.notes += measured.notes
         self.ground.sights = measured.sights
@@ -367,6 +370,7 @@ class Capturer:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, asked, [call.layer for call in calls])
         self.ground.look(run, calls)
+        self.ground.look_at(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
         self.ground.look_behind(run, calls)
         if not self._named and not self.outputs.is_dense:  # A bottleneck has much behind it, and is chosen for that.
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))

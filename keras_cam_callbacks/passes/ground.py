@@ -65,6 +65,11 @@ class Ground:
         images = input_at(self._like, self.image_input)
         if self._varied or images.ndim == 4:
             self.layout = model_layout(images, [call.layer for call in run.calls])
+        self.look_at(run, calls)
+
+    def look_at(self, run: Run, calls: Sequence[LayerCall]) -> None:
+        """Looks up of further layers whether their maps are pictures of the image, and on which part of it they lie."""
+        model, images = self._model(), input_at(self._like, self.image_input)
         for call in calls if images.ndim in (3, 4) else ():
             if not run.keeps_places(call.output_ids[0], self.image_input):
                 self.unsure.add(call.path)

@@ -34,7 +34,7 @@ class Settled:
 
 def settle(
     model: Any,
-    taps: Sequence[Tap],
+    taps: Mapping[str, Tap],
     run: Callable[[Any, int], Mapping[str, Any]],
     inputs: Any,
     at: int,
@@ -49,7 +49,7 @@ def settle(
 
     Args:
         model: The model.
-        taps: The layers.
+        taps: The layers, by the names under which `run` returns their activations.
         run: Runs a number of samples; returns what is captured, as the pass of `Capturer` does.
         inputs: One sample of the model's inputs.
         at: Which of them, flattened, is the image.
@@ -62,21 +62,27 @@ def settle(
     Raises:
         ValueError: If a layer that was named puts out no row for each sample, or tokens whose layout isn't found.
     """
-    if not any(tap.path in unsure for tap in taps):
-        return Settled(tuple(taps), {}, (), {})
+    for tap in taps.values():
+        if tap.space.axes == ("tokens",) and tap.path not in unsure:
+            raise ValueError(
+                "Tokens are explained of images (samples, height, width, channels). "
+                f"Received: layer {tap.path!r} and inputs of shape {(None, *keras.tree.flatten(inputs)[at].shape[1:])}."
+            )
+    if not any(tap.path in unsure for tap in taps.values()):
+        return Settled(tuple(taps.values()), {}, (), {})
     copies = banded(inputs, at, layout)
     count = len(keras.tree.flatten(copies)[0])
     arrays = run(copies, count)
     image = keras.tree.flatten(inputs)[at]
     sizes = image.shape[1:] if image.ndim == 3 else image.shape[2:] if layout == "channels_first" else image.shape[1:-1]
     results, refused, notes, sights = [], {}, [], {}
-    for i, tap in enumerate(taps):
-        values = arrays[f"activations {i}"]
+    for name, tap in taps.items():
+        values = arrays[name]
         if tap.path not in unsure:
             results.append(tap)
             continue
         if len(values) != count:
-            if named:
+            if named or name == "head":
                 raise ValueError(_rows(model, tap, len(values) / count))
             refused[tap.path] = f"puts out {len(values) / count:g} rows for each sample"
             results.append(tap)
@@ -103,12 +109,12 @@ def settle(
         if tokens is None or tap.tokens is None:  # Where tokens lie is the user's word.
             sights[tap.path] = seen
         if follows < LEAST and not seen.turned:
-            if named:
+            if named or name == "head":
                 sights.pop(tap.path, None)
                 notes.append(_no_picture(tap, follows))
             else:
                 refused[tap.path] = "doesn't answer to places of the image"
-        elif not named and _is_dead(arrays, i):
+        elif not named and _is_dead(arrays, name):
             refused[tap.path] = "has a gradient of exactly zero"
             notes.append(
                 f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't "
@@ -117,9 +123,10 @@ def settle(
     return Settled(tuple(results), refused, tuple(notes), sights)
 
 
-def _is_dead(arrays: Mapping[str, Any], tap: int) -> bool:
+def _is_dead(arrays: Mapping[str, Any], name: str) -> bool:
     """Tells whether gradients were captured of a layer, and all of them are zero."""
-    gradients = [value for name, value in arrays.items() if name.startswith("gradients ") and name.endswith(f" {tap}")]
+    at = name.rpartition(" ")[2]
+    gradients = [value for key, value in arrays.items() if key.startswith("gradients ") and key.endswith(f" {at}")]
     return bool(gradients) and not any(np.any(value) for value in gradients)
 
 

@@ -117,6 +117,14 @@ def test_what_moves_a_map_is_seen_behind_the_first_convolution_too(build):
     assert np.isnan([measured[name][0] for name in ("energy_in_region", "pointing", "region_iou")]).all()
 
 
+@pytest.mark.parametrize("method", ["cam", ["cam", "gradcam"]], ids=["cam", "both"])
+def test_the_head_of_cam_is_no_exception(method):
+    with pytest.warns(RuntimeWarning, match="Where the map of layer 'conv' lies on the image isn't known"):
+        found = explained(behind(between, layers.Cropping2D(((20, 4), (10, 0)))), (44, 24, 52, 32), method=method)
+    every = [found] if method == "cam" else found.values()
+    assert all(np.isnan(one.metrics()["pointing"][0]) for one in every)
+
+
 def test_images_side_by_side_are_no_one_image():
     """A siamese network that joins its two images: each has the heat of its own half."""
     one, other = keras.Input(SHAPE, name="one"), keras.Input(SHAPE, name="other")

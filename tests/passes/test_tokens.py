@@ -259,3 +259,13 @@ def test_an_eager_model_of_tokens_is_explained_alike():
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
     eager = explain(model, images, "norm_1", method="hirescam", target=1, batch_size=2)
     np.testing.assert_allclose(eager.heatmaps, traced.heatmaps, atol=1e-5 * np.abs(traced.heatmaps).max())
+
+
+def test_tokens_of_volumes_are_refused():
+    inputs = keras.Input((8, 16, 16, 1))
+    x = layers.LayerNormalization(name="norm")(layers.Reshape((16, 8))(layers.Conv3D(8, (2, 8, 8), (2, 8, 8))(inputs)))
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+    volumes = np.random.default_rng(0).random((1, 8, 16, 16, 1), np.float32)
+    settings = {"display": lambda batch: batch[:, 0], "output_kind": "classes"}
+    with pytest.raises(ValueError, match=r"Tokens are explained of images.*8, 16, 16, 1"):
+        explain(model, volumes, "norm", **settings)
