@@ -156,12 +156,10 @@ class Capturer:
         """Measures the layers where that is needed; True if the one that was chosen is no picture of the image."""
         if self._resigned:
             return False
-        head = () if self.head is None else (self.head,)
+        taps = {f"activations {i}": tap for i, tap in enumerate(self.taps)}
         measured = settle(
             model,
-            dict(
-                zip((*(f"activations {i}" for i in range(len(self.taps))), "head"), (*self.taps, *head), strict=False)
-            ),
+            taps if self.head is None else {**taps, "head": self.head},
             self._whole,
             self.like,
             self.ground.image_input,
