@@ -81,8 +81,9 @@ def answers(activations: npt.NDArray[Any]) -> Answers:
         activations: (1 + 6 x axes, *positions, C), of the copies that `banded` makes.
     """
     values = np.asarray(activations, np.float64)
-    changes: Answers = np.sqrt(np.square(values[1:] - values[:1]).sum(axis=-1))
-    return changes
+    with np.errstate(invalid="ignore", over="ignore"):  # Of a model that has diverged.
+        changes: Answers = np.sqrt(np.square(values[1:] - values[:1]).sum(axis=-1))
+    return np.where(np.isfinite(changes), changes, 0.0)
 
 
 def agreement(changes: Answers) -> float:
@@ -140,7 +141,12 @@ class Sight:
 
         Args:
             box: For each axis where the map begins and ends, as shares of the image.
+
+        Returns:
+            False where it plainly lies otherwise. A map that answers to nothing may lie anywhere.
         """
+        if not self.seen.any():
+            return True
         for seen, profile, (low, high) in zip(self.seen, self.profiles, box, strict=True):
             edges = np.arange(BANDS + 1) / BANDS
             inside = (edges[:-1] >= low - 1e-6) & (edges[1:] <= high + 1e-6)
