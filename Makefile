@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pictures tensorboard test test-lowest test-matrix lint format bench bench-fits bench-peers clean
+.PHONY: help demo pictures tensorboard test zoo test-lowest test-matrix lint format bench bench-fits bench-peers clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,9 @@ PYTEST := -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test: $(VENV)/.dev  ## run all tests
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+zoo: $(VENV)/.dev  ## try every kind of model of docs/kinds.md, which takes a quarter of an hour or more
+	$(BIN)/python $(PYTEST) tests/zoo -m "zoo or not zoo" $(ARGS)
 
 # Each run makes its environment anew. $(call test_in,Python,name of the environment,options of the installation)
 # says and passes over a Python that is neither there nor to be fetched.

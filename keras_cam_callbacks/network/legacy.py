@@ -35,4 +35,8 @@ def check_keras3(model: Any, name: str = "model") -> None:
             f"`{name}` must be a Keras 3 model, `import keras`. Received: {getattr(model, 'name', 'one')!r}, a model "
             f"of Keras 2, as `tf_keras` and TF_USE_LEGACY_KERAS=1 give it. {WAY_OUT}."
         )
-    raise TypeError(f"`{name}` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}.")
+    is_layer = isinstance(model, keras.layers.Layer)
+    raise TypeError(
+        f"`{name}` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}."
+        + " keras.Model(inputs, layer(inputs)) with inputs=keras.Input(...) makes one of a layer." * is_layer
+    )

@@ -1,0 +1,86 @@
+"""Grad-CAM by another way: the model runs eagerly under a tape that watches what one layer puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from zoo.example import ONE_UNIT, PROBABILITIES, Example
+
+from keras_cam_callbacks.network.layers import walk
+
+
+def layer_at(model, path):
+    return dict(walk(model))[path]
+
+
+def gradcam(example: Example, path: str, grid=(), special=()) -> Any:
+    """Returns Grad-CAM maps (N, *space) float64 of a layer; the arguments are those below."""
+    activations, gradients = activations_and_gradients(example, path, grid, special)
+    axes = tuple(range(1, activations.ndim - 1))
+    return (activations * gradients.mean(axis=axes, keepdims=True)).sum(axis=-1)
+
+
+def activations_and_gradients(example: Example, path: str, grid=(), special=()) -> tuple[Any, Any]:
+    """Returns what a layer that is called once puts out, and the gradient of the score there, (N, *space, C) float64.
+
+    Args:
+        example: The model with its samples.
+        path: The layer's path.
+        grid: Of a layer of tokens the cells along each axis of the image, whose tokens follow one another row by row.
+        special: Indices of the tokens that are no cells.
+    """
+    inputs = keras.tree.map_structure(tf.convert_to_tensor, example.inputs)
+    layer = layer_at(example.model, path)
+    by_class, outputs = layer.call, []
+    with tf.GradientTape() as tape, _without_last_activation(example):
+
+        def watched(*args, **kwargs):
+            output = by_class(*args, **kwargs)
+            tape.watch(output)
+            outputs.append(output)
+            return output
+
+        vars(layer)["call"] = watched
+        try:
+            score = _score(example, example.model(inputs, training=False))
+        finally:
+            del vars(layer)["call"]
+    (output,) = outputs
+    arrays = [np.asarray(tensor, np.float64) for tensor in (output, tape.gradient(score, output))]
+    if grid:
+        places = [i for i in range(output.shape[1]) if i not in special]
+        arrays = [array[:, places].reshape(len(array), *grid, array.shape[2]) for array in arrays]
+    return arrays[0], arrays[1]
+
+
+def _score(example: Example, outputs: Any) -> Any:
+    if example.target is not None:
+        return example.target(outputs)
+    if outputs.shape[-1] > 1:
+        return tf.reduce_max(outputs, axis=-1)
+    # Of a sigmoid the class that is predicted is explained; a number is explained as it is.
+    return tf.abs(outputs[:, 0]) if example.loss == ONE_UNIT else outputs[:, 0]
+
+
+@contextmanager
+def _without_last_activation(example: Example) -> Iterator[None]:
+    """Takes the softmax or sigmoid off the model's end, where a class is explained."""
+    if example.target is not None or example.loss not in (PROBABILITIES, ONE_UNIT):
+        yield
+        return
+    ends = keras.activations.softmax, keras.activations.sigmoid
+    last = [layer for _, layer in walk(example.model) if getattr(layer, "activation", None) in ends][-1]
+    activation = last.activation
+    whole = np.asarray(example.model(example.inputs, training=False))
+    last.activation = keras.activations.linear
+    try:
+        logits = example.model(example.inputs, training=False)
+        np.testing.assert_allclose(activation(logits), whole, rtol=1e-5)
+        yield
+    finally:
+        last.activation = activation

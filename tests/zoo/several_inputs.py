@@ -1,0 +1,45 @@
+"""Models of several inputs."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers, ops
+from models import images
+from zoo.convolutional import SHAPE, small_cnn
+from zoo.example import ONE_UNIT, PROBABILITIES, Example
+
+
+def image_and_numbers():
+    image, meta = keras.Input(SHAPE, name="image"), keras.Input((4,), name="meta")
+    x = layers.Concatenate()([small_cnn()(image), layers.Dense(8, activation="relu")(meta)])
+    model = keras.Model({"image": image, "meta": meta}, layers.Dense(3, activation="softmax")(x))
+    return Example(model, {"image": images(2, SHAPE), "meta": images(2, (4,))}, PROBABILITIES)
+
+
+def siamese_contrastive():
+    """Are two images of one class? One network sees both."""
+    encoder, left, right = small_cnn(), keras.Input(SHAPE, name="left"), keras.Input(SHAPE, name="right")
+    distance = ops.sqrt(ops.maximum(ops.sum(ops.square(encoder(left) - encoder(right)), 1, keepdims=True), 1e-7))
+    outputs = layers.Dense(1, activation="sigmoid")(layers.BatchNormalization()(distance))
+    inputs = {"left": images(2, SHAPE), "right": images(2, SHAPE, seed=1)}
+    return Example(keras.Model({"left": left, "right": right}, outputs), inputs, ONE_UNIT)
+
+
+class Triplet(keras.Model):
+    """An encoder's distances of an anchor to a positive and to a negative sample."""
+
+    def __init__(self):
+        super().__init__()
+        encoder = small_cnn()
+        tensors = {name: keras.Input(SHAPE, name=name) for name in ("anchor", "positive", "negative")}
+        anchor, positive, negative = (encoder(tensor) for tensor in tensors.values())
+        distances = [ops.sum((anchor - other) ** 2, -1) for other in (positive, negative)]
+        self.net = keras.Model(tensors, distances)
+
+    def call(self, inputs):
+        return self.net(inputs)
+
+
+def siamese_triplet():
+    inputs = {name: images(2, SHAPE, seed=i) for i, name in enumerate(("anchor", "positive", "negative"))}
+    return Example(Triplet(), inputs, loss=None, target=lambda outputs: outputs[1] - outputs[0])

@@ -1,0 +1,253 @@
+"""Every kind of model is right, or refused with a way out that works; see `table`."""
+
+import gc
+import re
+import warnings
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import pytest
+from paths import ROOT
+from zoo import hub, pages, table
+from zoo.example import LOGITS, NUMBERS, PROBABILITIES, Example
+from zoo.independent import activations_and_gradients, gradcam, layer_at
+
+from keras_cam_callbacks import GradCAMLogger, Overlay, explain
+from keras_cam_callbacks.network.layers import walk
+from keras_cam_callbacks.passes.bands import LEAST, agreement, answers, banded
+
+# The share of a map's largest value, or of float32's last bit in the terms that it is a sum of, whichever is more.
+SHARE, BITS = 1e-5, 2 * float(np.finfo(np.float32).eps)
+
+
+def parameters(rows):
+    return [pytest.param(row, id=f"{family}: {row.name}", marks=marks(row)) for family, row in rows]
+
+
+def marks(row):
+    wrong = [pytest.mark.xfail(strict=True, reason=row.wrong)] if row.wrong else []
+    return wrong if row.fast else [pytest.mark.zoo, *wrong]
+
+
+ROWS = [(family, row) for family, rows in table.FAMILIES.items() for row in rows]
+
+
+@pytest.fixture(autouse=True)
+def memory():
+    """Lets go of the last test's model."""
+    yield
+    gc.collect()
+
+
+def built(row) -> Example:
+    if row.build.__module__ == hub.__name__:
+        pytest.importorskip("keras_hub")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f".*{table.MASK}")
+        example = row.build()
+        example.model(example.inputs)
+    if example.loss is not None:
+        example.model.compile("sgd", loss_of(example), jit_compile=False)
+    return example
+
+
+def loss_of(example):
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True) if example.loss == LOGITS else example.loss
+
+
+def settings_of(example):
+    return {**example.settings} | ({} if example.target is None else {"target": example.target})
+
+
+@contextmanager
+def says(*parts):
+    """Checks what is said inside: all parts, and nothing else."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    # Raw maps are compared, and those of an untrained net may well be nowhere positive.
+    said = [text for text in (str(warning.message) for warning in caught) if "heatmaps explain nothing" not in text]
+    assert [text for text in said if not any(part in text for part in parts)] == []
+    assert [part for part in parts if not any(part in text for text in said)] == []
+
+
+def state(model):
+    """All that an explanation must leave as it is: weights, flags, and what layers hold."""
+    weights = [np.asarray(weight).tobytes() for weight in model.variables]
+    layers = {path: (getattr(layer, "trainable", None), sorted(vars(layer))) for path, layer in walk(model)}
+    return weights, layers, sorted(vars(model))
+
+
+def without_numbers(path):
+    """A path without the numbers by which Keras tells layers of one name apart."""
+    return re.sub(r"_\d+(?=/|$)", "", path)
+
+
+def assert_is_expected(row, model, path, heatmaps):
+    assert re.fullmatch(row.layer, without_numbers(path)), path
+    alike = [other for other, _ in walk(model) if without_numbers(other) == without_numbers(path)]
+    assert alike.index(path) == row.nth, path
+    assert heatmaps.shape[1:] == row.cells
+
+
+def assert_close(heatmaps, activations, gradients):
+    terms = activations * gradients.mean(axis=tuple(range(1, activations.ndim - 1)), keepdims=True)
+    expected = terms.sum(axis=-1)
+    assert heatmaps.shape == expected.shape
+    largest = np.abs(expected).max()
+    assert largest > 0
+    assert np.abs(heatmaps - expected).max() <= max(SHARE * largest, BITS * np.abs(terms).sum(axis=-1).max())
+
+
+def is_close(*arrays):
+    try:
+        assert_close(*arrays)
+    except AssertionError:
+        return False
+    return True
+
+
+class Independent(keras.callbacks.Callback):
+    """Computes the map at each epoch end, with the weights of that moment."""
+
+    def __init__(self, example, path, tokens):
+        super().__init__()
+        self.example, self.path, self.tokens, self.captured = example, path, tokens, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.captured.append(activations_and_gradients(self.example, self.path, *self.tokens))
+
+
+def begin(logger, model):
+    """What a loop of one's own calls first."""
+    logger.set_model(model)
+    logger.on_train_begin()
+
+
+def fitted(example, path, tokens):
+    """One epoch with the callback, or the same by hand for a model without a loss; returns its record."""
+    settings = settings_of(example)
+    labels = np.array([0.2, 0.7] if example.loss == NUMBERS else [0, 1])
+    data = example.inputs if example.loss is None else (example.inputs, labels)
+    logger = GradCAMLogger(data, tracker="memory", on_error="raise", **settings)
+    reference = Independent(example, path, tokens)
+    if example.loss is not None:
+        example.model.fit(example.inputs, labels, shuffle=False, verbose=0, callbacks=[logger, reference])
+    else:
+        begin(logger, example.model)
+        logger.on_epoch_end(0)
+        logger.on_train_end()
+        reference.on_epoch_end(0)
+    (record,), (captured,) = logger.trackers[0].records, reference.captured
+    assert logger.trackers[0].config.layer_name == path
+    return record, captured
+
+
+@pytest.mark.parametrize("row", parameters((family, row) for family, row in ROWS if not row.refused))
+def test_a_model_is_explained(row):
+    example = built(row)
+    before = state(example.model)
+    with says(*row.says):
+        explanation = explain(example.model, example.inputs, **settings_of(example))
+    assert state(example.model) == before
+    path = explanation.layer_name
+    assert_is_expected(row, example.model, path, explanation.heatmaps)
+    tokens = () if row.special is None else (row.cells, tuple(range(row.special)))
+    assert_close(explanation.heatmaps, *activations_and_gradients(example, path, *tokens))
+
+    (picture, _) = explanation.overlays(Overlay(size=image_size(example), caption=False))
+    assert picture.shape == (*image_size(example), 3)
+    assert picture.dtype == np.uint8
+    assert np.ptp(picture.astype(int)) > 0
+
+    trainable = [layer.trainable for _, layer in walk(example.model) if hasattr(layer, "trainable")]
+    with says(*row.says):
+        record, captured = fitted(example, path, tokens)
+    assert_close(record.heatmaps, *captured)
+    assert len(record.overlays) == 2
+    assert trainable == [layer.trainable for _, layer in walk(example.model) if hasattr(layer, "trainable")]
+    assert "call" not in vars(layer_at(example.model, path))
+
+
+def image_size(example):
+    """Height and width of the image that is shown: of the display, or the largest input."""
+    shown = example.settings["display"](example.inputs) if "display" in example.settings else example.inputs
+    return max(keras.tree.flatten(shown), key=lambda array: array.size).shape[1:3]
+
+
+@pytest.mark.parametrize("row", parameters((family, row) for family, row in ROWS if row.refused))
+def test_a_model_is_refused_with_a_way_out(row):
+    example = built(row)
+    settings = settings_of(example)
+    with pytest.raises((ValueError, TypeError), match=re.escape(row.refused)):
+        explain(example.model, example.inputs, **settings)
+    logger = GradCAMLogger(example.inputs, tracker="memory", on_error="raise", **settings)
+    with pytest.raises((ValueError, TypeError), match=re.escape(row.refused)):
+        begin(logger, example.model)
+
+    way_out = settings | dict(row.way_out)
+    model = way_out.pop("model", lambda layer: layer)(example.model)
+    with says(*row.says):
+        explanation = explain(model, example.inputs, **way_out)
+    assert np.isfinite(explanation.heatmaps).all()
+    assert np.ptp(explanation.heatmaps) > 0
+    # Of a signal (N, T, C) a map (N, T) or (N, T, 1): channels are no places.
+    first = keras.tree.flatten(example.inputs)[0]
+    assert first.ndim != 3 or explanation.heatmaps[0].size <= first.shape[1]
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", table.APPLICATIONS)
+def test_an_application_is_explained(name):
+    layer, nth, size = table.APPLICATIONS[name]
+    model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=3)
+    model.compile("sgd", PROBABILITIES)
+    # The sample twice, and then with bands of it changed.
+    sample = np.random.default_rng(0).random((1, size, size, 3)).astype(np.float32) * 255
+    example = Example(model, banded(sample, 0, "channels_last"), PROBABILITIES)
+    before = state(model)
+    with says():
+        explanation = explain(model, example.inputs)
+    assert state(model) == before
+    path = explanation.layer_name
+    row = table.of_map(name, None, layer, nth, (3, 3))
+    assert_is_expected(row, model, path, explanation.heatmaps)
+    activations, gradients = activations_and_gradients(example, path)
+    assert_close(explanation.heatmaps, activations, gradients)
+    assert agreement(answers(activations)) >= LEAST
+    logger = GradCAMLogger(example.inputs, tracker="memory", on_error="raise", max_samples=None)
+    with says():
+        begin(logger, model)
+        logger.on_epoch_end(0)
+        logger.on_train_end()
+    assert_close(logger.trackers[0].records[0].heatmaps, activations, gradients)
+
+
+def test_every_application_is_in_the_table():
+    assert set(table.APPLICATIONS) == {name for name in dir(keras.applications) if name[0].isupper()}
+
+
+def test_a_wrong_map_is_seen():
+    """The check that all models are put to fails for maps that are nearly right."""
+    (row,) = [row for row in table.FAMILIES["Tokens"] if row.fast]
+    example = built(row)
+    tokens = row.cells, tuple(range(row.special))
+    alike = [path for path, _ in walk(example.model) if without_numbers(path) == row.layer]
+    path = alike[row.nth]
+    right = activations_and_gradients(example, path, *tokens)
+    heatmaps = gradcam(example, path, *tokens)
+    assert_close(heatmaps, *right)
+    example.target = lambda outputs: keras.ops.min(outputs, axis=-1)
+    wrong = {
+        "turned": heatmaps.swapaxes(1, 2),
+        "with one special token in the place of another": gradcam(example, path, row.cells, (0, 1, 2, 3, 20)),
+        "of another target": gradcam(example, path, *tokens),
+        "of another layer": gradcam(example, alike[-1], *tokens),
+        "of another sample": heatmaps[::-1],
+    }
+    assert [name for name, maps in wrong.items() if is_close(maps, *right)] == []
+
+
+def test_the_page_is_up_to_date():
+    assert (ROOT / "docs" / "kinds.md").read_text("utf-8") == pages.kinds_of_model()
