@@ -196,6 +196,19 @@ def sight(changes: Answers) -> Sight:
     return Sight(follows, turned, seen, tuple(profiles))
 
 
+def least_of_tokens(grid: Sequence[int], earlier: Sequence[Sequence[int | None]]) -> float:
+    """Returns the least agreement of tokens that make a grid: few of them agree by chance, in one of many layouts.
+
+    Args:
+        grid: The grid.
+        earlier: Sizes of maps that were computed before, of which the tokens may have been made.
+    """
+    cells = int(np.prod(grid))
+    if cells < 16 and tuple(grid) not in [tuple(sizes) for sizes in earlier]:
+        return 0.95
+    return max(LEAST, 2.4 / float(np.sqrt(cells)))
+
+
 def layout_of_tokens(
     changes: Answers, sizes: Sequence[int], earlier: Sequence[Sequence[int | None]]
 ) -> tuple[Tokens | None, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..network.layers import Tap, walk
 from ..network.tokens import Tokens, settled
 from ..records import Space
-from .bands import LEAST, Sight, answers, banded, layout_of_tokens, sight
+from .bands import LEAST, Sight, answers, banded, layout_of_tokens, least_of_tokens, sight
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ def settle(
                 layout_found: Tokens | None = settled(tokens, values.shape[1])
                 assert layout_found is not None
             else:
-                layout_found, follows = layout_of_tokens(changes, sizes, earlier.get(tap.path, ()))
-                if layout_found is None or follows < LEAST:
+                maps = earlier.get(tap.path, ())
+                layout_found, follows = layout_of_tokens(changes, sizes, maps)
+                if layout_found is None or follows < least_of_tokens(layout_found.grid, maps):
                     if named:
                         raise ValueError(_no_grid(tap, values.shape[1], follows))
                     refused[tap.path] = "puts out tokens that make no grid whose cells answer to places of the image"

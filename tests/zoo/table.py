@@ -10,6 +10,7 @@ import keras
 from zoo import convolutional, hub, outputs, several_inputs, signals_and_volumes, tokens
 from zoo.example import Example
 
+SMALLEST = "the last of the smallest maps"
 AVERAGES = "Grad-CAM averages gradients over all tokens"
 MASK = "was passed an input with a mask attached to it"  # KerasHub's Swin, in any call.
 ONE_OF_SEVERAL = "Heatmaps are drawn on the input"
@@ -186,21 +187,9 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
         refused("siamese, triplet", several_inputs.siamese_triplet, *SALIENCY, says=(ONE_OF_SEVERAL,)),
     ),
     "Outputs": (
-        refused(
-            "masks, U-Net",
-            outputs.unet,
-            "`lambda outputs: keras.ops.mean(outputs[..., 2], axis=(1, 2))`",
-            {"target": lambda outputs: keras.ops.mean(outputs[..., 2], axis=(1, 2))},
-        ),
-        of_map("masks, U-Net, with target=", outputs.unet_of_class, "up", 1, (32, 32), fast=True),
-        of_map("masks, U-Net, logits, with target=", outputs.unet_of_class_logits, "up", 1, (32, 32)),
+        of_map("masks, U-Net, with target=", outputs.unet_of_class, "batch_normalization", 2, (8, 8), SMALLEST, fast=True),
+        of_map("masks, U-Net, logits, with target=", outputs.unet_of_class_logits, "batch_normalization", 2, (8, 8), SMALLEST),
         of_map("masks, U-Net, a layer named", outputs.unet_named_layer, "up", 0, (16, 16), "the named layer"),
-        refused(
-            "images, autoencoder",
-            outputs.autoencoder_without_target,
-            "`lambda outputs: keras.ops.mean(outputs[..., 0], axis=(1, 2))`",
-            {"target": lambda outputs: keras.ops.mean(outputs[..., 0], axis=(1, 2))},
-        ),
         of_map("images, grey, with target=", outputs.autoencoder_grey, "up", 0, (32, 32)),
         of_map("images, colour, with target=", outputs.autoencoder_colour, "up", 0, (32, 32)),
         of_map("one number", outputs.age, "cnn/conv2d", 1, (16, 16)),
@@ -209,8 +198,8 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
         refused(
             "several outputs",
             outputs.several_outputs,
-            "`lambda outputs: outputs['box'][:, 3]`",
-            {"target": lambda outputs: outputs["box"][:, 3]},
+            "target={'label': 'predicted'}",
+            {"target": {"label": "predicted"}},
         ),
         of_map("several outputs, with target=", outputs.several_outputs_box, "cnn/conv2d", 1, (16, 16)),
         of_map(
@@ -219,7 +208,6 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
             "conv2",
             0,
             (16, 8),
-            wrong="The steps of the recurrent layer are taken for a grid of 3 x 1 with 13 tokens over.",
         ),
     ),
     "KerasHub": (
@@ -252,22 +240,15 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
         of_tokens("SigLIP, a head on it", hub.siglip, "sig_lip_vision_encoder/encoder_block/layer_norm1", 1, (4, 4)),
         of_tokens("CLIP, a head on it", hub.clip_headed, "clip_vision_encoder/encoder_block/layer_norm", 2, (4, 4), 1),
         of_tokens("CLIP, with target=", hub.clip, "clip_vision_encoder/encoder_block/layer_norm", 2, (4, 4), 1),
-        refused(
-            "DeepLabV3",
-            hub.deeplab,
-            "`lambda outputs: keras.ops.mean(outputs[..., 2], axis=(1, 2))`",
-            {"target": lambda outputs: keras.ops.mean(outputs[..., 2], axis=(1, 2))},
-        ),
         of_map(
-            "DeepLabV3, with target=", hub.deeplab_of_class, "deep_lab_v3_backbone/segmentation_head_relu", 0, (16, 16)
-        ),
-        of_tokens(
-            "SegFormer, with target=",
-            hub.segformer,
-            "seg_former_backbone/functional/hierarchical_encoder_3/layer_normalization",
+            "DeepLabV3, with target=",
+            hub.deeplab_of_class,
+            "deep_lab_v3_backbone/spatial_pyramid_pooling/sequential/activation_projection",
             0,
             (2, 2),
+            SMALLEST,
         ),
+        of_map("SegFormer, with target=", hub.segformer, "seg_former_backbone/linear", 0, (2, 2), SMALLEST),
         refused(
             "RetinaNet",
             hub.retinanet,
@@ -290,7 +271,6 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
             "d_fine_backbone/hybrid_encoder/pan_block/conv4/conv4_activation",
             0,
             (4, 4),
-            wrong="Ten queries of objects, which are no places, are taken for a grid of 3 x 3.",
         ),
     ),
 }
