@@ -37,7 +37,8 @@ def activations_and_gradients(example: Example, path: str, grid=(), special=()) 
     inputs = keras.tree.map_structure(tf.convert_to_tensor, example.inputs)
     layer = layer_at(example.model, path)
     by_class, outputs = layer.call, []
-    with tf.GradientTape() as tape, _without_last_activation(example):
+    # Variables are not watched: nothing before the layer is to be kept.
+    with tf.GradientTape(watch_accessed_variables=False) as tape, _without_last_activation(example):
 
         def watched(*args, **kwargs):
             output = by_class(*args, **kwargs)
