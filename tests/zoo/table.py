@@ -10,6 +10,7 @@ import keras
 from zoo import convolutional, hub, outputs, several_inputs, signals_and_volumes, tokens
 from zoo.example import Example
 
+NORM = "batch_normalization"
 SMALLEST = "the last of the smallest maps"
 AVERAGES = "Grad-CAM averages gradients over all tokens"
 MASK = "was passed an input with a mask attached to it"  # KerasHub's Swin, in any call.
@@ -191,8 +192,17 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
         refused("siamese, triplet", several_inputs.siamese_triplet, *SALIENCY, says=(ONE_OF_SEVERAL,)),
     ),
     "Outputs": (
-        of_map("masks, U-Net, with target=", outputs.unet_of_class, "batch_normalization", 2, (8, 8), SMALLEST, fast=True),
-        of_map("masks, U-Net, logits, with target=", outputs.unet_of_class_logits, "batch_normalization", 2, (8, 8), SMALLEST),
+        of_map(
+            "masks, U-Net, with target=", outputs.unet_of_class, "batch_normalization", 2, (8, 8), SMALLEST, fast=True
+        ),
+        of_map(
+            "masks, U-Net, logits, with target=",
+            outputs.unet_of_class_logits,
+            "batch_normalization",
+            2,
+            (8, 8),
+            SMALLEST,
+        ),
         of_map("masks, U-Net, a layer named", outputs.unet_named_layer, "up", 0, (16, 16), "the named layer"),
         of_map("images, grey, with target=", outputs.autoencoder_grey, "up", 0, (32, 32)),
         of_map("images, colour, with target=", outputs.autoencoder_colour, "up", 0, (32, 32)),
@@ -268,7 +278,7 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
                 "target": lambda outputs: keras.ops.mean(outputs["enc_topk_bboxes"][..., 3], axis=1),
                 "method": "saliency",
             },
-            wrong="The function that is named picks an output from which no gradient reaches the image: a map of zeros.",
+            wrong="The function that is named picks an output from which no gradient reaches the image: all zeros.",
         ),
         of_map(
             "D-FINE, with target=",
