@@ -340,4 +340,7 @@ APPLICATIONS: Mapping[str, tuple[str, int, int]] = {
     "Xception": ("block14_sepconv2_act", 0, 71),
 }
 PRECISE = ("EfficientNetV2M", "EfficientNetV2L")
-"""In float64: their values grow from block to block without weights, and so do the differences of last bits."""
+"""In float64: untrained, these grow values, and differences of last bits, from block to block, to 1e8 and more.
+
+A change anywhere in the image changes all of their maps, so these aren't tested for places.
+"""

@@ -18,8 +18,11 @@ from keras_cam_callbacks import GradCAMLogger, Overlay, explain
 from keras_cam_callbacks.network.layers import walk
 from keras_cam_callbacks.passes.bands import LEAST, agreement, answers, banded
 
-# KerasHub's Swin makes Keras say it in any call.
-pytestmark = pytest.mark.filterwarnings(f"ignore:.*{table.MASK}")
+# KerasHub's Swin makes Keras say the one in any call; the other is of Keras' own quantizers, with NumPy 2.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:.*{table.MASK}"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
+]
 # Keras says it in `fit`, of variables that only a pretraining uses.
 WITHOUT_GRADIENTS = "Gradients do not exist for variables"
 
@@ -233,7 +236,8 @@ def test_an_application_is_explained(name):
     assert_is_expected(row, model, path, explanation.heatmaps)
     activations, gradients = activations_and_gradients(example, path)
     assert_close(explanation.heatmaps, activations, gradients)
-    assert agreement(answers(activations)) >= LEAST
+    if name not in table.PRECISE:
+        assert agreement(answers(activations)) >= LEAST
     logger = GradCAMLogger(example.inputs, tracker="memory", on_error="raise", max_samples=None)
     with says():
         begin(logger, model)
