@@ -26,7 +26,7 @@ from .finding import chosen_call, head_call, named_calls, reachable
 from .ground import Ground
 from .images import early_layer
 from .outputs import ModelOutputs
-from .settling import settle
+from .settling import NO_GRID, settle
 from .taps import as_activations, fixed_batch, make_tap, named_layer
 
 # What a method can need that has nothing to do with a layer.
@@ -135,9 +135,16 @@ class Capturer:
         self._refused: dict[str, str] = {}
         self._resigned = False
         self._laid: dict[str, Tap] = {}
+        self._shapes: dict[str, tuple[int | None, ...]] = {}
         self._compile(model, samples, keeps)
-        while self._settle(model):
+        said: tuple[str, ...] = ()
+        while True:
+            refused, notes = self._settle(model)
+            said += notes
+            if not refused:
+                break
             self._compile(model, samples, keeps)
+        self.ground.notes += said
         self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 
     def _compile(self, model: Any, samples: int, keeps: bool) -> None:
@@ -152,10 +159,14 @@ class Capturer:
         if not self.traces:  # An eager model shows its faults only when it runs.
             self.once()
 
-    def _settle(self, model: Any) -> bool:
-        """Measures the layers where that is needed; True if the one that was chosen is no picture of the image."""
+    def _settle(self, model: Any) -> tuple[bool, tuple[str, ...]]:
+        """Measures the layers where that is needed.
+
+        Returns:
+            Whether the one that was chosen is no picture of the image; and what is to be said.
+        """
         if self._resigned:
-            return False
+            return False, ()
         taps = {f"activations {i}": tap for i, tap in enumerate(self.taps)}
         measured = settle(
             model,
@@ -171,10 +182,15 @@ class Capturer:
         )
         self.taps = measured.taps[: len(self.taps)]
         self._laid = {tap.path: tap for tap in self.taps if tap.tokens is not None}
-        self.ground.notes += measured.notes
         self.ground.sights = measured.sights
         self._refused.update(measured.refused)
-        return bool(measured.refused)
+        for path, why in measured.refused.items():
+            # Each try is a trace: as many tokens, such as a detector's queries, are the same ones in other layers.
+            count = self._shapes[path][1] if len(self._shapes[path]) == 3 else None
+            if count is not None and why == NO_GRID:
+                alike = (other for other, shape in self._shapes.items() if len(shape) == 3 and shape[1] == count)
+                self._refused.update(dict.fromkeys(alike, why))
+        return bool(measured.refused), measured.notes
 
     def _whole(self, inputs: Any, count: int) -> dict[str, Any]:
         """Returns what is captured of any number of samples, as the layers put it out."""
@@ -361,6 +377,7 @@ class Capturer:
 
         if self._needs.intersection(OF_ATTENTION):
             results |= captured_attention(run, self._needs, self.model)
+        self._shapes = {call.path: call.output_shape for call in run.calls if call.output_shape is not None}
         calls = self._find_calls(run, named)
         # The model may be traced again once it is known how tokens lie on the image.
         self.taps = tuple(self._laid.get(call.path) or make_tap(call, run.calls) for call in calls)

@@ -14,6 +14,8 @@ from ..network.tokens import Tokens, settled
 from ..records import Space
 from .bands import LEAST, Sight, answers, banded, layout_of_tokens, least_of_tokens, sight
 
+NO_GRID = "puts out tokens that make no grid whose cells answer to places of the image"
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -98,7 +100,7 @@ def settle(
                 if layout_found is None or follows < least_of_tokens(layout_found.grid, maps):
                     if named:
                         raise ValueError(_no_grid(tap, values.shape[1], follows))
-                    refused[tap.path] = "puts out tokens that make no grid whose cells answer to places of the image"
+                    refused[tap.path] = NO_GRID
                     results.append(tap)
                     continue
             space = Space(("height", "width"), layout_found.grid)
@@ -115,7 +117,7 @@ def settle(
                 notes.append(_no_picture(tap, follows))
             else:
                 refused[tap.path] = "doesn't answer to places of the image"
-        elif not named and _is_dead(arrays, name):
+        elif not named and _is_dead(arrays, name, tap):
             refused[tap.path] = "has a gradient of exactly zero"
             notes.append(
                 f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't "
@@ -124,10 +126,12 @@ def settle(
     return Settled(tuple(results), refused, tuple(notes), sights)
 
 
-def _is_dead(arrays: Mapping[str, Any], name: str) -> bool:
-    """Tells whether gradients were captured of a layer, and all of them are zero."""
+def _is_dead(arrays: Mapping[str, Any], name: str, tap: Tap) -> bool:
+    """Tells whether gradients were captured of a layer, and all of its cells are zero."""
     at = name.rpartition(" ")[2]
     gradients = [value for key, value in arrays.items() if key.startswith("gradients ") and key.endswith(f" {at}")]
+    if tap.tokens is not None:
+        gradients = [value[:, tap.tokens.positions] for value in gradients]
     return bool(gradients) and not any(np.any(value) for value in gradients)
 
 

@@ -269,3 +269,20 @@ def test_tokens_of_volumes_are_refused():
     settings = {"display": lambda batch: batch[:, 0], "output_kind": "classes"}
     with pytest.raises(ValueError, match=r"Tokens are explained of images.*8, 16, 16, 1"):
         explain(model, volumes, "norm", **settings)
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'norm_0' was chosen, the last feature map")
+def test_a_layer_without_gradient_is_left_out_with_a_word():
+    """The class token of the last block reads a constant in place of the tokens, which so have no gradient there."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(SHAPE)
+    x = Special(1)(layers.Reshape((24, 16))(layers.Conv2D(16, 8, 8, name="patches")(inputs)))
+    for block in range(2):
+        y = layers.LayerNormalization(name=f"norm_{block}")(x)
+        attended = layers.MultiHeadAttention(2, 8)(y, y)
+        x = x + (attended if block == 0 else attended * 0)
+    model = keras.Model(inputs, layers.Dense(3)(x[:, 0]))
+    with pytest.warns(RuntimeWarning, match="'norm_1' would have been explained, but its gradient is exactly zero"):
+        explanation = explain(model, models.images(2, SHAPE), method="hirescam", output_kind="classes")
+    assert explanation.layer_name != "norm_1"
+    assert np.abs(explanation.heatmaps).max() > 0
