@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from .. import engine
 from ..network.layers import Tap, walk
 from ..network.tokens import Tokens, settled
 from ..records import Space
@@ -74,7 +75,13 @@ def settle(
         return Settled(tuple(taps.values()), {}, (), {})
     copies = banded(inputs, at, layout)
     count = len(keras.tree.flatten(copies)[0])
-    arrays = run(copies, count)
+    try:
+        arrays = run(copies, count)
+    except engine.load().FAILURES:
+        if any(tap.space.axes == ("tokens",) for tap in taps.values()):
+            raise
+        # A function of the user's own that takes no image but theirs: training is not kept from beginning by that.
+        return Settled(tuple(taps.values()), {}, (), {})
     image = keras.tree.flatten(inputs)[at]
     sizes = image.shape[1:] if image.ndim == 3 else image.shape[2:] if layout == "channels_first" else image.shape[1:-1]
     results, refused, notes, sights = [], {}, [], {}

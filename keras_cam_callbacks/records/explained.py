@@ -33,10 +33,11 @@ def short_repr(record: Any) -> str:
         record: An instance of a dataclass, whose `__repr__` this may be.
 
     Returns:
-        The name of the class and the fields that are not empty: arrays by dtype and shape, all else in at most 60
-        characters each.
+        The name of the class and the fields that are neither empty nor functions: arrays by dtype and shape, all else
+        in at most 60 characters each.
     """
-    texts = {field.name: brief(getattr(record, field.name)) for field in fields(record)}
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    texts = {name: brief(value) for name, value in values.items() if not callable(value)}
     shown = [f"{name}={text}" for name, text in texts.items() if text not in ("None", "()", "[]", "{}", "''")]
     return f"{type(record).__name__}({', '.join(shown)})"
 
