@@ -253,6 +253,7 @@ def test_ablationcam_runs_only_what_lies_behind_the_layer():
     assert Slow.rows == 4  # The clean pass; 20 ablations don't touch it.
     logger = HeatmapLogger(images(4, (8, 8, 3)), "conv", method="scorecam", tracker=None)
     logger.set_model(model)
+    logger.on_train_begin()
     Slow.rows = 0
     logger.explain()
     assert Slow.rows == 4 + 20
