@@ -209,4 +209,8 @@ def grids(count: int, sizes: Sequence[int], earlier: Sequence[Sequence[int | Non
             grid = tuple(size // patch for size in sizes)
             if 0 not in grid and 0 <= count - int(np.prod(grid, dtype=np.int64)) <= most:
                 options.append(grid)
-    return [(grid, count - int(np.prod(grid, dtype=np.int64))) for grid in dict.fromkeys(options)]
+    left_over = {grid: count - int(np.prod(grid, dtype=np.int64)) for grid in options}
+    # A single row is a sequence, and few of many tokens would follow the image by chance.
+    return [
+        (grid, over) for grid, over in left_over.items() if over <= count - over and (grid in likely or 1 not in grid)
+    ]

@@ -13,6 +13,7 @@ import numpy as np
 from .. import engine
 from ..data.layout import as_images, image_size, input_at
 from ..engine.contract import DifferentiatedRun, Run
+from ..network.choosing import is_tokens
 from ..network.head import class_weights
 from ..network.layers import Candidates, LayerCall, Tap, listing
 from ..network.objectives import Contrast, Segment, Similarity
@@ -400,6 +401,10 @@ class Capturer:
                 if gradients is not None:
                     results[f"gradients {t} {i}"] = as_activations(gradients, self.taps[i].space)
                 elif wants or (used is not None and used.isdisjoint(call.output_ids)):
+                    if not self._named and is_tokens(call):
+                        # The way to the score is there, but gradients are stopped on it.
+                        self._refused[call.path] = "has no gradient"
+                        return self._step(inputs, asked, [])
                     raise ValueError(
                         "The explained score must depend on the explained layer. Received: layer "
                         f"{call.path!r}, from which no gradient reaches target {self.targets[t].text!r}. "
