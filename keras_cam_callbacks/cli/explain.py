@@ -12,7 +12,7 @@ import click
 from .console import need, number, one_message, plain, print_json, print_table, say
 from .loading import FREE_SIDE, load_keras, load_model, running
 from .options import MODEL, OUTPUT_KINDS, UNSAFE
-from .scales import scale_option
+from .scales import range_of, scale_option
 from .targets import TARGETS, read_target
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _batch(model: Any, images: Mapping[str, Any], scale: str, tops: Sequence[flo
 
     from ..data.batches import fingerprint, make_batch
     from ..data.feeding import preprocesses
-    from .loading import model_input, range_of, scaled
+    from .loading import model_input, scaled
 
     values = scaled(list(images.values()), scale, model_input(model), tops)
     shown = _shown(list(images.values()), range_of(scale), tops)

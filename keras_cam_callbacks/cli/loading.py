@@ -19,6 +19,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from .console import say
+from .scales import range_of, scale_text, whites
 
 # Keras stores weights as they are: parts that grow this much are no weights.
 _LARGEST_GROWTH = 100
@@ -27,15 +28,6 @@ _LARGEST_METADATA = 2**16
 
 FREE_SIDE = 224
 """Height and width in px of images for models that take any."""
-
-SCALES = {
-    "0-255": "[0, 255]",
-    "0-1": "[0, 1]",
-    "-1-1": "[-1, 1]",
-    "mean-subtracted": "mean-subtracted",
-    "mean-std": "mean/std",
-}
-"""The names of the ranges that pixel values can be brought to, and what `display` calls them."""
 
 
 @dataclass(frozen=True)
@@ -287,17 +279,6 @@ def model_input(model: Any) -> Input:
     return Input((height, width, channels), first, str(keras.backend.standardize_dtype(tensors[0].dtype)))
 
 
-def scale_text(name: str) -> str:
-    """Returns how the name of a range is written on the command line: "0-255", "0,4095"."""
-    short = {known: text for text, known in SCALES.items()}
-    return short.get(name) or name.strip("[]").replace(" ", "")
-
-
-def range_of(scale: str) -> str:
-    """Returns the name of the range that a scale stands for."""
-    return SCALES.get(scale) or "[" + scale.replace(",", ", ") + "]"
-
-
 def likely_scale(model: Any, images: Sequence[Any] = (), white: float | None = None) -> tuple[str, str]:
     """Guesses which range of pixel values a model was trained on.
 
@@ -331,8 +312,6 @@ def likely_scale(model: Any, images: Sequence[Any] = (), white: float | None = N
 def _misfit(expected: Any, scale: str, images: Sequence[Any], given: Input, white: float | None) -> float:
     """Returns how far the mean and the deviation of images, brought to a range, are from those that a model says."""
     import numpy as np
-
-    from .scales import whites
 
     if not len(images):
         return 0.0

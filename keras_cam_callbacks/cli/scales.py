@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from .loading import SCALES, range_of, scale_text
+SCALES = {
+    "0-255": "[0, 255]",
+    "0-1": "[0, 1]",
+    "-1-1": "[-1, 1]",
+    "mean-subtracted": "mean-subtracted",
+    "mean-std": "mean/std",
+}
+"""The names of the ranges that pixel values can be brought to, and what `display` calls them."""
 
 
 def scale_option(ctx: Any, param: Any, value: str | None) -> str | None:
@@ -81,3 +88,14 @@ def deep_words(images: Sequence[Any], tops: Sequence[float | None], scale: str, 
     if any(top is None for top in tops) and scale != "0-255":
         return " 8-bit values stay 0 to 255, as Keras reads them; --white 255 brings them to the model's range."
     return ""
+
+
+def scale_text(name: str) -> str:
+    """Returns how the name of a range is written on the command line: "0-255", "0,4095"."""
+    short = {known: text for text, known in SCALES.items()}
+    return short.get(name) or name.strip("[]").replace(" ", "")
+
+
+def range_of(scale: str) -> str:
+    """Returns the name of the range that a scale stands for."""
+    return SCALES.get(scale) or "[" + scale.replace(",", ", ") + "]"

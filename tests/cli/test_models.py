@@ -22,7 +22,8 @@ from paths import ROOT
 from pngs import declared_png
 
 from keras_cam_callbacks import explain, read_run
-from keras_cam_callbacks.cli.loading import SCALES, likely_scale, model_input, scaled
+from keras_cam_callbacks.cli.loading import likely_scale, model_input, scaled
+from keras_cam_callbacks.cli.scales import SCALES
 from keras_cam_callbacks.data.ranges import display_images
 from keras_cam_callbacks.drawing.files import read_image
 from keras_cam_callbacks.network.layers import find_layer
