@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from ..contract import Attention
-from .graphs import ancestors, downstream, reads_values, tensor_id
+from .graphs import ancestors, reached_from, reads_values, tensor_id
 
 _PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
 _WITH_WEIGHTS = (*_PRODUCTS, "Conv2D", "DepthwiseConv2dNative")
@@ -26,13 +26,13 @@ def attentions(scores: Any, leaves: Iterable[Any], tensors: Mapping[Hashable, An
         leaves: The model's inputs.
         tensors: The outputs of its layers by their ids.
     """
-    reached = {leaf.op.name for leaf in leaves}
-    for leaf in leaves:
-        reached.update(op.name for op in downstream(leaf))
+    softmaxes = [op for op in ancestors([scores], reads_values) if op.type == "Softmax"]
+    if not softmaxes:
+        return []
+    reached = set().union(*map(reached_from, leaves))
     order = {op.name: i for i, op in enumerate(scores.graph.get_operations())}
-    softmaxes = [op for op in ancestors([scores], reads_values) if op.type == "Softmax" and op.name in reached]
     results = []
-    for op in sorted(softmaxes, key=lambda op: order[op.name]):
+    for op in sorted((op for op in softmaxes if op.name in reached), key=lambda op: order[op.name]):
         product = _product_before(op.inputs[0], reached)
         if product is None or not _is_multiplied(op.outputs[0], reached):
             continue

@@ -79,6 +79,11 @@ def downstream(tensor: Any) -> list[Any]:
     return list(operations.values())
 
 
+def reached_from(tensor: Any) -> set[str]:
+    """Returns the names of the operations that a tensor's values go into, and of its own."""
+    return {op.name for op in downstream(tensor)} | {tensor.op.name}
+
+
 def reads_values(tensor: Any) -> bool:
     """Tells whether a tensor is more than the size of another."""
     return tensor.op.type not in _SIZES
@@ -86,7 +91,7 @@ def reads_values(tensor: Any) -> bool:
 
 def fronts(tensor: Any, image: Any) -> list[tuple[Any, str]]:
     """Returns what goes into the first convolutions on the way from an image to a tensor; see `contract.Run.fronts`."""
-    reached = {op.name for op in downstream(image)} | {image.op.name}
+    reached = reached_from(image)
 
     def follow(t: Any) -> bool:
         return t.op.name in reached and t.op.type not in _CONVOLUTIONS and reads_values(t)
@@ -111,7 +116,7 @@ def keeps_places(tensor: Any, image: Any) -> bool:
     """Tells whether nothing on the way from an image to a map moves values from their place; see `contract.Run`."""
     if tensor.shape.rank != 4:
         return False
-    reached = {op.name for op in downstream(image)} | {image.op.name}
+    reached = reached_from(image)
 
     def follow(t: Any) -> bool:
         return t.op.name in reached and reads_values(t)

@@ -37,6 +37,7 @@ class Run:
     scores: Sequence[Any] = ()
     results: Any = None
     tape: Any = None
+    _attentions: dict[int, list[Attention]] = field(default_factory=dict)
 
     @property
     def output_ids(self) -> set[Hashable]:
@@ -88,9 +89,11 @@ class Run:
 
     def attentions(self, score: int) -> list[Attention]:
         """Returns the self-attentions on the way to a score, in their order; see `contract.DifferentiatedRun`."""
-        scores = self.scores[score]
-        leaves = [leaf for leaf in self.leaves if not graphs.is_eager(leaf)]
-        return [] if graphs.is_eager(scores) else attentions(scores, leaves, self.tensors)
+        if score not in self._attentions:
+            scores = self.scores[score]
+            leaves = [leaf for leaf in self.leaves if not graphs.is_eager(leaf)]
+            self._attentions[score] = [] if graphs.is_eager(scores) else attentions(scores, leaves, self.tensors)
+        return self._attentions[score]
 
     def read_inputs(self, tensor_id: Hashable) -> set[int] | None:
         """Returns which of the flattened inputs a tensor depends on; None for an eager run."""
