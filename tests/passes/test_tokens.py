@@ -4,8 +4,9 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
+from zoo.example import Example
+from zoo.independent import activations_and_gradients
 
 from keras_cam_callbacks import AblationCAM, GradCAMLogger, HeatmapLogger, Tokens, explain, read_run
 
@@ -70,23 +71,9 @@ KINDS = {
 }
 
 
-def watched(model, images, layer, index):
-    """Activations and gradients of a layer's tokens, (N, T, C), by an eager run."""
-    original, seen = layer.call, []
-    with tf.GradientTape() as tape:
-
-        def call(*args, **settings):
-            output = original(*args, **settings)
-            tape.watch(output)
-            seen.append(output)
-            return output
-
-        vars(layer)["call"] = call
-        try:
-            score = model(images, training=False)[:, index]
-        finally:
-            del vars(layer)["call"]
-    return seen[0].numpy(), tape.gradient(score, seen[0]).numpy()
+def watched(model, images, index):
+    """Activations and gradients of the last norm's tokens, (N, T, C), by an eager run."""
+    return activations_and_gradients(Example(model, images, target=lambda outputs: outputs[:, index]), "norm_1")
 
 
 @pytest.mark.parametrize(("settings", "special"), KINDS.values(), ids=KINDS)
@@ -94,7 +81,7 @@ def test_tokens_are_laid_on_the_image(settings, special):
     keras.utils.set_random_seed(1)
     model, images = transformer(**settings), models.images(2, SHAPE)
     before = [weight.copy() for weight in model.get_weights()]
-    activations, gradients = watched(model, images, model.get_layer("norm_1"), 2)
+    activations, gradients = watched(model, images, 2)
     places = [i for i in range(activations.shape[1]) if i not in special]
     activations, gradients = activations[:, places], gradients[:, places]
     maps = {
@@ -161,7 +148,7 @@ def test_tokens_in_an_order_that_is_no_grid_are_refused_by_name_and_taken_in_the
         explain(model, images, "norm_1", method="hirescam", output_kind="classes")
     order = tuple(int(i) for i in np.argsort(Shuffled.order))
     said = explain(model, images, "norm_1", method="hirescam", tokens=Tokens(GRID, order=order), output_kind="classes")
-    activations, gradients = watched(model, images, model.get_layer("norm_1"), int(said.targets[0]))
+    activations, gradients = watched(model, images, int(said.targets[0]))
     wanted = (activations * gradients).sum(axis=-1)[0, list(order)].reshape(GRID)
     np.testing.assert_allclose(said.heatmaps[0], wanted, atol=1e-5 * np.abs(wanted).max())
 
