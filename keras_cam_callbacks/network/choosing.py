@@ -8,7 +8,17 @@ from typing import Any
 
 import keras
 
-from .layers import LayerCall, candidates, data_format, is_feature_map, listing, may_be_chosen, sublayers
+from .layers import (
+    LayerCall,
+    call_that_made,
+    called_once,
+    candidates,
+    data_format,
+    has_kernels,
+    is_feature_map,
+    listing,
+    may_be_chosen,
+)
 
 _CONVOLUTIONS = tuple(getattr(keras.layers, name) for name in ("Conv2D", "SeparableConv2D", "Conv2DTranspose"))
 
@@ -18,10 +28,7 @@ _COARSEST = 32
 
 def token_calls(calls: Sequence[LayerCall]) -> list[LayerCall]:
     """Returns the calls, once each, of layers that put out rows of tokens (samples, tokens, channels)."""
-    once = [sum(other.layer is call.layer for other in calls) == 1 for call in calls]
-    return [
-        call for call, single in zip(calls, once, strict=True) if single and is_tokens(call) and may_be_chosen(call)
-    ]
+    return [call for call in called_once(calls) if is_tokens(call) and may_be_chosen(call)]
 
 
 def is_tokens(call: LayerCall) -> bool:
@@ -63,10 +70,9 @@ def preferred(
         least = prod(-(-side // _COARSEST) for side in dense)
         options.sort(key=lambda call: (_cells(call, calls) < least, _cells(call, calls)))
         return options
-    # The innermost call of several that hand a tensor on ends first.
-    makers = [next((call for call in calls if source in call.output_ids), None) for source in sources]
-    first = [call for call in reversed(makers) if call is not None and _is_single(call, calls)]
-    first = [call for call in first if tokens and (call in options or is_tokens(call))]
+    single = called_once(calls)
+    makers = [call_that_made(source, calls) for source in reversed(sources)] if tokens else []
+    first = [call for call in makers if call in single and (call in options or is_tokens(call))]
     made = [order[id(call)] for call in options if isinstance(call.layer, _CONVOLUTIONS) and _is_wide(call.layer)]
     if first and max(made, default=-1) > order[id(first[0])]:
         return options
@@ -82,7 +88,7 @@ def _cells(call: LayerCall, calls: Sequence[LayerCall]) -> float:
 
 def _made_maps(calls: Sequence[LayerCall]) -> list[LayerCall]:
     """Returns the calls that reshape something into a map, which may be tokens."""
-    reshapes = [call for call in calls if type(call.layer).__name__ == "Reshape" and _is_single(call, calls)]
+    reshapes = [call for call in called_once(calls) if type(call.layer).__name__ == "Reshape"]
     return [call for call in reshapes if is_feature_map(call.output_shape) and (call.output_shape or (1,))[-1] != 1]
 
 
@@ -108,10 +114,6 @@ def no_layer(model: Any, calls: Sequence[LayerCall], refused: Sequence[str]) -> 
     )
 
 
-def _is_single(call: LayerCall, calls: Sequence[LayerCall]) -> bool:
-    return sum(other.layer is call.layer for other in calls) == 1
-
-
 def _is_wide(layer: Any) -> bool:
     return bool(max(layer.kernel_size) > 1)
 
@@ -121,8 +123,7 @@ def _behind_weights(calls: Sequence[LayerCall], options: Sequence[LayerCall]) ->
     weighted = False
     late = set()
     for call in calls:
-        leaf = not sublayers(call.layer)
-        weighted = weighted or (leaf and any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ())))
+        weighted = weighted or has_kernels(call.layer)
         if weighted:
             late.add(id(call))
     if not weighted:  # Weights that no layer holds.

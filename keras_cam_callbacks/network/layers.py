@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -237,9 +238,24 @@ def may_be_chosen(call: LayerCall) -> bool:
 
 def candidates(calls: Sequence[LayerCall]) -> list[LayerCall]:
     """Returns the calls among which a layer is chosen, in call order."""
-    accept = Candidates()
-    once = [sum(other.layer is call.layer for other in calls) == 1 for call in calls]
-    return [call for call, single in zip(calls, once, strict=True) if accept(call) and single]
+    accept, single = Candidates(), {id(call) for call in called_once(calls)}
+    return [call for call in calls if accept(call) and id(call) in single]
+
+
+def called_once(calls: Sequence[LayerCall]) -> list[LayerCall]:
+    """Returns the calls of layers that are called no more than once."""
+    times = Counter(id(call.layer) for call in calls)
+    return [call for call in calls if times[id(call.layer)] == 1]
+
+
+def call_that_made(tensor_id: Any, calls: Sequence[LayerCall]) -> LayerCall | None:
+    """Returns the call that put out a tensor: the innermost of several that hand it on, for that one ends first."""
+    return next((call for call in calls if tensor_id in call.output_ids), None)
+
+
+def has_kernels(layer: Any) -> bool:
+    """Tells whether a layer, by itself and not by others inside it, works with weights of several axes."""
+    return not sublayers(layer) and any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ()))
 
 
 def maps_before(calls: Sequence[LayerCall], call: LayerCall) -> list[tuple[int | None, ...]]:
@@ -301,9 +317,9 @@ def layers_behind(
 
 def _works_at_positions(call: LayerCall) -> bool:
     shape = call.output_shape
-    if shape is None or len(shape) < 3 or sum(side != 1 for side in shape[1:]) < 2 or sublayers(call.layer):
+    if shape is None or len(shape) < 3 or sum(side != 1 for side in shape[1:]) < 2:
         return False
-    return any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ()))
+    return has_kernels(call.layer)
 
 
 def data_format(layers: Sequence[Any], layer: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,7 +65,7 @@ class Tokens:
     @property
     def cells(self) -> int:
         """How many cells the grid has."""
-        return int(np.prod(self.grid))
+        return math.prod(self.grid)
 
     @property
     def others(self) -> tuple[int, ...]:
@@ -192,25 +193,19 @@ def grids(count: int, sizes: Sequence[int], earlier: Sequence[Sequence[int | Non
         A list of (grid, left over), those of earlier maps first.
     """
     likely = [tuple(int(side) for side in shape if side is not None) for shape in earlier]
-    options = [
-        grid for grid in likely if len(grid) == len(sizes) and 0 <= count - int(np.prod(grid, dtype=np.int64)) <= most
-    ]
+    options = [grid for grid in likely if len(grid) == len(sizes)]
     if len(sizes) == 1:
         options += [(count - over,) for over in range(min(most, count - 2) + 1)]
     elif len(sizes) == 2:
         for cells in range(count, max(count - most, 1) - 1, -1):
-            for rows in range(1, cells + 1):
-                if cells % rows == 0:
-                    stretch = (rows / (cells // rows)) / (sizes[0] / sizes[1])
-                    if 1 / 1.6 <= stretch <= 1.6:
-                        options.append((rows, cells // rows))
+            divided = [(rows, cells // rows) for rows in range(1, cells + 1) if cells % rows == 0]
+            options += [grid for grid in divided if 1 / 1.6 <= grid[0] / grid[1] / (sizes[0] / sizes[1]) <= 1.6]
     else:
-        for patch in range(1, max(sizes) + 1):
-            grid = tuple(size // patch for size in sizes)
-            if 0 not in grid and 0 <= count - int(np.prod(grid, dtype=np.int64)) <= most:
-                options.append(grid)
-    left_over = {grid: count - int(np.prod(grid, dtype=np.int64)) for grid in options}
+        options += [tuple(size // patch for size in sizes) for patch in range(1, max(sizes) + 1)]
+    left_over = {grid: count - math.prod(grid) for grid in options if 0 not in grid}
     # A single row is a sequence, and few of many tokens would follow the image by chance.
     return [
-        (grid, over) for grid, over in left_over.items() if over <= count - over and (grid in likely or 1 not in grid)
+        (grid, over)
+        for grid, over in left_over.items()
+        if 0 <= over <= min(most, count - over) and (grid in likely or 1 not in grid)
     ]

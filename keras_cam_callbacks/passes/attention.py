@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from ..engine.contract import DifferentiatedRun
+from ..network.layers import call_that_made
 
 NEEDS = ("attentions", "relevances", "readout", "positions")
 """What methods can need of attention; see `records.Capture`."""
@@ -33,7 +34,8 @@ def captured_attention(run: DifferentiatedRun, needs: Iterable[str], model: Any)
     results = {}
     for t in range(len(run.scores)):
         weights = [attention.weights for attention in run.attentions(t)]
-        _check(weights, [call.output_shape for call in _sources(run, t)], model)
+        sources = [call_that_made(attention.source_id, run.calls) for attention in run.attentions(t)]
+        _check(weights, [call.output_shape for call in sources if call is not None], model)
         gradients = run.attention_gradients(t)
         if gradients[-1] is None:
             raise ValueError(
@@ -54,13 +56,6 @@ def captured_attention(run: DifferentiatedRun, needs: Iterable[str], model: Any)
         read = ops.cast(ops.sum(ops.abs(gradients[-1]), axis=(1, 3)) > 0, "float32")
         results[f"readout {t}"] = read / ops.maximum(ops.sum(read, axis=1, keepdims=True), 1)
     return results
-
-
-def _sources(run: DifferentiatedRun, score: int) -> list[Any]:
-    calls = []
-    for attention in run.attentions(score):
-        calls.append(next(call for call in run.calls if attention.source_id in call.output_ids))
-    return calls
 
 
 def _check(weights: Sequence[Any], sources: Sequence[Any], model: Any) -> None:

@@ -7,6 +7,7 @@ heads by tokens, folded windows or features it doesn't.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +107,7 @@ def agreement(changes: Answers) -> float:
             continue
         of_axis = changes[axis * BANDS : (axis + 1) * BANDS]
         total = of_axis.sum(axis=0)
-        seen = np.isfinite(total) & (total > 1e-9 * np.nanmax(np.abs(total), initial=0.0))
+        seen = total > 1e-9 * total.max(initial=0.0)
         if not seen.any():
             continue
         middle = (np.arange(BANDS) + 0.5).reshape(-1, *[1] * len(space))
@@ -196,14 +197,14 @@ def sight(changes: Answers) -> Sight:
     return Sight(follows, turned, seen, tuple(profiles))
 
 
-def least_of_tokens(grid: Sequence[int], earlier: Sequence[Sequence[int | None]]) -> float:
+def _least(grid: Sequence[int], earlier: Sequence[Sequence[int | None]]) -> float:
     """Returns the least agreement of tokens that make a grid: few of them agree by chance, in one of many layouts.
 
     Args:
         grid: The grid.
         earlier: Sizes of maps that were computed before, of which the tokens may have been made.
     """
-    cells = int(np.prod(grid))
+    cells = math.prod(grid)
     if cells < 16 and tuple(grid) not in [tuple(sizes) for sizes in earlier]:
         return 0.95
     return max(LEAST, 2.4 / float(np.sqrt(cells)))
@@ -220,7 +221,8 @@ def layout_of_tokens(
         earlier: Sizes of maps that were computed before the layer.
 
     Returns:
-        The layout whose positions follow the image best, and its agreement; None where there is no grid for them.
+        The layout whose positions follow the image best, None where that follows too little; and its agreement, NaN
+        where there is no grid for so many tokens, or one too small to tell.
     """
     count = changes.shape[1]
     options: list[tuple[float, int, Tokens]] = []
@@ -241,4 +243,4 @@ def layout_of_tokens(
     good = [option for option in options if option[0] > best - _ALIKE]
     fewest = min(over for _, over, _ in good)
     follows, _, tokens = max((option for option in good if option[1] == fewest), key=lambda option: option[0])
-    return tokens, follows
+    return (None if follows < _least(tokens.grid, earlier) else tokens), follows

@@ -373,7 +373,7 @@ class Capturer:
         if "kernel" in self._needs:
             results |= self._captured_head(run, targets)
         if not self._watches:
-            self.ground.look(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
+            self.ground.look(run, self._head_calls(run))
             return dict(results)
 
         if self._needs.intersection(OF_ATTENTION):
@@ -386,7 +386,7 @@ class Capturer:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, asked, [call.layer for call in calls])
         self.ground.look(run, calls)
-        self.ground.look_at(run, [call for call in run.calls if self.head and call.path == self.head.path][-1:])
+        self.ground.look_at(run, self._head_calls(run))
         self.ground.look_behind(run, calls)
         if not self._named and not self.outputs.is_dense:  # A bottleneck has much behind it, and is chosen for that.
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
@@ -461,6 +461,10 @@ class Capturer:
                 classes = keras.ops.cast(keras.ops.ones_like(run.scores[t]), "int32")
             results[f"kernel {t}"] = class_weights(head, classes, channels, self.outputs.units)
         return results
+
+    def _head_calls(self, run: Run) -> list[LayerCall]:
+        """Returns the call of the layer that feeds the pooling, where CAM asked for it."""
+        return [call for call in run.calls if self.head and call.path == self.head.path][-1:]
 
     def _find_calls(self, run: DifferentiatedRun, named: Sequence[Any]) -> list[LayerCall]:
         """Returns the one call of each named layer in call order, or the chosen call."""

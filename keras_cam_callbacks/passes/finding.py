@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.choosing import is_tokens, no_layer, preferred
 from ..network.head import Head, find_head
-from ..network.layers import LayerCall, candidates, prediction_ids
+from ..network.layers import LayerCall, call_that_made, candidates, prediction_ids
 from .ground import Ground
 from .taps import single_call
 
@@ -61,7 +61,7 @@ def chosen_call(
     attended = ground.attended(run)
     options = preferred(calls, common, attended, ground.may_be_tokens, dense)
     if attended and attends:
-        options = [next(call for call in run.calls if attended[-1] in call.output_ids)]
+        options = list(filter(None, [call_that_made(attended[-1], run.calls)]))
     left = [call for call in options if call.path not in refused]
     if left:
         return left[0], False

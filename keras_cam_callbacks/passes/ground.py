@@ -69,12 +69,12 @@ class Ground:
 
     def look_at(self, run: Run, calls: Sequence[LayerCall]) -> None:
         """Looks up of further layers whether their maps are pictures of the image, and on which part of it they lie."""
-        model, images = self._model(), input_at(self._like, self.image_input)
+        images = input_at(self._like, self.image_input)
         for call in calls if images.ndim in (3, 4) else ():
             if not run.keeps_places(call.output_ids[0], self.image_input):
                 self.unsure.add(call.path)
                 self.earlier[call.path] = maps_before(run.calls, call)
-            if needs_measuring(run, call, model, self.image_input, image_size(images, self.layout)):
+            if self.moves(run, call):
                 self._unmeasured.add(call.path)
 
     @property

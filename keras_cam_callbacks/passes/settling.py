@@ -10,10 +10,11 @@ import keras
 import numpy as np
 
 from .. import engine
+from ..data.layout import image_size
 from ..network.layers import Tap, walk
 from ..network.tokens import Tokens, settled
 from ..records import Space
-from .bands import LEAST, Sight, answers, banded, layout_of_tokens, least_of_tokens, sight
+from .bands import LEAST, Sight, answers, banded, layout_of_tokens, sight
 
 NO_GRID = "puts out tokens that make no grid whose cells answer to places of the image"
 
@@ -82,46 +83,38 @@ def settle(
             raise
         # A function of the user's own that takes no image but theirs: training is not kept from beginning by that.
         return Settled(tuple(taps.values()), {}, (), {})
-    image = keras.tree.flatten(inputs)[at]
-    sizes = image.shape[1:] if image.ndim == 3 else image.shape[2:] if layout == "channels_first" else image.shape[1:-1]
-    results, refused, notes, sights = [], {}, [], {}
+    size = image_size(keras.tree.flatten(inputs)[at], layout)
+    results, refused, notes, sights = dict(taps), {}, [], {}
     for name, tap in taps.items():
-        values = arrays[name]
         if tap.path not in unsure:
-            results.append(tap)
             continue
+        values, must = arrays[name], named or name == "head"
         if len(values) != count:
-            if named or name == "head":
+            if must:
                 raise ValueError(_rows(model, tap, len(values) / count))
             refused[tap.path] = f"puts out {len(values) / count:g} rows for each sample"
-            results.append(tap)
             continue
         changes = answers(values)
         if tap.space.axes == ("tokens",):
-            if tokens is not None:
-                layout_found: Tokens | None = settled(tokens, values.shape[1])
-                assert layout_found is not None
-            else:
-                maps = earlier.get(tap.path, ())
-                layout_found, follows = layout_of_tokens(changes, sizes, maps)
-                if layout_found is None or follows < least_of_tokens(layout_found.grid, maps):
-                    if named:
-                        raise ValueError(_no_grid(tap, values.shape[1], follows))
-                    refused[tap.path] = NO_GRID
-                    results.append(tap)
-                    continue
-            space = Space(("height", "width"), layout_found.grid)
-            tap = replace(tap, space=space, tokens=layout_found)
-            changes = changes[:, layout_found.positions].reshape(len(changes), *layout_found.grid)
+            laid, follows = (
+                layout_of_tokens(changes, size, earlier.get(tap.path, ()))
+                if tokens is None
+                else (settled(tokens, values.shape[1]), np.nan)
+            )
+            if laid is None:
+                if named:
+                    raise ValueError(_no_grid(tap, values.shape[1], follows))
+                refused[tap.path] = NO_GRID
+                continue
+            tap = results[name] = replace(tap, space=Space(("height", "width"), laid.grid), tokens=laid)
+            changes = changes[:, laid.positions].reshape(len(changes), *laid.grid)
         seen = sight(changes)
-        follows = seen.follows
-        results.append(tap)
         if tokens is None or tap.tokens is None:  # Where tokens lie is the user's word.
             sights[tap.path] = seen
-        if follows < LEAST and not seen.turned:
-            if named or name == "head":
+        if seen.follows < LEAST and not seen.turned:
+            if must:
                 sights.pop(tap.path, None)
-                notes.append(_no_picture(tap, follows))
+                notes.append(_no_picture(tap, seen.follows))
             else:
                 refused[tap.path] = "doesn't answer to places of the image"
         elif not named and _is_dead(arrays, name, tap):
@@ -130,7 +123,7 @@ def settle(
                 f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't "
                 "depend on it. The next one is taken."
             )
-    return Settled(tuple(results), refused, tuple(notes), sights)
+    return Settled(tuple(results.values()), refused, tuple(notes), sights)
 
 
 def _is_dead(arrays: Mapping[str, Any], name: str, tap: Tap) -> bool:
