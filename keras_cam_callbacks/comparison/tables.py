@@ -13,7 +13,7 @@ import numpy as np
 
 from ..metrics import mean
 from ..store.whole import whole_file
-from .compared import Compared, epoch_numbers
+from .compared import Compared, Doubles, epoch_numbers
 
 __all__ = ["rows", "write_csv", "write_json"]
 
@@ -29,19 +29,21 @@ def rows(comparison: Compared, grain: str) -> Iterator[dict[str, Any]]:
     held = comparison.held()
     of_epoch = _of_samples if grain == "sample" else _of_epoch
     numbers = dict(comparison.values) if grain == "sample" else epoch_numbers(comparison)
+    right = comparison.correct()
     for run in range(len(comparison.names)):
         for place in np.flatnonzero(held[run]).tolist():
-            yield from of_epoch(comparison, run, place, numbers)
+            yield from of_epoch(comparison, run, place, numbers, right[run, place])
 
 
-def _of_samples(comparison: Compared, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _of_samples(
+    comparison: Compared, run: int, place: int, numbers: Mapping[str, Any], right: Doubles
+) -> Iterator[dict[str, Any]]:
     columns = {name: values[run, place] for name, values in numbers.items()}
     columns = _agreements(comparison, run, place) | columns
     listed = {name: [_plain(value) for value in column.tolist()] for name, column in columns.items()}
     predicted = comparison.predicted[run, place].tolist()
     targets = comparison.targets[run, place].tolist()
     confidences = comparison.confidences[run, place].astype(np.float64).tolist()
-    right = comparison.correct()[run, place].tolist()
     for i, (key, label) in enumerate(zip(comparison.sample_keys, comparison.labels, strict=True)):
         found = predicted[i] if predicted[i] >= 0 else None
         row = {
@@ -59,10 +61,11 @@ def _of_samples(comparison: Compared, run: int, place: int, numbers: Mapping[str
         yield row | {name: column[i] for name, column in listed.items() if name not in row}
 
 
-def _of_epoch(comparison: Compared, run: int, place: int, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _of_epoch(
+    comparison: Compared, run: int, place: int, numbers: Mapping[str, Any], right: Doubles
+) -> Iterator[dict[str, Any]]:
     agreements = {name: mean(each, 0) for name, each in _agreements(comparison, run, place).items()}
     columns = agreements | {name: values[run, place] for name, values in numbers.items()}
-    right = comparison.correct()[run, place]
     confidence = mean(comparison.confidences[run, place], 0)
     row = {
         "run": comparison.names[run],
