@@ -29,10 +29,9 @@ def read_target(text: str, names: Sequence[str] | None) -> Any:
     """
     from ..network.objectives import Contrast, Present, Segment, Value
 
-    if names and text in names:
-        return names.index(text)
-    if text.isdecimal() and len(text) < 10:
-        return int(text)
+    one_class = _class(text, names)
+    if isinstance(one_class, int):
+        return one_class
     kind, *settings = text.split(":")
     if (kind, settings) == ("contrast", []):
         return text
