@@ -235,7 +235,8 @@ class ModelOutputs:
         tensor, logits = _flat(tensor), None if logits is None else _flat(logits)
         if isinstance(objective, Segment):
             _check_pixels(tensor, beside)
-            raw = mask_logits(tensor, logits, output.expects)
+            unit = 1 in (tensor.shape[1], tensor.shape[-1])
+            raw = scores_before_activation(tensor, logits, output.expects, unit)
             scores, classes, pixels = segment(raw, class_index, objective.place, beside)
             return Scored(scores, classes, None, pixels)
         if isinstance(objective, Similarity):
@@ -294,22 +295,6 @@ class ModelOutputs:
         if not output.has_probability or (self._at[target] is not None and not self.has_probability(target)):
             targets = None
         return confidences(outputs, scores, targets, output.activated, output.kind == "labels")
-
-
-def mask_logits(output: Any, logits: Any, expects: str | None) -> Any:
-    """Returns the scores of a mask's pixels before the activation, as float32 of any shape.
-
-    Args:
-        output: The mask.
-        logits: What went into its final activation, if that could be found.
-        expects: What the loss takes the mask for. Probabilities whose activation is hidden become logarithms, of a
-            mask with one channel their odds'.
-    """
-    ops = keras.ops
-    if logits is not None or expects != "probabilities":
-        return ops.cast(output if logits is None else logits, "float32")
-    p = ops.clip(ops.cast(output, "float32"), 1e-7, 1 - 1e-7)
-    return ops.log(p) - ops.log1p(-p) if 1 in (p.shape[1], p.shape[-1]) else ops.log(p)
 
 
 def _check_pixels(output: Any, pixels: Any) -> None:

@@ -37,14 +37,15 @@ def before_activation(outputs: Any, handed: Sequence[Any]) -> Any:
     return keras.tree.pack_sequence_as(outputs, flat)
 
 
-def scores_before_activation(output: Any, logits: Any, expects: str | None) -> Any:
-    """Returns what is explained of an output (N, K), differentiable, as (N, K) float32.
+def scores_before_activation(output: Any, logits: Any, expects: str | None, unit: bool | None = None) -> Any:
+    """Returns what is explained of an output (N, K), or of a mask, differentiable, as float32 of its shape.
 
     Args:
         output: What the model puts out.
         logits: What went into the final activation, if that could be found. It is then the answer.
         expects: `loss_expects(model)`. Where the activation is hidden and the loss takes probabilities p, the answer is
             log p, for one unit log p - log(1 - p). Otherwise it is the output itself.
+        unit: Whether there is one unit, or a mask has one channel; by default of an output (N, 1).
     """
     ops = keras.ops
     if logits is not None:
@@ -52,7 +53,8 @@ def scores_before_activation(output: Any, logits: Any, expects: str | None) -> A
     raw = ops.cast(output, "float32")
     if expects == "probabilities":
         p = ops.clip(raw, 1e-7, 1 - 1e-7)
-        return ops.log(p) - ops.log1p(-p) if raw.shape[1] == 1 else ops.log(p)
+        unit = raw.shape[1] == 1 if unit is None else unit
+        return ops.log(p) - ops.log1p(-p) if unit else ops.log(p)
     return raw
 
 
