@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 import pytest
-from fits import X, Y, fit, tiny_model
+from fits import X, Y, fit, new_model, tiny_model
 
 from keras_cam_callbacks import GradCAMLogger, compare, read_run
 
@@ -60,7 +60,7 @@ def test_labels_that_come_later_are_told_once_and_counted(tmp_path, capsys):
 
 def test_the_training_of_a_second_phase_is_kept(tmp_path):
     """By a new logger, and by the same one."""
-    model = tiny_model()
+    model = new_model()
     for number, optimizer in enumerate([keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-5)]):
         model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
         last = logger(tmp_path)
