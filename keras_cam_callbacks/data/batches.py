@@ -18,17 +18,18 @@ from ..checks import check_positive
 from ..network.layers import input_tensors
 from ..network.preprocessing import expected_range
 from ..network.targets import LabelSets
-from ..records import Image, Look, ValidationBatch, ValueRange
+from ..records import Image, Look, Space, ValidationBatch, ValueRange
 from .arrays import taken
 from .feeding import preprocessed, preprocesses
 from .labels import class_labels, label_clues, label_sets, labels_of_rows
-from .layout import image_inputs, image_size, input_at, largest_index, largest_input, resolve_input
+from .layout import image_inputs, input_at, largest_index, largest_input, resolve_input
 from .masks import pixel_labels
 from .range_names import checked_range
-from .ranges import display_images, is_displayable
+from .ranges import display_images
 from .recognition import BatchRange
 from .regions import aligned_rows, resolve_class_regions, resolve_regions, whom
 from .sources import count_samples, is_endless, random_state_kept, read, sample_shape
+from .spaces import displayed_space, input_space, pixels_of
 
 
 def make_batch(
@@ -130,27 +131,31 @@ def make_batch(
             f"Received: {len(keys)} names, {len(set(keys))} different ones."
         )
     keys = tuple(keys[i] for i in named)
-    if regions is not None and not is_displayable(images):
+    space = input_space(model, images)
+    if regions is not None and space is None:
         raise ValueError(
             "`regions` need images (samples, height, width, channels). "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
         )
-    if chosen is not None and not is_displayable(images):
+    pixels = None if space is None else pixels_of(images, space)
+    if chosen is not None and pixels is None:
         raise ValueError(
             "`value_range` needs images (samples, height, width, channels). "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave it out."
         )
-    make_range = BatchRange(images, expected_range(model), chosen) if is_displayable(images) else None
+    make_range = None if pixels is None else BatchRange(pixels, expected_range(model), chosen)
     batch = ValidationBatch(
         inputs=inputs,
         labels=labels,
         label_sets=several,
         label_clues=clues,
         sample_keys=keys,
-        make_look=partial(_look, images, make_range, display, sources, known, warns),
-        regions=() if regions is None else resolve_regions(regions, sources, known, image_size(images)),
-        class_regions=() if regions is None else resolve_class_regions(regions, sources, known, image_size(images)),
-        image_size=image_size(images) if is_displayable(images) else None,
+        make_look=partial(_look, images, space, make_range, display, sources, known, warns),
+        regions=() if regions is None or space is None else resolve_regions(regions, sources, known, space.size),
+        class_regions=()
+        if regions is None or space is None
+        else resolve_class_regions(regions, sources, known, space.size),
+        space=space,
         rows=tuple(map(int, sources)),
         make_range=make_range,
         image_input=at,
@@ -159,7 +164,7 @@ def make_batch(
     )
     if chosen is not None:
         batch.pixel_range  # noqa: B018 - what doesn't fit is told at once
-    if display is not None or not is_displayable(images):
+    if display is not None or space is None:
         batch.look  # noqa: B018 - what doesn't fit is told at once
     return batch
 
@@ -240,6 +245,7 @@ def check_inputs(inputs: Any, model: Any) -> None:
 
 def _look(
     images: npt.NDArray[Any],
+    space: Space | None,
     make_range: Callable[[], ValueRange] | None,
     display: Any,
     rows: npt.NDArray[np.intp],
@@ -248,7 +254,9 @@ def _look(
 ) -> Look:
     """Makes what people see of the images (N, ...), of which the user's `display` may say more."""
     pixel_range = None if make_range is None else make_range()
-    seen = display_images(images, pixel_range) if display is None or is_displayable(images) else None
+    seen = display_images(images, pixel_range) if display is None and space is None else None
+    if space is not None:
+        seen = displayed_space(images, space, pixel_range)
     columns = _display_columns(display, seen, images, rows, count)
     if warns and pixel_range is not None and pixel_range.note and any(column is seen for column in columns.values()):
         warnings.warn(f"Value range: {pixel_range.note}", stacklevel=2)

@@ -58,7 +58,7 @@ class Regions:
 
 
 def resolve_regions(
-    regions: Any, rows: npt.NDArray[np.intp], count: int | None, size: tuple[int, int]
+    regions: Any, rows: npt.NDArray[np.intp], count: int | None, size: tuple[int, ...]
 ) -> tuple[Region | None, ...]:
     """Turns what the user gave as `regions` into one region for each explained sample.
 
@@ -98,7 +98,7 @@ def resolve_regions(
 
 
 def resolve_class_regions(
-    regions: Any, rows: npt.NDArray[np.intp], count: int | None, size: tuple[int, int]
+    regions: Any, rows: npt.NDArray[np.intp], count: int | None, size: tuple[int, ...]
 ) -> tuple[Mapping[int | str, Region] | None, ...]:
     """Turns what the user gave as `regions` into the regions of each class, for each explained sample.
 
@@ -154,7 +154,7 @@ def _by_class(item: Any, label: str) -> dict[Any, tuple[str, Any]]:
 
 
 def _resolved(
-    items: Any, chosen: npt.NDArray[np.intp], box_format: str, size: tuple[int, int]
+    items: Any, chosen: npt.NDArray[np.intp], box_format: str, size: tuple[int, ...]
 ) -> list[dict[Any, Region | None]]:
     """Returns for each of the chosen items its regions by class; under None that of an item without classes."""
     flat = [
@@ -172,7 +172,7 @@ def _resolved(
     return resolved
 
 
-def _union(regions: Sequence[Region], size: tuple[int, int]) -> Region | None:
+def _union(regions: Sequence[Region], size: tuple[int, ...]) -> Region | None:
     """Returns where any of the objects of several regions is."""
     if len(regions) < 2:
         return regions[0] if regions else None
@@ -209,7 +209,7 @@ def whom(rows: npt.NDArray[np.intp], count: int | None) -> str:
 
 
 def _parts(
-    item: Any, label: str, size: tuple[int, int]
+    item: Any, label: str, size: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
     """Returns an item's boxes (B, 4) as they were given, and its mask."""
     none: npt.NDArray[np.float64] = np.zeros((0, 4))
@@ -263,7 +263,7 @@ def _as_boxes(array: npt.NDArray[Any], label: str) -> npt.NDArray[np.float64]:
     return boxes
 
 
-def _as_mask(array: npt.NDArray[Any], label: str, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _as_mask(array: npt.NDArray[Any], label: str, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     if array.ndim not in (2, 3) or array.shape[-2:] != size:
         raise ValueError(
             f"`{label}` must be a box of 4 numbers, boxes (B, 4), or a mask of the size of the model's input image, "
@@ -280,7 +280,7 @@ def _as_mask(array: npt.NDArray[Any], label: str, size: tuple[int, int]) -> npt.
     return mask
 
 
-def _check_unit(every: Sequence[npt.NDArray[np.float64]], box_format: str, size: tuple[int, int]) -> None:
+def _check_unit(every: Sequence[npt.NDArray[np.float64]], box_format: str, size: tuple[int, ...]) -> None:
     """Checks that boxes are in px or in shares, as their format says."""
     boxes = np.concatenate([np.zeros((0, 4)), *every])
     if not len(boxes):
@@ -299,7 +299,7 @@ def _check_unit(every: Sequence[npt.NDArray[np.float64]], box_format: str, size:
         )
 
 
-def _corners(boxes: npt.NDArray[np.float64], box_format: str, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+def _corners(boxes: npt.NDArray[np.float64], box_format: str, size: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Returns left, top, right, bottom as shares of the image."""
     a, b, c, d = boxes.T
     kind = box_format.removeprefix("rel_")
@@ -317,7 +317,7 @@ def _region(
     corners: npt.NDArray[np.float64],
     mask: npt.NDArray[np.bool_] | None,
     label: str,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     given: npt.NDArray[np.float64],
 ) -> Region | None:
     if not len(corners) and mask is None:

@@ -25,7 +25,7 @@ def object_masks(
     Returns:
         Where the regions were given by class, those of the explained class: all False where it has none.
     """
-    if not batch.regions or not batch.image_size:
+    if not batch.regions or batch.space is None:
         return None
     regions: list[Region | None] = list(batch.regions)
     for i, by_class in enumerate(batch.class_regions):
@@ -35,7 +35,7 @@ def object_masks(
             own = None if index is None else by_class.get(index)
             named = by_class.get(name) if class_names and name is not None else None
             regions[i] = own if own is not None else named
-    return inside(regions, batch.image_size)
+    return inside(regions, batch.space.size)
 
 
 def check_region_classes(

@@ -21,7 +21,7 @@ __all__ = ["energy_in_region", "energy_ratio", "inside", "peak_outside", "pointi
 Masks = npt.NDArray[np.bool_]
 
 
-def inside(regions: Sequence[Region | None], size: tuple[int, int]) -> Masks:
+def inside(regions: Sequence[Region | None], size: tuple[int, ...]) -> Masks:
     """Marks the pixels of the objects.
 
     Args:

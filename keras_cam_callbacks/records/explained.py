@@ -69,12 +69,20 @@ class Space:
         sizes: Positions along each of them; None where that is not fixed.
         layout: "channels_last" or "channels_first", as the layer puts its channels.
         tokens: Where they were made of a row of tokens, in words how these lie: grid, order and which are special.
+        spacing: How far positions along each axis are apart, in any one unit; empty for 1 along all.
     """
 
     axes: tuple[str, ...]
     sizes: tuple[int | None, ...]
     layout: str = "channels_last"
     tokens: str = ""
+    spacing: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The sizes, where all are fixed, as those of an input are."""
+        assert None not in self.sizes
+        return tuple(side for side in self.sizes if side is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +130,8 @@ class Look:
     Attributes:
         fingerprints: N hexadecimal digests of the samples' pixels, as they are displayed without a `display` of the
             user's: so a photograph has the same one under any preprocessing that is recognised.
-        display: N images for people, uint8 RGB (H, W, 3); they may differ in size.
+        display: N images for people, uint8 RGB (H, W, 3); they may differ in size. Of volumes and clips (d, H, W, 3),
+            uint8 too; of signals (T, C) float32, the values as the model takes them.
         value_range: How the display images were made: the name of the value range of the model's input, as in
             `ValueRange`, or "given".
         display_name: What the display images are called where others stand beside them.
@@ -148,7 +157,8 @@ class ValidationBatch:
         make_look: Makes what people see, which costs as much as a small model; it is called when that is first wanted.
         regions: Where the object is in each of the N images, None where that is not known; empty where it is known of
             none.
-        image_size: H and W of the images, as the model takes them; None where it takes none.
+        space: What the axes of the explained input are, an image's, a signal's, a volume's or a clip's, and how long
+            they are, as the model takes it; None where it has no places.
         label_sets: For each sample all labels that it has, where the data holds several labels at once; else None.
         label_clues: What the labels of the whole data tell of each output, see `network.outputs.Clues`.
         class_regions: For each sample where the objects of each class are, by its index or its name; None where that
@@ -165,7 +175,7 @@ class ValidationBatch:
     sample_keys: tuple[str, ...]
     make_look: Callable[[], Look]
     regions: tuple[Region | None, ...] = ()
-    image_size: tuple[int, int] | None = None
+    space: Space | None = None
     label_sets: tuple[tuple[int, ...], ...] | None = None
     label_clues: tuple[Any, ...] = ()
     class_regions: tuple[Mapping[int | str, Region] | None, ...] = ()

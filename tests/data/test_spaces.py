@@ -1,0 +1,75 @@
+"""What the axes of a model's input are."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_cam_callbacks.data.batches import make_batch
+from keras_cam_callbacks.data.spaces import displayed_space, input_space, kind_of
+
+SIGNAL, ROWS = (24, 2), (28, 28)
+
+
+def sequential(shape, *inside):
+    return keras.Sequential([keras.Input(shape), *inside])
+
+
+def nested(shape):
+    return sequential(shape, sequential(shape, layers.Conv1D(3, 3)), layers.GlobalAveragePooling1D())
+
+
+def attending(shape):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, layers.MultiHeadAttention(1, 2)(inputs, inputs))
+
+
+MODELS = {
+    "Conv1D": (lambda: sequential(SIGNAL, layers.Conv1D(3, 3)), SIGNAL, "signal"),
+    "nested": (lambda: nested(SIGNAL), SIGNAL, "signal"),
+    "LSTM": (lambda: sequential(SIGNAL, layers.LSTM(3)), SIGNAL, "signal"),
+    "attention": (lambda: attending(SIGNAL), SIGNAL, "signal"),
+    "of one channel": (lambda: sequential((28, 1), layers.Conv1D(3, 3)), (28, 1), "signal"),
+    "a grey image": (lambda: sequential(ROWS, layers.Reshape((28, 28, 1)), layers.Conv2D(3, 3)), ROWS, "image"),
+    "a grey image, flattened": (lambda: sequential(ROWS, layers.Flatten(), layers.Dense(3)), ROWS, "image"),
+    "rows of an image": (lambda: sequential(ROWS, layers.LSTM(3)), ROWS, "signal"),
+    "image": (lambda: sequential((8, 9, 3), layers.Conv2D(3, 3)), (8, 9, 3), "image"),
+    "volume": (lambda: sequential((6, 8, 9, 1), layers.Conv3D(3, 3)), (6, 8, 9, 1), "volume"),
+    "clip by colours": (lambda: sequential((6, 8, 9, 3), layers.Conv3D(3, 3)), (6, 8, 9, 3), "clip"),
+    "clip by layers": (lambda: sequential((6, 8, 9, 1), layers.ConvLSTM2D(3, 3)), (6, 8, 9, 1), "clip"),
+}
+
+
+@pytest.mark.parametrize(("make", "shape", "kind"), MODELS.values(), ids=MODELS)
+def test_the_kind_of_an_input(make, shape, kind):
+    inputs = np.random.default_rng(0).random((2, *shape), np.float32)
+    space = input_space(make(), inputs)
+    assert kind_of(space) == kind
+    assert space.size == (shape if kind == "image" and len(shape) == 2 else shape[:-1])
+    assert make_batch(inputs, make()).space == space
+
+
+def test_what_has_no_places():
+    for array in (np.zeros((2, 5)), np.zeros((2, 5, 5, 5, 5, 1)), np.array([["a b"]]), np.zeros((2, 0, 3))):
+        assert input_space(None, array) is None
+
+
+def test_channels_first():
+    model = sequential((2, 6, 8, 9), layers.Conv3D(3, 3, data_format="channels_first"))
+    volumes = np.random.default_rng(0).random((2, 2, 6, 8, 9), np.float32)
+    space = input_space(model, volumes)
+    assert (space.size, space.layout) == ((6, 8, 9), "channels_first")
+    shown, _ = displayed_space(volumes, space, make_batch(volumes, model).pixel_range)
+    assert [one.shape for one in shown] == [(6, 8, 9, 3)] * 2
+
+
+def test_what_people_see():
+    signals = np.random.default_rng(0).random((2, *SIGNAL), np.float32) * 9
+    batch = make_batch(signals, MODELS["Conv1D"][0]())
+    assert batch.value_range == "values"
+    np.testing.assert_array_equal(np.stack(batch.display), signals)
+    volumes = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 9, 1), np.uint8)
+    shown = np.stack(make_batch(volumes, MODELS["volume"][0]()).display)
+    np.testing.assert_array_equal(shown, np.repeat(volumes, 3, axis=-1))
