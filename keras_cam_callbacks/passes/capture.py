@@ -14,6 +14,7 @@ from .. import engine
 from ..data.layout import as_images, image_size, input_at
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.choosing import is_tokens
+from ..network.detection import Detection
 from ..network.head import class_weights
 from ..network.layers import Candidates, LayerCall, Tap, listing
 from ..network.objectives import Contrast, Segment, Similarity
@@ -23,6 +24,7 @@ from ..network.tokens import resolve_tokens
 from ..records import Capture, Chunk, Floats, Ints
 from .attention import NEEDS as OF_ATTENTION
 from .attention import captured_attention
+from .levels import chosen_levels
 from .finding import chosen_call, head_call, named_calls, reachable
 from .ground import Ground
 from .images import early_layer
@@ -120,9 +122,10 @@ class Capturer:
         self._named = [(path, weakref.ref(layer)) for path, layer in named]
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
-        self.outputs = ModelOutputs(clues_of(model) if clues is None else clues, self.targets, self._engine)
         self.traces = 0
         self.ground = Ground(model, self.like, image_input, "images" in self._needs)
+        clues = clues_of(model) if clues is None else clues
+        self.outputs = ModelOutputs(clues, self.targets, self._engine, self._image_size(None))
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
         self.explained = ""
@@ -213,7 +216,8 @@ class Capturer:
         """Returns what says beside a class what a target explains of one sample, in the shape of `Capture.beside`."""
         objective = self.outputs.objectives[target]
         # The pixels of a segment are those of the output, whose size is known once the model has run.
-        return self.once().captures[target][0].beside if isinstance(objective, Segment) else self._beside[target]
+        outputs = isinstance(objective, (Segment, Detection))
+        return self.once().captures[target][0].beside if outputs else self._beside[target]
 
     def __call__(self, inputs: Any, class_index: Ints, beside: Sequence[Any] | None = None) -> Iterator[Chunk]:
         """Yields what is captured with the weights that the model has now, chunk by chunk.
@@ -388,7 +392,7 @@ class Capturer:
         self.ground.look(run, calls)
         self.ground.look_at(run, self._head_calls(run))
         self.ground.look_behind(run, calls)
-        if not self._named and not self.outputs.is_dense:  # A bottleneck has much behind it, and is chosen for that.
+        if not self._named and not self.outputs.is_dense and len(calls) == 1:  # A bottleneck has much behind it, and is chosen for that.
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)
@@ -442,7 +446,7 @@ class Capturer:
     def _captured_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> dict[str, Any]:
         """Returns what CAM needs: what feeds the pooling, and for each target the dense layer's weights."""
         for t, (target, classes) in enumerate(zip(self.targets, targets, strict=True)):
-            beyond = isinstance(self.outputs.objectives[t], (Contrast, Segment, Similarity)) or self.outputs.is_part(t)
+            beyond = isinstance(self.outputs.objectives[t], (Contrast, Segment, Similarity, Detection)) or self.outputs.is_part(t)
             if beyond or (classes is None and (target.rule is not None or self.outputs.units != 1)):
                 raise ValueError(
                     "CAM explains a class of a model with one output of shape (samples, classes). "
@@ -471,13 +475,21 @@ class Capturer:
         if named:
             return named_calls(run, named, {id(held()): path for path, held in self._named})
         attends = bool(self._needs.intersection(OF_ATTENTION))
+        if self.outputs.detects and not attends:
+            levels = chosen_levels(run, self._refused, run.id_of(self.outputs.scores_of(run)))
+            if levels:
+                return levels
         call, self._resigned = chosen_call(run, self.model, self.ground, self._refused, attends, self._dense_size())
         return [call]
 
     def _dense_size(self) -> tuple[int, ...] | None:
         """Returns the image's size where pixels of a mask are explained, else None."""
+        return self._image_size(self.ground.layout) if self.outputs.is_dense else None
+
+    def _image_size(self, layout: str | None) -> tuple[int, int] | None:
+        """Returns the image's height and width; None where there is none."""
         image = input_at(self.like, self.ground.image_input)
-        return image_size(image, self.ground.layout) if self.outputs.is_dense and image.ndim in (3, 4) else None
+        return image_size(image, layout) if image.ndim in (3, 4) else None
 
     def _describe_outputs(self, run: Run, logits: Any) -> None:
         """Notes what the outputs are and what is explained of them, in words."""
