@@ -17,8 +17,8 @@ from ..data.layout import image_inputs, input_at
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
-from ..network.layers import Tap, check_runs
 from ..network.detection import Detection
+from ..network.layers import Tap, check_runs
 from ..network.legacy import check_keras3
 from ..network.objectives import Segment, Similarity, Value
 from ..network.outputs import clues_of, said_kinds

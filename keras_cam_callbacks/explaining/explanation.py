@@ -49,8 +49,8 @@ class Explanation:
         placed: Whether it is known where the heatmaps lie on the images.
         against: (N,) int64, the classes that the explained ones are contrasted with, -1 for none; None without one.
         segments: (N, H, W) bool, the explained pixels of a mask that the model puts out; None where none are explained.
-        boxes: (N, 4) float32, the explained boxes of a detector, left, top, right, bottom in px of the model's input, NaN
-            where there is none; None where none are explained, or it isn't known how the model writes boxes.
+        boxes: (N, 4) float32, a detector's boxes that are explained: left, top, right, bottom in px of the model's
+            input, NaN where there is none; None where none are explained, or it isn't known how they are written.
         without_label: (N,) bool, True for samples that have nothing of what is explained, such as a further label; None
             where none has.
     """

@@ -67,8 +67,11 @@ def box_masks(boxes: Floats, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Returns where boxes are on the images, (N, H, W) bool.
 
     Args:
-        boxes: (N, 4) left, top, right, bottom in px, NaN where a sample has none.
+        boxes: (N, 4) left, top, right, bottom in px, NaN where a sample has none. A model's boxes may reach beyond the
+            image, and those that lie beside it are nowhere on it.
         size: H and W of the images.
     """
     shares = np.clip(boxes / (*size[::-1], *size[::-1]), 0, 1).astype(np.float64)
-    return inside([None if np.isnan(box).any() else Region(box[None], None) for box in shares], size)
+    # NaN is not less.
+    regions = [Region(box[None]) if (box[:2] < box[2:]).all() else None for box in shares]
+    return inside(regions, size)

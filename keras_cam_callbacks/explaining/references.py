@@ -115,7 +115,9 @@ def with_classes(targets: Mapping[str, Target], class_names: Sequence[str] | Non
         label = target.objective.label if isinstance(target.objective, Detection) else 0
         if isinstance(label, str) and label != "predicted":
             if label not in names:
-                options = f"one of {', '.join(map(repr, names))}" if names else "among `class_names`, which are not given"
+                options = (
+                    f"one of {', '.join(map(repr, names))}" if names else "one of `class_names`, which are missing"
+                )
                 raise ValueError(
                     f"A name as Detection's `label` must be {options}. Received: {label!r}."
                     f"{did_you_mean(label, names)} An index, as Detection(1), works too."
@@ -139,6 +141,11 @@ def _asked_boxes(objective: Detection, batch: ValidationBatch) -> Floats:
         )
     boxes = np.ascontiguousarray(np.broadcast_to(asked, (len(batch), *asked.shape[1:])))
     if not isinstance(objective.box, str):
+        if objective.box is not None and asked.max() <= 1 < max(batch.image_size or (1,)):
+            raise ValueError(
+                f"Detection's `box` must be in px of the model's input image, {batch.image_size}. "
+                f"Received: no value above {asked.max():g}. box=(40, 60, 120, 200) works."
+            )
         return boxes
     if not batch.regions or batch.image_size is None:
         raise ValueError(
@@ -149,7 +156,7 @@ def _asked_boxes(objective: Detection, batch: ValidationBatch) -> Floats:
     regions: list[Region | None] = list(batch.regions)
     for i, by_class in enumerate(batch.class_regions):
         if by_class is not None and objective.label != "predicted":
-            regions[i] = by_class.get(objective.label)
+            regions[i] = by_class.get(objective.label or 0)
     for i, region in enumerate(regions):
         if region is None:
             continue

@@ -24,10 +24,10 @@ from ..network.tokens import resolve_tokens
 from ..records import Capture, Chunk, Floats, Ints
 from .attention import NEEDS as OF_ATTENTION
 from .attention import captured_attention
-from .levels import chosen_levels
 from .finding import chosen_call, head_call, named_calls, reachable
 from .ground import Ground
 from .images import early_layer
+from .levels import chosen_levels
 from .outputs import ModelOutputs
 from .settling import NO_GRID, settle
 from .taps import as_activations, fixed_batch, make_tap, named_layer
@@ -392,7 +392,8 @@ class Capturer:
         self.ground.look(run, calls)
         self.ground.look_at(run, self._head_calls(run))
         self.ground.look_behind(run, calls)
-        if not self._named and not self.outputs.is_dense and len(calls) == 1:  # A bottleneck has much behind it, and is chosen for that.
+        # A bottleneck has much behind it, and is chosen for that; so have the levels of a pyramid.
+        if not self._named and not self.outputs.is_dense and len(calls) == 1:
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)
@@ -446,7 +447,8 @@ class Capturer:
     def _captured_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> dict[str, Any]:
         """Returns what CAM needs: what feeds the pooling, and for each target the dense layer's weights."""
         for t, (target, classes) in enumerate(zip(self.targets, targets, strict=True)):
-            beyond = isinstance(self.outputs.objectives[t], (Contrast, Segment, Similarity, Detection)) or self.outputs.is_part(t)
+            others = Contrast, Segment, Similarity, Detection
+            beyond = isinstance(self.outputs.objectives[t], others) or self.outputs.is_part(t)
             if beyond or (classes is None and (target.rule is not None or self.outputs.units != 1)):
                 raise ValueError(
                     "CAM explains a class of a model with one output of shape (samples, classes). "

@@ -67,7 +67,9 @@ def _by_anchors(boxes: Any, retinanet: Any, size: tuple[int, int]) -> Any:
     return keras.ops.cast(corners, "float32")
 
 
-def best_box(logits: Any, ranking: Any, boxes: Any | None, classes: Any, asked: Any | None) -> tuple[Any, Any, Any | None]:
+def best_box(
+    logits: Any, ranking: Any, boxes: Any | None, classes: Any, asked: Any | None
+) -> tuple[Any, Any, Any | None]:
     """Computes the score of the best box of a class.
 
     Args:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Container, Hashable, Sequence
+from typing import Any
 
 from ..engine.contract import DifferentiatedRun
 from ..network.choosing import preferred
-from ..network.layers import LayerCall, call_that_made, candidates, prediction_ids
+from ..network.layers import LayerCall, call_that_made, candidates, data_format, prediction_ids
 
 _JOINED = ("Concatenate", "Reshape", "Flatten", "Permute")
 """What makes one row of the boxes of several maps."""
 
 
-def chosen_levels(
-    run: DifferentiatedRun, refused: Container[str], scores: Hashable
-) -> list[LayerCall]:
+def chosen_levels(run: DifferentiatedRun, refused: Container[str], scores: Hashable) -> list[LayerCall]:
     """Chooses the maps that a detector finds boxes in, from which the scores of boxes come.
 
-    Where a `Concatenate` joins the scores of several maps, it is for each of these the last map before. Else it is the
+    Where a `Concatenate` joins the scores of several maps, these are for each the last map before. Else they are the
     maps of the last layer that puts out several of different sizes. Else it is the last map before the scores.
 
     Args:
@@ -38,7 +37,7 @@ def chosen_levels(
     options = [call for call in options if call.path not in refused and prediction.isdisjoint(call.output_ids)]
     levels = [] if joint is None else _before(run, options, joint.input_ids)
     if len(levels) < 2:
-        levels = _of_one_layer(run, options, ids) or _before(run, options, [scores])
+        levels = _of_one_layer(run, options, scores) or _before(run, options, [scores])
     return [call for call in run.calls if call in levels]
 
 
@@ -63,15 +62,26 @@ def _before(run: DifferentiatedRun, options: Sequence[LayerCall], ends: Sequence
     return list(levels.values()) if len(levels) == len(ends) else []
 
 
-def _of_one_layer(
-    run: DifferentiatedRun, options: Sequence[LayerCall], scores: set[Hashable]
-) -> list[LayerCall]:
-    """Returns the calls that made the maps which the last layer with several of them puts out, before the scores."""
-    for call in reversed(run.calls):
-        makers = [call_that_made(tensor, run.calls) for tensor in dict.fromkeys(call.output_ids)]
-        levels = [maker for maker in makers if maker is not None and maker in options]
-        sizes = {maker.output_shape for maker in levels}
-        if len(levels) > 1 and len(sizes) == len(levels) and len(levels) == len(makers):
-            if all(scores.intersection(run.behind(level.output_ids[0]) or ()) for level in levels):
-                return levels
-    return []
+def _of_one_layer(run: DifferentiatedRun, options: Sequence[LayerCall], scores: Hashable) -> list[LayerCall]:
+    """Returns the calls that made the maps of one layer that puts out several: of each size the last one.
+
+    Of several such layers it is the one whose maps come last.
+    """
+    order = {id(call): i for i, call in enumerate(run.calls)}
+    layers = [call.layer for call in run.calls]
+    best: list[LayerCall] = []
+    for call in run.calls:
+        makers = [call_that_made(tensor, run.calls) for tensor in call.output_ids]
+        maps = sorted((maker for maker in makers if maker in options and maker is not None), key=lambda c: order[id(c)])
+        by_size = {_sides(maker, layers): maker for maker in maps}
+        if len(by_size) < 2 or (best and order[id(maps[-1])] <= order[id(best[-1])]):
+            continue
+        if all(scores in (run.behind(maker.output_ids[0]) or ()) for maker in by_size.values()):
+            best = sorted(by_size.values(), key=lambda c: order[id(c)])
+    return best
+
+
+def _sides(call: LayerCall, layers: Sequence[Any]) -> tuple[int | None, ...]:
+    """Returns the sides of a map."""
+    shape = call.output_shape or ()
+    return shape[2:] if data_format(layers, call.layer) == "channels_first" else shape[1:-1]

@@ -58,7 +58,9 @@ class ModelOutputs:
         notes: What is to be said, once, of what targets' functions are handed.
     """
 
-    def __init__(self, clues: Clues, targets: Sequence[Target], engine: Engine, size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, clues: Clues, targets: Sequence[Target], engine: Engine, size: tuple[int, int] | None = None
+    ) -> None:
         """Knows nothing yet.
 
         Args:
@@ -97,9 +99,9 @@ class ModelOutputs:
         ]
         detector = None if self._size is None else find_detector(model, names, shapes, self._clues.said)
         if detector is not None:
-            at = detector.logits
-            detector = replace(detector, is_softmax=run.ending(parts[at][1]) == "softmax")
-            self._every[at] = replace(self._every[at], kind="boxes", why="for boxes are beside it")
+            scores = detector.logits
+            detector = replace(detector, is_softmax=run.ending(parts[scores][1]) == "softmax")
+            self._every[scores] = replace(self._every[scores], kind="boxes", why="for boxes are beside it")
         self.detector, self.output, self.units = detector, self._every[0], None
         if len(parts) == 1 and len(shapes[0]) <= 2:
             self.units = 1 if len(shapes[0]) == 1 else shapes[0][1]
@@ -133,9 +135,10 @@ class ModelOutputs:
                 checked.append((None, self.output if len(shapes) == 1 else None, None, self.classes))
                 continue
             at = find_output(target, names)
-            if isinstance(target.objective, Detection) and self.detector is None:
+            of_boxes = isinstance(target.objective, Detection)
+            if of_boxes and self.detector is None:
                 raise no_detector(target, described, works, example)
-            if self.detector is not None and (isinstance(target.objective, Detection) or (at is None and _plain(target))):
+            if self.detector is not None and (of_boxes or (at is None and _plain(target))):
                 at = self.detector.logits
             if at is None:
                 raise ValueError(_several(described, works, example))
@@ -288,8 +291,7 @@ class ModelOutputs:
         ops, detector = keras.ops, self.detector
         assert detector is not None
         assert self._size is not None
-        leaves = keras.tree.flatten(run.outputs)
-        tensor = leaves[detector.logits]
+        leaves, tensor = keras.tree.flatten(run.outputs), self.scores_of(run)
         raw = scores_before_activation(tensor, run.find_logits(tensor)[0], output.expects, unit=False)
         # Logits of a softmax are of one box alone: others may have all of theirs higher.
         ranking = ops.cast(tensor, "float32") if detector.is_softmax else raw
