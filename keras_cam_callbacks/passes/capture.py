@@ -392,8 +392,8 @@ class Capturer:
         self.ground.look(run, calls)
         self.ground.look_at(run, self._head_calls(run))
         self.ground.look_behind(run, calls)
-        # A bottleneck has much behind it, and is chosen for that; so have the levels of a pyramid.
-        if not self._named and not self.outputs.is_dense and len(calls) == 1:
+        # A bottleneck has much behind it, and is chosen for that; behind a detector's maps are its heads.
+        if not self._named and not self.outputs.is_dense and not self.outputs.detects:
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)

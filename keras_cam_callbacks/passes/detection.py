@@ -85,24 +85,30 @@ def best_box(
         NaN where there is none; None where boxes aren't known.
     """
     ops = keras.ops
-    floor = ops.full_like(ranking[..., 0], -np.inf)
-    among = ops.ones_like(floor, dtype="bool")
+    per_class, among = ranking, None
     if asked is not None and boxes is not None:
         # Where boxes are NaN so are the scores, which is to be seen.
         among = ops.logical_not(ops.max(_overlaps(boxes, asked), axis=-1) <= OVERLAP)
-    at = ops.argmax(ops.where(among, ops.max(ranking, axis=-1), floor), axis=1)
-    row = ops.take_along_axis(ranking, at[:, None, None], axis=1)[:, 0]
-    classes = ops.where(classes < 0, ops.cast(ops.argmax(row, axis=-1), "int32"), classes)
-    column = ops.clip(classes, 0, logits.shape[-1] - 1)[:, None, None]
-    of_class, ranked = (ops.take_along_axis(values, column, axis=2)[..., 0] for values in (logits, ranking))
-    at = ops.argmax(ops.where(among, ranked, floor), axis=1)
-    scores = ops.take_along_axis(of_class, at[:, None], axis=1)[:, 0]
-    present = ops.any(among, axis=1)
-    box = None
-    if boxes is not None:
-        box = ops.take_along_axis(boxes, at[:, None, None], axis=1)[:, 0]
-        box = ops.where(present[:, None], box, ops.full_like(box, np.nan))
-    return scores, ops.where(present, classes, ABSENT), box
+        per_class = ops.where(among[..., None], ranking, -np.inf)
+    predicted = ops.cast(ops.argmax(ops.max(per_class, axis=1), axis=-1), "int32")
+    classes = ops.where(classes < 0, predicted, classes)
+    of_class = classes[:, None] == ops.arange(logits.shape[-1], dtype="int32")
+    at = ops.argmax(_chosen(per_class, of_class[:, None], axis=2), axis=1)
+    of_box = ops.cast(at, "int32")[:, None] == ops.arange(ops.shape(logits)[1], dtype="int32")
+    scores = _chosen(_chosen(logits, of_class[:, None], axis=2), of_box, axis=1)
+    # A factor, as it makes the gradients NaN, too.
+    scores *= ops.where(ops.isnan(scores), np.nan, 1.0)
+    box = None if boxes is None else _chosen(boxes, of_box[..., None], axis=1)
+    if among is not None:
+        present = ops.any(among, axis=1)
+        classes = ops.where(present, classes, ABSENT)
+        box = ops.where(present[:, None], box, np.nan)
+    return scores, classes, box
+
+
+def _chosen(values: Any, which: Any, axis: int) -> Any:
+    """Returns what is chosen along an axis, one each: the sum has one term; see `scores._chosen`."""
+    return keras.ops.sum(keras.ops.where(which, values, keras.ops.zeros_like(values)), axis=axis)
 
 
 def _overlaps(boxes: Any, others: Any) -> Any:
