@@ -13,7 +13,7 @@ from ..records import ABSENT
 __all__ = ["best_box", "decoded"]
 
 
-def decoded(boxes: Any, detector: Detector, box_format: str | None, size: tuple[int, int]) -> Any | None:
+def decoded(boxes: Any, detector: Detector, box_format: str | None, size: tuple[int, int], needed: bool) -> Any | None:
     """Returns the boxes that a detector puts out, (N, A, 4) float32 left, top, right, bottom in px; None if not told.
 
     Args:
@@ -21,15 +21,16 @@ def decoded(boxes: Any, detector: Detector, box_format: str | None, size: tuple[
         detector: How they are written.
         box_format: The same where the user says it, of `FORMATS`, or None.
         size: Height and width of the model's input.
+        needed: Whether boxes are compared, and not only drawn.
 
     Raises:
-        ValueError: If there are other numbers of anchors and boxes.
+        ValueError: If they are needed, and there are other numbers of anchors and boxes.
     """
     ops = keras.ops
     height, width = size
     boxes = ops.cast(boxes, "float32")
     if detector.anchored is not None:
-        return _by_anchors(boxes, detector.anchored(), size)
+        return _by_anchors(boxes, detector.anchored(), size, needed)
     box_format = detector.box_format or box_format
     if box_format is None:
         return None
@@ -45,16 +46,18 @@ def decoded(boxes: Any, detector: Detector, box_format: str | None, size: tuple[
     return corners * np.array([width, height] * 2, np.float32) if box_format.startswith("rel_") else corners
 
 
-def _by_anchors(boxes: Any, retinanet: Any, size: tuple[int, int]) -> Any:
+def _by_anchors(boxes: Any, retinanet: Any, size: tuple[int, int], needed: bool) -> Any | None:
     """Decodes what KerasHub's RetinaNet puts out, as its `decode_predictions` does before boxes are suppressed."""
     generator = retinanet.anchor_generator
     # It reads no more of images than their size.
     anchors = keras.ops.concatenate(list(generator(keras.ops.zeros((1, *size, 3))).values()), axis=0)
     if boxes.shape[1] is not None and anchors.shape[0] != boxes.shape[1]:
+        if not needed:
+            return None
         raise ValueError(
             "Boxes of a RetinaNet inside a model lie on the model's images only where it sees them at their size. "
             f"Received: {boxes.shape[1]} boxes, and {anchors.shape[0]} anchors for images of {size[0]} x {size[1]}. "
-            "Explain the RetinaNet itself, or give a function of the outputs as `target`."
+            "Explain the RetinaNet itself, or boxes anywhere, as Detection(1) does."
         )
     corners = keras.utils.bounding_boxes.decode_deltas_to_boxes(
         anchors=anchors,

@@ -295,8 +295,8 @@ class ModelOutputs:
         raw = scores_before_activation(tensor, run.find_logits(tensor)[0], output.expects, unit=False)
         # Logits of a softmax are of one box alone: others may have all of theirs higher.
         ranking = ops.cast(tensor, "float32") if detector.is_softmax else raw
-        boxes = decoded(leaves[detector.boxes], detector, objective.output_format, self._size)
         asked = None if objective.box is None else beside[:, :-1]
+        boxes = decoded(leaves[detector.boxes], detector, objective.output_format, self._size, asked is not None)
         scores, classes, box = best_box(raw, ranking, boxes, class_index, asked)
         if box is not None:
             box = box[:, None] if asked is None else ops.concatenate([asked, box[:, None]], axis=1)

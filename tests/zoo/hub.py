@@ -309,6 +309,11 @@ def best_of_class_1(name, outputs):
     return ops.max(outputs[name][..., 1], axis=1)
 
 
+def best_of_all(name, outputs):
+    """The highest score of all classes and boxes."""
+    return ops.max(outputs[name], axis=(1, 2))
+
+
 def retinanet(target=None):
     backbone = _hub().RetinaNetBackbone(
         image_encoder=resnet_backbone(), min_level=3, max_level=4, use_p5=False, image_shape=SHAPE
