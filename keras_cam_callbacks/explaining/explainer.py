@@ -127,7 +127,6 @@ class Explainer:
         layer_names = layer_list(layer_name)
         check_fusion(fuse, len(layer_names))
         self._fuse: Fusion = fuse or "mean"
-        self._names_layers = bool(layer_names)
         targets = with_classes(resolve_targets(target), class_names)
         said_kinds(output_kind)
         check_keras3(model)
@@ -260,7 +259,7 @@ class Explainer:
                 ]
                 heatmaps, attributions, numbers = results[0]
                 if len(results) > 1:
-                    heatmaps, attributions, numbers = self._fused([layer for layer, *_ in results]), None, {}
+                    heatmaps, attributions, numbers = self._fused(view, [layer for layer, *_ in results]), None, {}
                 maps[name].append(heatmaps)
                 numbers_of[name].append(numbers)
                 if attributions is not None:
@@ -286,8 +285,9 @@ class Explainer:
             explained[name] = self._explanation(view, {**arrays, "without_label": absent}, numbers, rows)
         return explained
 
-    def _fused(self, heatmaps: list[Floats]) -> Floats:
-        return fused(heatmaps, self._fuse, of_levels=not self._names_layers)
+    def _fused(self, view: _View, heatmaps: list[Floats]) -> Floats:
+        of_levels = isinstance(self.capturer.outputs.objectives[view.target], Detection)
+        return fused(heatmaps, self._fuse, of_levels)
 
     def _explanation(
         self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: Rows

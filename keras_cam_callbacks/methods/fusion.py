@@ -41,8 +41,8 @@ def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean", of_levels: bool = F
     Args:
         heatmaps: For each layer (N, *space) float32, raw; the sizes may differ.
         fuse: "mean", or "maximum" as in the LayerCAM paper (which scales by tanh before).
-        of_levels: Whether the layers are the levels of a pyramid, of which objects of a size are found in some: then
-            the mean of a sample is over those of its maps that are somewhere positive.
+        of_levels: Whether the layers may be levels of a pyramid, of which objects of a size are found in some: then the
+            mean of a sample is over those of its maps that are somewhere positive.
 
     Returns:
         (N, *space) float32 in [0, 1], at the size of the largest map. A map that is nowhere positive counts as zero,

@@ -173,6 +173,9 @@ def test_boxes_that_overlap(box, asked):
     # A level that no gradient reaches doesn't dim the others.
     assert not any(maps[0][n].any() and maps[1][n].any() for n in range(6))
     assert_maps_equal(found.heatmaps, joined(maps))
+    if box == LARGE:
+        named = explain(model, X, ["p8", "p4"], target=Detection(1, box=box, output_format="rel_center_xywh"))
+        assert_maps_equal(named.heatmaps, found.heatmaps)
 
 
 @pytest.mark.parametrize("method", ["hirescam", "ablationcam", "saliency", "smoothgrad", "scorecam"])
