@@ -40,6 +40,7 @@ from .methods.saliency import IntegratedGradients as IntegratedGradients
 from .methods.saliency import MaxActivation as MaxActivation
 from .methods.saliency import Saliency as Saliency
 from .methods.saliency import SmoothGrad as SmoothGrad
+from .network.detection import Detection as Detection
 from .network.head import build_cam_model as build_cam_model
 from .network.objectives import Contrast as Contrast
 from .network.objectives import Present as Present

@@ -41,6 +41,7 @@ PUBLIC = {
     "MaxActivation",
     "MemoryTracker",
     "Present",
+    "Detection",
     "Segment",
     "Similarity",
     "Value",

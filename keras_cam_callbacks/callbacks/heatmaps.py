@@ -86,9 +86,9 @@ class HeatmapLogger(EpochLogger):
         target: What is explained: "predicted", "true", a class index, one index for each sample, or a function of the
             model's outputs that returns (samples,) class indices (whole numbers) or scores (floating point). Several:
             "both" for predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names
-            of yours; beyond classes `Contrast`, `Value`, `Present`, `Similarity` and `Segment`. Of multi-hot labels
-            "true" explains the first three of each sample, as "true1" to "true3"; what a sample has fewer is NaN. Of
-            several outputs, and for what is explained by default, see `explain`.
+            of yours; beyond classes `Contrast`, `Value`, `Present`, `Similarity`, `Segment` and `Detection`. Of
+            multi-hot labels "true" explains the first three of each sample, as "true1" to "true3"; what a sample has
+            fewer is NaN. Of several outputs, and for what is explained by default, see `explain`.
         max_samples: How many samples are explained.
         select: "first" takes the first samples, "balanced" takes classes, or labels, in turn.
         class_names: Names by class index, for captions; of numbers their names.

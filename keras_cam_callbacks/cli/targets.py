@@ -12,7 +12,8 @@ __all__ = ["TARGETS", "read_target"]
 
 TARGETS = (
     "predicted, top2 to top9, or a class or number by index or by name; contrast or contrast:CLASS,CLASS; value:INDEX "
-    "or value:OUTPUT; present or present:COUNT; segment:CLASS, segment:CLASS:all or segment:CLASS:ROW,COLUMN."
+    "or value:OUTPUT; present or present:COUNT; segment:CLASS, segment:CLASS:all or segment:CLASS:ROW,COLUMN; "
+    "detection:CLASS or detection:CLASS:LEFT,TOP,RIGHT,BOTTOM in px."
 )
 """What `--target` takes, in words."""
 
@@ -21,12 +22,14 @@ def read_target(text: str, names: Sequence[str] | None) -> Any:
     """Returns what `explain` takes as target.
 
     Args:
-        text: Such as "predicted", "3", "cat", "contrast:cat,dog", "value:age", "present:2" or "segment:1:all".
+        text: Such as "predicted", "3", "cat", "contrast:cat,dog", "value:age", "present:2", "segment:1:all" or
+            "detection:cat:40,60,120,200".
         names: The class names, or None.
 
     Raises:
         ValueError: If it is a kind of target that is known, with settings that it hasn't.
     """
+    from ..network.detection import Detection
     from ..network.objectives import Contrast, Present, Segment, Value
 
     one_class = _class(text, names)
@@ -40,6 +43,7 @@ def read_target(text: str, names: Sequence[str] | None) -> Any:
         "value": (range(1, 2), lambda which: Value(_class(which, None))),
         "present": (range(2), lambda count="3": Present(_class(count, None))),
         "segment": (range(1, 3), lambda label, where="predicted": Segment(_class(label, names), _where(where))),
+        "detection": (range(1, 3), lambda label, box=None: Detection(_class(label, names), _box(box))),
     }
     if kind not in readers:
         return text
@@ -62,3 +66,7 @@ def _class(text: str, names: Sequence[str] | None) -> Any:
 def _where(text: str) -> Any:
     sides = text.split(",")
     return (int(sides[0]), int(sides[1])) if len(sides) == 2 and all(map(str.isdecimal, sides)) else text
+
+
+def _box(text: str | None) -> list[float] | None:
+    return None if text is None else [float(side) for side in text.split(",")]

@@ -44,6 +44,9 @@ class Run(Protocol):
     def tensors(self) -> Mapping[Hashable, Any]:
         """Every output tensor of a layer by its id, which is that of its casts too: the one that was there first."""
 
+    def id_of(self, tensor: Any) -> Hashable:
+        """Returns the id of one of the tensors that the run has put out."""
+
     @property
     def output_ids(self) -> Set[Hashable]:
         """Ids of all outputs of the model."""

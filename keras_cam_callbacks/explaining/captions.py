@@ -27,12 +27,14 @@ def title(explanation: Explanation, i: int) -> str:
     if explanation.absent[i]:
         if explanation.segments is not None:
             return "no such pixel"
+        if explanation.kind == "boxes":
+            return "no such box"
         return "no further label" if explanation.against is None else "none, as both classes are the same"
     names, outputs = explanation.class_names, explanation.outputs
     column = None if explanation.targets is None else int(explanation.targets[i])
     if column is not None and column < 0:  # The outputs are not finite.
         return "?"
-    if explanation.kind not in ("classes", "labels") and outputs is not None:
+    if explanation.kind not in ("classes", "labels", "boxes") and outputs is not None:
         name = "value" if column is None else f"output {column}"
         only = explanation.target in ("predicted", "0") or explanation.target.startswith("Value(")
         if column is None and only:  # The only number; else a function's score.
@@ -47,6 +49,8 @@ def title(explanation: Explanation, i: int) -> str:
         return f"{class_name(names, column)} rather than {class_name(names, int(explanation.against[i]))}, {value}"
     if column is not None and explanation.segments is not None:
         return f"{int(explanation.segments[i].sum())} pixels of {class_name(names, column)}, {value}"
+    if column is not None and explanation.kind == "boxes":
+        return f"box of {class_name(names, column)}, {value}"
     return value if column is None else f"{class_name(names, column)} {value}"
 
 

@@ -118,8 +118,9 @@ def explain(
             returns (samples,) class indices (whole numbers) or scores (floating point). Several at once: "both" for
             predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names of yours.
             Beyond classes: `Contrast` of two ("contrast": the predicted one rather than the runner-up), `Value`,
-            `Present`, `Similarity` and `Segment`. By default it is the predicted class, the most probable label, the
-            only number, or, of a mask, the most frequent predicted class of each image that is not 0. Of multi-hot
+            `Present`, `Similarity`, `Segment` and `Detection`. By default it is the predicted class, the most probable
+            label, the only number; of a mask, the most frequent predicted class of each image that is not 0; or, of an
+            object detector, the class of the best box, which all levels of its pyramid explain, fused. Of multi-hot
             labels "true" explains the first three of each sample, as "true1", "true2" and "true3". Of several outputs
             name one, as Value(0, output="box") or in a dict by the outputs' names, {"label": "predicted"}; or give a
             function: one that picks a number of one of them (always the same one, or the largest), or takes the

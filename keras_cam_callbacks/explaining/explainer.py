@@ -17,6 +17,7 @@ from ..data.layout import image_inputs, input_at
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
+from ..network.detection import Detection
 from ..network.layers import Tap, check_runs
 from ..network.legacy import check_keras3
 from ..network.objectives import Segment, Similarity, Value
@@ -33,9 +34,9 @@ from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
 from .objects import check_region_classes
 from .placing import averaging_note, on_image
-from .references import References
+from .references import References, with_classes
 from .rows import OF_SCORES, Rows, check_true, cleared, joined, labels_at_most, parts, tiled, without_maps
-from .segments import MOST_FREQUENT, missing, of_objective
+from .segments import BEST_BOX, MOST_FREQUENT, missing, of_objective
 from .tracing import traced
 
 
@@ -126,7 +127,7 @@ class Explainer:
         layer_names = layer_list(layer_name)
         check_fusion(fuse, len(layer_names))
         self._fuse: Fusion = fuse or "mean"
-        targets = resolve_targets(target)
+        targets = with_classes(resolve_targets(target), class_names)
         said_kinds(output_kind)
         check_keras3(model)
         check_runs(model)
@@ -258,7 +259,7 @@ class Explainer:
                 ]
                 heatmaps, attributions, numbers = results[0]
                 if len(results) > 1:
-                    heatmaps, attributions, numbers = fused([layer for layer, *_ in results], self._fuse), None, {}
+                    heatmaps, attributions, numbers = self._fused(view, [layer for layer, *_ in results]), None, {}
                 maps[name].append(heatmaps)
                 numbers_of[name].append(numbers)
                 if attributions is not None:
@@ -279,10 +280,14 @@ class Explainer:
             }
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
             absent = rows.absent[:, view.target] | missing(self._targets[view.target], arrays)
-            numbers |= of_objective(self.capturer.outputs.objectives[view.target], arrays)
+            numbers |= of_objective(self.capturer.outputs.objectives[view.target], arrays, batch.image_size)
             arrays, numbers = cleared(arrays, numbers, absent, self.is_of_class(name))
             explained[name] = self._explanation(view, {**arrays, "without_label": absent}, numbers, rows)
         return explained
+
+    def _fused(self, view: _View, heatmaps: list[Floats]) -> Floats:
+        of_levels = isinstance(self.capturer.outputs.objectives[view.target], Detection)
+        return fused(heatmaps, self._fuse, of_levels)
 
     def _explanation(
         self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: Rows
@@ -344,6 +349,8 @@ class Explainer:
                 continue
             if isinstance(outputs.objectives[t], Segment) and target.objective is None and target.indices is None:
                 guesses.append(MOST_FREQUENT)
+            if isinstance(outputs.objectives[t], Detection) and target.objective is None and target.indices is None:
+                guesses.append(BEST_BOX)
             guesses.append((outputs.explained[t] or self.capturer.output).guess)
         return next(filter(None, guesses), "")
 
@@ -380,7 +387,7 @@ class Explainer:
             raise ValueError(
                 "Where augmented images have the pixels that a target names isn't known. "
                 f"Received: target={named[0]} with augmentations {', '.join(augmentations)}. Leave them out, or have "
-                "the pixels explained that the model itself predicts: where='predicted', or 'all'."
+                "the pixels explained that the model itself predicts: where='predicted', or 'all'; of boxes, box=None."
             )
         batches = {"": batch}
         for name, augmentation in augmentations.items():

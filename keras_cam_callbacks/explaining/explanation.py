@@ -16,7 +16,7 @@ from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, measured
 from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
 from . import captions
-from .objects import object_masks
+from .objects import box_masks, object_masks
 
 _SHOWN = 16  # heatmaps in a notebook
 
@@ -49,6 +49,8 @@ class Explanation:
         placed: Whether it is known where the heatmaps lie on the images.
         against: (N,) int64, the classes that the explained ones are contrasted with, -1 for none; None without one.
         segments: (N, H, W) bool, the explained pixels of a mask that the model puts out; None where none are explained.
+        boxes: (N, 4) float32, a detector's boxes that are explained: left, top, right, bottom in px of the model's
+            input, NaN where there is none; None where none are explained, or it isn't known how they are written.
         without_label: (N,) bool, True for samples that have nothing of what is explained, such as a further label; None
             where none has.
     """
@@ -71,6 +73,7 @@ class Explanation:
     placed: bool = True
     against: Ints | None = None
     segments: npt.NDArray[np.bool_] | None = None
+    boxes: Floats | None = None
     without_label: npt.NDArray[np.bool_] | None = None
 
     prediction = captions.prediction
@@ -103,6 +106,13 @@ class Explanation:
     def degenerate(self) -> npt.NDArray[np.bool_]:
         """(N,) bool, True where there should be a heatmap, and it explains nothing."""
         return degenerate(self.heatmaps) & ~self.absent
+
+    @property
+    def outlines(self) -> npt.NDArray[np.bool_] | None:
+        """(N, H, W) bool, what is outlined in pictures: the explained pixels, or boxes; None for neither."""
+        if self.boxes is None or self.batch.image_size is None:
+            return self.segments
+        return box_masks(self.boxes, self.batch.image_size)
 
     @property
     def labels(self) -> tuple[int | tuple[int, ...] | None, ...]:
@@ -354,7 +364,7 @@ def _row(
     images, captions, title = batch.display[:most], captions[:most], batch.display_name
     beside = {name: column[:most] for name, column in batch.beside.items()}
     maps = {name: view.heatmaps[:most] for name, view in views.items()}
-    outlines = {name: view.segments[:most] for name, view in views.items() if view.segments is not None}
+    outlines = {name: of_view[:most] for name, view in views.items() if (of_view := view.outlines) is not None}
     if list(views) == [""]:
         return overlay.draw_placed(images, maps[""], captions, beside=beside, title=title, outlines=outlines.get(""))
     titles = {name: of_samples[:most] for name, of_samples in titles.items()}

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..checks import did_you_mean
 from ..metrics import inside
-from ..records import Ints, Region, ValidationBatch, class_name
+from ..records import Floats, Ints, Region, ValidationBatch, class_name
 
 
 def object_masks(
@@ -61,3 +61,17 @@ def check_region_classes(
                     f"A class in `regions` must lie between 0 and {classes - 1}, for the model tells {classes} classes "
                     f"apart. Received: {key}."
                 )
+
+
+def box_masks(boxes: Floats, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Returns where boxes are on the images, (N, H, W) bool.
+
+    Args:
+        boxes: (N, 4) left, top, right, bottom in px, NaN where a sample has none. A model's boxes may reach beyond the
+            image, and those that lie beside it are nowhere on it.
+        size: H and W of the images.
+    """
+    shares = np.clip(boxes / (*size[::-1], *size[::-1]), 0, 1).astype(np.float64)
+    # NaN is not less.
+    regions = [Region(box[None]) if (box[:2] < box[2:]).all() else None for box in shares]
+    return inside(regions, size)

@@ -272,7 +272,7 @@ def _blocks(
         block.append(_Panel(image, batch.display_name, captions[i] if overlay.caption else ""))
     for name, view in views.items():
         drawn = zip(
-            overlay.draw_placed(batch.display, view.heatmaps, outlines=view.segments),
+            overlay.draw_placed(batch.display, view.heatmaps, outlines=view.outlines),
             degenerate(view.heatmaps),
             strict=True,
         )

@@ -57,7 +57,7 @@ def epoch_record(
 def _drawn_from(views: Mapping[str, Explanation], overlay: Overlay, shown: tuple[Image, ...]) -> DrawnFrom | None:
     """Returns what pictures were drawn from; None where there is more in them, as augmented images."""
     first = next(iter(views.values()))
-    if any(view.segments is not None for view in views.values()):
+    if any(view.outlines is not None for view in views.values()):
         return None
     if first.augmented or (first.batch.beside and overlay.layout == "panel") or first.heatmaps.ndim != 3:
         return None

@@ -253,7 +253,8 @@ def sanity_check(
     untouched = views[""]
     (resolved,) = resolve_targets(target).values()
     beyond = resolved.objective is not None
-    moves = untouched.segments is not None if not beyond else not resolved.is_fixed
+    dense = untouched.segments is not None or untouched.kind == "boxes"
+    moves = dense and resolved.indices is None if not beyond else not resolved.is_fixed
     if moves:
         raise ValueError(
             "A sanity check explains the same with each of the changed models. "

@@ -32,7 +32,7 @@ def check_fusion(fuse: object, layers: int) -> None:
         )
 
 
-def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean") -> Floats:
+def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean", of_levels: bool = False) -> Floats:
     """Fuses the heatmaps of several layers.
 
     M[i, j] = mean or maximum over the layers l of u(relu(M_l) / max relu(M_l))[i, j], u: enlarged bilinearly. So every
@@ -41,6 +41,8 @@ def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean") -> Floats:
     Args:
         heatmaps: For each layer (N, *space) float32, raw; the sizes may differ.
         fuse: "mean", or "maximum" as in the LayerCAM paper (which scales by tanh before).
+        of_levels: Whether the layers may be levels of a pyramid, of which objects of a size are found in some: then the
+            mean of a sample is over those of its maps that are somewhere positive.
 
     Returns:
         (N, *space) float32 in [0, 1], at the size of the largest map. A map that is nowhere positive counts as zero,
@@ -50,7 +52,7 @@ def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean") -> Floats:
         Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, IEEE TIP 2021.
     """
     size = max((maps.shape[1:] for maps in heatmaps), key=math.prod)
-    levels = []
+    levels, counts = [], np.zeros(len(heatmaps[0]), np.float32)
     for maps in heatmaps:
         positive = np.maximum(maps, 0)
         space = tuple(range(1, maps.ndim))
@@ -59,5 +61,11 @@ def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean") -> Floats:
             scaled = positive / np.where(top > 0, top, 1)
         scaled[~np.isfinite(maps).all(axis=space)] = np.nan
         levels.append(resize(scaled, size))
+        counts += top.reshape(-1) > 0
     together = np.asarray(levels, np.float32)
-    return np.asarray(together.mean(axis=0) if fuse == "mean" else together.max(axis=0), np.float32)
+    if fuse == "maximum":
+        return np.asarray(together.max(axis=0), np.float32)
+    if not of_levels:
+        return np.asarray(together.mean(axis=0), np.float32)
+    total = together.sum(axis=0)
+    return np.asarray(total / np.maximum(counts, 1).reshape(-1, *[1] * (total.ndim - 1)), np.float32)

@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..checks import did_you_mean
+from .detection import Detection, Detector
 from .objectives import Contrast, Present, Segment, Similarity
 from .outputs import Output
 from .targets import Target
 
-__all__ = ["check_objective", "find_output", "working_target"]
+__all__ = ["check_detection", "check_objective", "find_output", "no_detector", "working_target"]
 
 Shape = Sequence[int | None]
 
 
-def working_target(outputs: Sequence[Output], names: Sequence[Sequence[str]], shapes: Sequence[Shape]) -> str:
+def working_target(
+    outputs: Sequence[Output],
+    names: Sequence[Sequence[str]],
+    shapes: Sequence[Shape],
+    detector: Detector | None = None,
+) -> str:
     """Returns the code of a target that works for a model of these outputs; "" where only a function does.
 
     Args:
         outputs: What each output is.
         names: The names of each.
         shapes: The shape of each, the samples first.
+        detector: Where boxes are among them, if that is known.
     """
     several = len(outputs) > 1
+    if detector is not None:
+        return f"target=Detection({0 if shapes[detector.logits][-1] == 1 else 1})"
     if any(output.kind == "boxes" for output in outputs):  # Beside boxes, what has the shape of a mask is none.
         return ""
     # What an output is certainly makes a better example than what it may be.
@@ -70,6 +79,61 @@ def find_output(target: Target, names: Sequence[Sequence[str]]) -> int | None:
     if len(names) == 1:
         return 0
     return next((i for i, of_output in enumerate(names) if target.name and target.name in of_output), None)
+
+
+def no_detector(target: Target, described: str, works: str, example: str) -> ValueError:
+    """Returns the error of a `Detection` where it isn't known that the model is a detector.
+
+    Args:
+        target: The target.
+        described: The shapes of the model's outputs, in words.
+        works: The code of a target that does for this model, or "".
+        example: The code of a function of the outputs that does.
+    """
+    return ValueError(
+        "Detection explains a model that puts out boxes (samples, boxes, 4) and their scores (samples, boxes, classes) "
+        "side by side, and says by their names, such as 'boxes' and 'logits', or by output_kind={'name': 'boxes'}, "
+        f"which they are. Received: target={target.text} for outputs of shape {described}. "
+        f"{works or f'target={example}'} works."
+    )
+
+
+def check_detection(target: Target, objective: Detection, detector: Detector, classes: int | None) -> None:
+    """Checks that a model finds boxes of a class.
+
+    Args:
+        target: The target.
+        objective: What it explains.
+        detector: Where boxes are among the model's outputs.
+        classes: How many classes their scores tell apart; None where that is open.
+
+    Raises:
+        ValueError: If it doesn't, or how boxes are written isn't known.
+    """
+    highest = -1 if target.indices is None else int(target.indices.max())
+    if classes is not None and highest >= classes:
+        raise ValueError(
+            f"Detection's `label` must lie between 0 and {classes - 1}, for the model tells {classes} classes apart. "
+            f"Received: {highest}. Detection({classes - 1}) works."
+        )
+    if highest < 0 and detector.is_softmax:
+        raise ValueError(
+            "Which class is to be explained? In a softmax over each box's classes one may stand for no object, which "
+            f"is the most probable one of most boxes. Received: target={target.text}. target=Detection(1) works."
+        )
+    decodes = detector.box_format is not None or detector.anchored is not None
+    if decodes and objective.output_format is not None:
+        raise ValueError(
+            "Detection's `output_format` is for models that don't say how they write boxes. "
+            f"Received: {objective.output_format!r} for a detector of KerasHub, which does. Leave it out."
+        )
+    if objective.box is not None and not decodes and objective.output_format is None:
+        raise ValueError(
+            "Detection can compare boxes only where it is known how the model writes its own. "
+            f"Received: target={target.text} for a model that is no detector of KerasHub. "
+            "Detection(..., output_format='xyxy') says it, or another format, such as 'rel_center_xywh'; without `box` "
+            "none is needed."
+        )
 
 
 def check_objective(target: Target, output: Output, shape: Shape, works: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Ints
+from .detection import Detection
 from .objectives import Contrast, Objective, Present, Segment, Similarity, Value
 from .outputs import Output
 
@@ -23,7 +24,7 @@ LabelSets = tuple[tuple[int, ...], ...]
 
 _KINDS = (
     "'predicted', 'true', 'both', 'contrast', 'top2' to 'top9', a class index, one index for each sample, a Contrast, "
-    "Value, Present, Similarity or Segment, a callable on the model's outputs, or a dict of these by name"
+    "Value, Present, Similarity, Segment or Detection, a callable on the model's outputs, or a dict of these by name"
 )
 
 MOST_LABELS = 3
@@ -51,7 +52,7 @@ class Target:
     rank: int = 0
     indices: Ints | None = None
     label: int | None = None
-    objective: Objective | None = None
+    objective: Objective | Detection | None = None
     output: str | None = None
     against: Target | None = None
     name: str = ""
@@ -59,11 +60,15 @@ class Target:
     @property
     def names_pixels(self) -> bool:
         """Whether it names pixels of the images, which stay where they are when an image is augmented."""
+        if isinstance(self.objective, Detection):
+            return self.objective.box is not None
         return isinstance(self.objective, Segment) and self.objective.place not in ("predicted", "all")
 
     @property
     def is_fixed(self) -> bool:
         """Whether what it explains beyond a class stays the same, whatever the model predicts."""
+        if isinstance(self.objective, Detection):
+            return self.indices is not None
         if isinstance(self.objective, Segment):
             return self.indices is not None and self.objective.place != "predicted"
         return not self.rank and not (self.against is not None and self.against.rank)
@@ -71,7 +76,7 @@ class Target:
     @property
     def asked(self) -> tuple[Any, ...]:
         """What a trace of a model depends on: all but the classes, pixels and references, which are handed to it."""
-        place = self.objective.place if isinstance(self.objective, Segment) else None
+        place = self.objective.place if isinstance(self.objective, (Segment, Detection)) else None
         ranks = max(self.rank, 0 if self.against is None else self.against.rank)
         # Whether a number is named says whether there is one to be explained.
         return (
@@ -162,6 +167,8 @@ class Target:
             return np.full(1, self.against.rank and -self.against.rank, np.int64)
         if isinstance(self.objective, Similarity):
             return np.ones((1, 1), np.float32) if self.objective.of_images else self.objective.reference[:1]
+        if isinstance(self.objective, Detection):
+            return self.objective.asked
         if isinstance(self.objective, Segment) and self.objective.place == "mask":
             return np.asarray(self.objective.where[:1])
         return (
@@ -250,7 +257,7 @@ def resolve_target(target: Any) -> Target:
         ValueError: If the target is unknown.
         TypeError: If it is none of these kinds.
     """
-    if isinstance(target, (Contrast, Value, Similarity, Segment)):
+    if isinstance(target, (Contrast, Value, Similarity, Segment, Detection)):
         return _of_objective(target)
     if callable(target):
         name = getattr(target, "__name__", type(target).__name__)
@@ -269,9 +276,13 @@ def resolve_target(target: Any) -> Target:
     return Target(str(index.tolist()), indices=index.astype(np.int64))
 
 
-def _of_objective(objective: Contrast | Value | Similarity | Segment) -> Target:
+def _of_objective(objective: Contrast | Value | Similarity | Segment | Detection) -> Target:
     """Returns the target of what the user wants explained beyond a class."""
-    text, output = objective.text, objective.output
+    text = objective.text
+    if isinstance(objective, Detection):  # A class by its name is looked up once the names are known.
+        label = objective.label if isinstance(objective.label, int) else "predicted"
+        return replace(_of_class(label), text=text, objective=objective)
+    output = objective.output
     if isinstance(objective, Contrast):
         return replace(
             _of_class(objective.a), text=text, objective=objective, output=output, against=_of_class(objective.b)

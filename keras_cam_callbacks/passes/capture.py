@@ -15,6 +15,7 @@ from ..data.layout import as_images, input_at
 from ..data.spaces import AXES
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.choosing import is_tokens
+from ..network.detection import Detection
 from ..network.head import class_weights
 from ..network.layers import Candidates, LayerCall, Tap, listing
 from ..network.objectives import Contrast, Segment, Similarity
@@ -27,6 +28,7 @@ from .attention import captured_attention
 from .finding import chosen_call, head_call, named_calls, reachable
 from .ground import Ground
 from .images import early_layer
+from .levels import chosen_levels
 from .outputs import ModelOutputs
 from .settling import NO_GRID, settle
 from .taps import as_activations, fixed_batch, make_tap, named_layer
@@ -122,8 +124,9 @@ class Capturer:
         self._named = [(path, weakref.ref(layer), number) for path, layer, number in named]
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
-        self.outputs = ModelOutputs(clues_of(model) if clues is None else clues, self.targets, self._engine)
         self.traces = 0
+        clues = clues_of(model) if clues is None else clues
+        self.outputs = ModelOutputs(clues, self.targets, self._engine, self._image_size())
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
         self.explained = ""
@@ -217,7 +220,8 @@ class Capturer:
         """Returns what says beside a class what a target explains of one sample, in the shape of `Capture.beside`."""
         objective = self.outputs.objectives[target]
         # The pixels of a segment are those of the output, whose size is known once the model has run.
-        return self.once().captures[target][0].beside if isinstance(objective, Segment) else self._beside[target]
+        outputs = isinstance(objective, (Segment, Detection))
+        return self.once().captures[target][0].beside if outputs else self._beside[target]
 
     def __call__(self, inputs: Any, class_index: Ints, beside: Sequence[Any] | None = None) -> Iterator[Chunk]:
         """Yields what is captured with the weights that the model has now, chunk by chunk.
@@ -397,8 +401,10 @@ class Capturer:
             self.ground.image_note = ""
         self.ground.look_at(run, self._head_calls(run))
         self.ground.look_behind(run, calls)
-        # A bottleneck, and what the last self-attention works on, have much behind them, and are chosen for that.
-        if not self._named and not self.outputs.is_dense and calls[0].output_ids[0] not in self.ground.attended(run):
+        # A bottleneck, what the last self-attention works on, and a detector's maps have much behind them, and are
+        # chosen for that.
+        chosen = self.outputs.is_dense or self.outputs.detects or calls[0].output_ids[0] in self.ground.attended(run)
+        if not self._named and not chosen:
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap, calls[i].steps)
@@ -452,7 +458,8 @@ class Capturer:
     def _captured_head(self, run: DifferentiatedRun, targets: Sequence[Any]) -> dict[str, Any]:
         """Returns what CAM needs: what feeds the pooling, and for each target the dense layer's weights."""
         for t, (target, classes) in enumerate(zip(self.targets, targets, strict=True)):
-            beyond = isinstance(self.outputs.objectives[t], (Contrast, Segment, Similarity)) or self.outputs.is_part(t)
+            others = Contrast, Segment, Similarity, Detection
+            beyond = isinstance(self.outputs.objectives[t], others) or self.outputs.is_part(t)
             if beyond or (classes is None and (target.rule is not None or self.outputs.units != 1)):
                 raise ValueError(
                     "CAM explains a class of a model with one output of shape (samples, classes). "
@@ -489,6 +496,10 @@ class Capturer:
         if named:
             return named_calls(run, named, {id(held()): path for path, held, _ in self._named}, self.ground)
         attends = bool(self._needs.intersection(OF_ATTENTION))
+        if self.outputs.detects and not attends:
+            levels = chosen_levels(run, self._refused, run.id_of(self.outputs.scores_of(run)))
+            if levels:
+                return levels
         call, self._resigned = chosen_call(run, self.model, self.ground, self._refused, attends, self._dense_size())
         return [call]
 
@@ -496,6 +507,11 @@ class Capturer:
         """Returns the image's size where pixels of a mask are explained, else None."""
         space = self.ground.space
         return space.size if self.outputs.is_dense and space is not None else None
+
+    def _image_size(self) -> tuple[int, int] | None:
+        """Returns the image's height and width; None where there is none."""
+        space = self.ground.space
+        return (space.size[0], space.size[1]) if space is not None and len(space.axes) == 2 else None
 
     def _describe_outputs(self, run: Run, logits: Any) -> None:
         """Notes what the outputs are and what is explained of them, in words."""

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import keras
 
 from ..engine.contract import Engine, Run
-from ..network.advice import check_objective, find_output, working_target
+from ..network.advice import check_detection, check_objective, find_output, no_detector, working_target
+from ..network.detection import Detection, Detector, find_detector
 from ..network.objectives import Contrast, Segment, Similarity, Value
 from ..network.outputs import Clues, Output, check_said
 from ..network.structure import leaves, output_names
 from ..network.targets import Target, check_target
 from ..records import ABSENT, Floats, Ints
+from .detection import best_box, decoded
 from .objectives import contrasted, segment, similarity
 from .picking import only_picks, reads
 from .scores import (
@@ -52,19 +54,24 @@ class ModelOutputs:
         classes: How many classes, labels or numbers it tells apart; None likewise.
         explained: For each target what the output is that it explains; None for a function of several.
         objectives: For each target what is explained other than a class's score, or None.
+        detector: Where boxes are among them; None where the model is no detector, or isn't known to be one.
         notes: What is to be said, once, of what targets' functions are handed.
     """
 
-    def __init__(self, clues: Clues, targets: Sequence[Target], engine: Engine) -> None:
+    def __init__(
+        self, clues: Clues, targets: Sequence[Target], engine: Engine, size: tuple[int, int] | None = None
+    ) -> None:
         """Knows nothing yet.
 
         Args:
             clues: What is known before the model runs.
             targets: What is explained.
             engine: The engine that runs the model.
+            size: Height and width of the image, in which boxes may lie; None where there is no image.
         """
-        self._clues, self._targets, self._engine = clues, targets, engine
+        self._clues, self._targets, self._engine, self._size = clues, targets, engine, size
         self._every: list[Output] = []
+        self.detector: Detector | None = None
         self._picks: dict[int, bool] = {}
         self.notes: tuple[str, ...] = ()
         self.output = Output("classes")
@@ -90,13 +97,19 @@ class ModelOutputs:
             self._clues.output(shape, run.ending(tensor), of_output, i)
             for i, ((_, tensor), of_output, shape) in enumerate(zip(parts, names, shapes, strict=True))
         ]
-        self.output, self.units = self._every[0], None
+        detector = None if self._size is None else find_detector(model, names, shapes, self._clues.said)
+        if detector is not None:
+            scores = detector.logits
+            detector = replace(detector, is_softmax=run.ending(parts[scores][1]) == "softmax")
+            self._every[scores] = replace(self._every[scores], kind="boxes", why="for boxes are beside it")
+        self.detector, self.output, self.units = detector, self._every[0], None
         if len(parts) == 1 and len(shapes[0]) <= 2:
             self.units = 1 if len(shapes[0]) == 1 else shapes[0][1]
         self.classes = self.units
         if self.units is not None:
             self.classes = max(self.units, 2) if self.output.tells_classes else self.units
-        self._seen = shapes, names, working_target(self._every, names, shapes), _described(run.outputs)
+        works = working_target(self._every, names, shapes, self.detector)
+        self._seen = shapes, names, works, _described(run.outputs, self.detector)
         self._at, self._sizes, explained, objectives = [], [], [], []
         for at, output, objective, size in self.check(self._targets):
             self._at.append(at)
@@ -122,6 +135,11 @@ class ModelOutputs:
                 checked.append((None, self.output if len(shapes) == 1 else None, None, self.classes))
                 continue
             at = find_output(target, names)
+            of_boxes = isinstance(target.objective, Detection)
+            if of_boxes and self.detector is None:
+                raise no_detector(target, described, works, example)
+            if self.detector is not None and (of_boxes or (at is None and _plain(target))):
+                at = self.detector.logits
             if at is None:
                 raise ValueError(_several(described, works, example))
             objective, size = self._fitting(target, self._every[at], shapes[at])
@@ -132,8 +150,13 @@ class ModelOutputs:
         """Returns what is explained of an output, and how many classes or numbers it tells apart, after checks."""
         _, _, works, (described, example) = self._seen
         objective = target.objective
-        plain = objective is None and (target.rank == 1 or (target.indices is not None))
-        if output.kind == "mask" and len(shape) == 4 and plain:
+        if self.detector is not None and output is self._every[self.detector.logits]:
+            if _plain(target):
+                objective = Detection()
+            if isinstance(objective, Detection):
+                check_detection(target, objective, self.detector, shape[-1])
+                return objective, shape[-1]
+        if output.kind == "mask" and len(shape) == 4 and _plain(target):
             objective = Segment() if target.indices is None else Segment(int(target.indices.max()))
         if len(shape) == 4 and output.kind == "mask" and objective is not None:
             check_objective(replace(target, objective=objective), output, shape, works)
@@ -174,6 +197,16 @@ class ModelOutputs:
         """Whether all that is explained is of masks."""
         return all(output is not None and output.kind == "mask" for output in self.explained)
 
+    @property
+    def detects(self) -> bool:
+        """Whether all that is explained is of boxes."""
+        return all(isinstance(objective, Detection) for objective in self.objectives)
+
+    def scores_of(self, run: Run) -> Any:
+        """Returns the scores of a detector's boxes, (N, boxes, classes), as a run has put them out."""
+        assert self.detector is not None
+        return keras.tree.flatten(run.outputs)[self.detector.logits]
+
     def place(self, target: int) -> int | None:
         """Returns which of the flattened outputs a target explains; None for a function of them."""
         return self._at[target]
@@ -184,12 +217,12 @@ class ModelOutputs:
 
     def is_own(self, target: int) -> bool:
         """Tells whether a target's score is made otherwise than that of a class of the model's only output."""
-        return self.is_part(target) or isinstance(self.objectives[target], (Contrast, Value, Similarity, Segment))
+        return self.is_part(target) or isinstance(self.objectives[target], _BEYOND)
 
     def has_probability(self, target: int) -> bool:
         """Tells whether a target's score is that of a class or label which has a probability."""
         output, objective = self.explained[target], self.objectives[target]
-        beyond = isinstance(objective, (Contrast, Value, Similarity, Segment))
+        beyond = isinstance(objective, _BEYOND)
         return output is not None and output.has_probability and not beyond and self._sizes[target] is not None
 
     def row_of(self, run: Run, target: int) -> Any | None:
@@ -233,6 +266,8 @@ class ModelOutputs:
         output, tensor = self._every[at], keras.tree.flatten(run.outputs)[at]
         logits, _ = run.find_logits(tensor)
         tensor, logits = _flat(tensor), None if logits is None else _flat(logits)
+        if isinstance(objective, Detection):
+            return self._detected(run, output, objective, class_index, beside)
         if isinstance(objective, Segment):
             _check_pixels(tensor, beside)
             unit = 1 in (tensor.shape[1], tensor.shape[-1])
@@ -251,11 +286,29 @@ class ModelOutputs:
         difference = contrasted(scored.scores, other.scores, len(tensor.shape) == 1 or tensor.shape[1] == 1)
         return scored._replace(scores=difference, beside=other.classes)
 
+    def _detected(self, run: Run, output: Output, objective: Detection, class_index: Any, beside: Any) -> Scored:
+        """Computes the scores of boxes; beside the class are the boxes that are asked for, and then the best one."""
+        ops, detector = keras.ops, self.detector
+        assert detector is not None
+        assert self._size is not None
+        leaves, tensor = keras.tree.flatten(run.outputs), self.scores_of(run)
+        raw = scores_before_activation(tensor, run.find_logits(tensor)[0], output.expects, unit=False)
+        # Logits of a softmax are of one box alone: others may have all of theirs higher.
+        ranking = ops.cast(tensor, "float32") if detector.is_softmax else raw
+        asked = None if objective.box is None else beside[:, :-1]
+        boxes = decoded(leaves[detector.boxes], detector, objective.output_format, self._size, asked is not None)
+        scores, classes, box = best_box(raw, ranking, boxes, class_index, asked)
+        if box is not None:
+            box = box[:, None] if asked is None else ops.concatenate([asked, box[:, None]], axis=1)
+        return Scored(scores, classes, None, box)
+
     def absent(self, target: int, classes: Ints | None, beside: Any) -> Any:
         """Tells which samples have nothing that could be explained, (N,) bool; None where that was known before."""
         objective = self.objectives[target]
         if isinstance(objective, Contrast):
             return classes == beside
+        if isinstance(objective, Detection):
+            return classes == ABSENT
         if isinstance(objective, Segment) and classes is not None:
             return (classes == ABSENT) | ~beside.any(axis=(1, 2))
         return None
@@ -297,6 +350,15 @@ class ModelOutputs:
         return confidences(outputs, scores, targets, output.activated, output.kind == "labels")
 
 
+_BEYOND = Contrast, Value, Similarity, Segment, Detection
+"""What is explained that is no class with a probability."""
+
+
+def _plain(target: Target) -> bool:
+    """Tells whether a target is the predicted class, or named ones, and nothing beyond."""
+    return target.objective is None and (target.rank == 1 or target.indices is not None)
+
+
 def _check_pixels(output: Any, pixels: Any) -> None:
     """Checks that labels of pixels are of the size of the mask that a model puts out."""
     if pixels is None:
@@ -322,9 +384,10 @@ def _flat(tensor: Any) -> Any:
     return keras.ops.reshape(tensor, (-1, sizes[-1])) if len(sizes) < len(tensor.shape) else tensor
 
 
-def _described(outputs: Any) -> tuple[str, str]:
+def _described(outputs: Any, detector: Detector | None = None) -> tuple[str, str]:
     """Returns the shapes of a model's outputs in words, and the code of a function of them that works as a target."""
-    return str(keras.tree.map_structure(lambda t: tuple(t.shape), outputs)), example_of(outputs)
+    at = None if detector is None else detector.logits
+    return str(keras.tree.map_structure(lambda t: tuple(t.shape), outputs)), example_of(outputs, at)
 
 
 def _several(shapes: str, works: str, example: str) -> str:

@@ -19,9 +19,9 @@ def single_output(outputs: Any) -> Any | None:
     return leaves[0] if len(leaves) == 1 else None
 
 
-def example_of(outputs: Any) -> str:
-    """Returns the code of a function of these outputs that works as a target."""
-    parts = leaves(outputs)
+def example_of(outputs: Any, at: int | None = None) -> str:
+    """Returns the code of a function of these outputs, or of one of them, that works as a target."""
+    parts = leaves(outputs) if at is None else leaves(outputs)[at : at + 1]
     return example_rule([path for path, _ in parts], [tuple(tensor.shape) for _, tensor in parts])
 
 

@@ -185,6 +185,14 @@ class ValidationBatch:
     notes: tuple[str, ...] = ()
     read_pixel_labels: Callable[[], Ints | None] | None = None
 
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """H and W of the images; None where they are none."""
+        if self.space is None or len(self.space.axes) != 2:
+            return None
+        height, width = self.space.size
+        return height, width
+
     @cached_property
     def pixel_labels(self) -> Ints | None:
         """The true classes of pixels, (N, H, W) int64, or None."""

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_cam_callbacks import Contrast, Present, Segment, Value
+from keras_cam_callbacks import Contrast, Detection, Present, Segment, Value
 from keras_cam_callbacks.cli.targets import read_target
 from keras_cam_callbacks.network.targets import resolve_targets
 
@@ -26,6 +26,9 @@ NAMES = ["cat", "dog", "value:1"]
         ("segment:predicted", Segment()),
         ("segment:2:all", Segment(2, where="all")),
         ("segment:2:10,20", Segment(2, where=(10, 20))),
+        ("detection:dog", Detection(1)),
+        ("detection:cow", Detection("cow")),
+        ("detection:predicted:4,5.5,20,30", Detection(box=(4, 5.5, 20, 30))),
     ],
 )
 def test_what_text_can_say(text, target):
@@ -36,7 +39,19 @@ def test_what_text_can_say(text, target):
 
 @pytest.mark.parametrize(
     "text",
-    ["contrast:cat", "contrast:1,1", "value", "value:1:2", "present:0", "present:x", "segment", "segment:1:here"],
+    [
+        "contrast:cat",
+        "contrast:1,1",
+        "value",
+        "value:1:2",
+        "present:0",
+        "present:x",
+        "segment",
+        "segment:1:here",
+        "detection",
+        "detection:1:a,b",
+        "detection:1:4,5,6",
+    ],
 )
 def test_what_is_wrong_is_said_with_what_works(text):
     with pytest.raises(ValueError, match=r"--target must be .*contrast:CLASS,CLASS.* Received: '"):

@@ -139,6 +139,12 @@ def test_layers_of_signals_are_fused():
     np.testing.assert_allclose(fused([short, long], "maximum"), [[1, 0.25, 0.75, 1]])
 
 
+def test_levels_without_heat_do_not_dim_the_others():
+    short, long = np.array([[0, 2], [0, -1], [0, 0]], np.float32), np.array([[1, 0], [4, 2], [0, 0]], np.float32)
+    np.testing.assert_allclose(fused([short, long], of_levels=True), [[0.5, 0.5], [1, 0.5], [0, 0]])
+    np.testing.assert_allclose(fused([short, long]), [[0.5, 0.5], [0.5, 0.25], [0, 0]])
+
+
 def test_a_method_of_the_users_is_checked_by_the_number_of_axes():
     capture = Capture(
         activations=ACTIVATIONS.reshape(COUNT, 24, 5), gradients=None, kernel=None, outputs=None, targets=None,

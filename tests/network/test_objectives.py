@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_cam_callbacks import Contrast, Present, Segment, Similarity, Value
+from keras_cam_callbacks import Contrast, Detection, Present, Segment, Similarity, Value
 from keras_cam_callbacks.network.targets import resolve_target, resolve_targets
 
 MASK = np.eye(4, dtype=bool)
@@ -18,6 +18,11 @@ MASK = np.eye(4, dtype=bool)
         (Segment(), "Segment(predicted)"),
         (Segment(1, where="all"), "Segment(1, where=all)"),
         (Segment(1, where=(3, 4)), "Segment(1, where=(3, 4))"),
+        (Detection(), "Detection(predicted)"),
+        (Detection(None), "Detection(predicted)"),
+        (Detection("cat", box="true"), "Detection(cat, box=true)"),
+        (Detection(1, (4, 5, 20.5, 30)), "Detection(1, box=(4.0, 5.0, 20.5, 30.0))"),
+        (Detection(1, output_format="rel_yxyx"), "Detection(1, output_format=rel_yxyx)"),
     ],
 )
 def test_the_text_says_all_that_is_explained(target, text):
@@ -30,6 +35,8 @@ def test_the_text_tells_references_and_masks_apart():
     assert one == same != other
     assert resolve_target(Segment(1, MASK)).text == resolve_target(Segment(1, MASK.astype(int))).text
     assert resolve_target(Segment(1, MASK)).text != resolve_target(Segment(1, ~MASK)).text
+    boxes = np.array([[4, 5, 20, 30], [4, 5, 20, 31]])
+    assert Detection(1, boxes).text == Detection(1, boxes.tolist()).text != Detection(1, boxes[::-1]).text
 
 
 def test_present_labels_have_names_of_their_own():
@@ -61,6 +68,13 @@ def test_present_labels_have_names_of_their_own():
         (lambda: Segment(1, where=np.full((4, 4), 0.5)), ValueError, "`where` must be"),
         (lambda: Segment(1, where=(-1, 2)), ValueError, "`where` must be"),
         (lambda: Segment(where="true"), ValueError, "must name the class"),
+        (lambda: Detection(-1), ValueError, "an index from 0"),
+        (lambda: Detection(1.5), TypeError, "an index from 0"),
+        (lambda: Detection(""), ValueError, "the name of a class"),
+        (lambda: Detection(1, (20, 5, 4, 30)), ValueError, "right edge to the right"),
+        (lambda: Detection(1, (4, 5, 20)), ValueError, "`box` must be"),
+        (lambda: Detection(1, "ture"), ValueError, "Did you mean 'true'"),
+        (lambda: Detection(1, output_format="xxyy"), ValueError, "Did you mean"),
     ],
 )
 def test_impossible_settings_are_refused_when_they_are_made(make, error, message):

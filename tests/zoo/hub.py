@@ -309,11 +309,20 @@ def best_of_class_1(name, outputs):
     return ops.max(outputs[name][..., 1], axis=1)
 
 
+def best_of_all(name, outputs):
+    """The highest score of all classes and boxes."""
+    return ops.max(outputs[name], axis=(1, 2))
+
+
 def retinanet(target=None):
     backbone = _hub().RetinaNetBackbone(
         image_encoder=resnet_backbone(), min_level=3, max_level=4, use_p5=False, image_shape=SHAPE
     )
     model = _hub().RetinaNetObjectDetector(backbone=backbone, num_classes=3, bounding_box_format="yxyx")
+    # Boxes near their anchors, as a trained one has: untrained, they are of less than a pixel, which `predict` drops.
+    last = model.box_head.prediction_layer
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel / 1000, bias * 0])
     return Example(model, images(2, SHAPE), None, target)
 
 

@@ -35,6 +35,8 @@ def _cells(row: Row) -> list[str]:
         names = row.refused.strip("`")
         return [row.name, "", "", wrong or f"refused: {names.removeprefix('give `')}".replace("|", "\\|")]
     layer = " or ".join(f"`{path}`" for path in row.layer.split("|"))
+    if row.levels:
+        layer = " and ".join(f"`{path}`" for path, _ in row.levels)
     cells = " x ".join(map(str, row.cells))
     if row.special is not None:
         cells += " tokens" + (f", {row.special} special" if row.special else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from zoo.example import Example
 
 NORM = "batch_normalization"
 SMALLEST = "the last of the smallest maps"
+LEVELS = "all levels of the pyramid, fused"
+BEST_BOX = "of each image the class of its best box is explained"
 AVERAGES = "Grad-CAM averages gradients over all tokens"
 MASK = "was passed an input with a mask attached to it"  # KerasHub's Swin, in any call.
 ONE_OF_SEVERAL = "Heatmaps are of the input"
@@ -29,6 +32,8 @@ class Row:
         place: The layer in words.
         cells: The size of the heatmap.
         special: Of a layer of tokens how many in front are no cells; None for a layer that puts out a map.
+        levels: Of a detector the layers that are fused, each as `layer` and `nth`.
+        score: Of a detector the score that is explained, as a function of the outputs.
         says: Parts of what is said of it, all of it.
         refused: What a refusal names as way out.
         way_out: The settings that it means, with which the model is explained.
@@ -44,6 +49,8 @@ class Row:
     place: str = ""
     cells: tuple[int, ...] = ()
     special: int | None = None
+    levels: tuple[tuple[str, int], ...] = ()
+    score: Callable[[Any], Any] | None = None
     says: tuple[str, ...] = ()
     refused: str = ""
     way_out: Mapping[str, Any] = field(default_factory=dict)
@@ -58,6 +65,10 @@ def of_map(name, build, layer, nth, cells, place="the last map", **more):
 
 def of_tokens(name, build, layer, nth, cells, special=0, place="the norm before the last self-attention", **more):
     return Row(name, build, layer, nth, place, cells, special, **{"says": (AVERAGES,)} | more)
+
+
+def of_levels(name, build, levels, cells, score, **more):
+    return Row(name, build, place=LEVELS, cells=cells, levels=levels, score=score, says=(BEST_BOX,), **more)
 
 
 def refused(name, build, names, way_out, **more):
@@ -267,22 +278,23 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
             SMALLEST,
         ),
         of_map("SegFormer, with target=", hub.segformer, "seg_former_backbone/linear", 0, (2, 2), SMALLEST),
-        refused(
+        of_levels(
             "RetinaNet",
             hub.retinanet,
-            "`lambda outputs: keras.ops.mean(outputs['bbox_regression'][..., 3], axis=1)`",
-            {"target": lambda outputs: keras.ops.mean(outputs["bbox_regression"][..., 3], axis=1)},
+            (("retina_net_backbone/fpn/output_conv_P4", 0), ("retina_net_backbone/fpn/output_conv_P3", 0)),
+            (8, 8),
+            functools.partial(hub.best_of_all, "cls_logits"),
         ),
         of_map("RetinaNet, with target=", hub.retinanet_of_class, "retina_net_backbone/fpn/output_conv_P3", 0, (8, 8)),
-        refused(
+        of_levels(
             "D-FINE",
             hub.dfine,
-            "`lambda outputs: keras.ops.mean(outputs['enc_topk_bboxes'][..., 3], axis=1)`",
-            {
-                "target": lambda outputs: keras.ops.mean(outputs["enc_topk_bboxes"][..., 3], axis=1),
-                "method": "saliency",
-            },
-            wrong="The function that is named picks an output from which no gradient reaches the image: all zeros.",
+            (
+                ("d_fine_backbone/hybrid_encoder/fpn_block/conv4/conv4_activation", 0),
+                ("d_fine_backbone/hybrid_encoder/pan_block/conv4/conv4_activation", 0),
+            ),
+            (8, 8),
+            functools.partial(hub.best_of_all, "logits"),
         ),
         of_map(
             "D-FINE, with target=",

@@ -9,12 +9,13 @@ from hashlib import sha256
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from paths import ROOT
 from zoo import hub, pages, table
 from zoo.example import LOGITS, NUMBERS, PROBABILITIES, Example
 from zoo.independent import activations_and_gradients, gradcam, layer_at
 
-from keras_cam_callbacks import GradCAMLogger, Overlay, explain
+from keras_cam_callbacks import Detection, GradCAMLogger, Overlay, explain
 from keras_cam_callbacks.network.layers import walk
 from keras_cam_callbacks.passes.bands import LEAST, agreement, answers, banded
 from keras_cam_callbacks.records import Space
@@ -167,7 +168,64 @@ def fitted(example, path, tokens):
     return record, captured
 
 
-@pytest.mark.parametrize("row", parameters((family, row) for family, row in ROWS if not row.refused))
+@pytest.mark.parametrize("row", parameters((family, row) for family, row in ROWS if row.levels))
+def test_a_detector_is_explained(row):
+    example = built(row)
+    before = state(example.model)
+    with says(*row.says):
+        explanation = explain(example.model, example.inputs)
+    assert state(example.model) == before
+    paths = explanation.layer_name.removeprefix("mean(").removesuffix(")").split(", ")
+    alike = [[path for path, _ in walk(example.model) if without_numbers(path) == layer] for layer, _ in row.levels]
+    assert paths == [of_layer[nth] for of_layer, (_, nth) in zip(alike, row.levels, strict=True)]
+    assert explanation.heatmaps.shape[1:] == row.cells
+    outputs = example.model(example.inputs, training=False)
+    np.testing.assert_allclose(explanation.scores, row.score(outputs), rtol=1e-5)
+
+    with says(*row.says):
+        logger = GradCAMLogger(example.inputs, tracker="memory", on_error="raise")
+        begin(logger, example.model)
+        logger.on_epoch_end(0)
+        logger.on_train_end()
+    example.target = row.score
+    expected = joined([gradcam(example, path) for path in paths], row.cells)
+    assert expected.max(axis=(1, 2)).min() > 0
+    for heatmaps in (explanation.heatmaps, logger.trackers[0].records[0].heatmaps):
+        np.testing.assert_allclose(heatmaps, expected, atol=1e-4)
+
+    # The best box is the first that the model's own decoder gives, of logits small enough for a sigmoid.
+    (name,) = row.score.args
+    outputs[name] /= np.abs(outputs[name]).max() / 4
+    predicted = {key: np.asarray(value) for key, value in decoded(example.model, outputs, example.inputs).items()}
+    best = predicted["boxes"][:, 0][:, [1, 0, 3, 2]]
+    seen = predicted["confidence"][:, 0] > 0
+    np.testing.assert_allclose(explanation.boxes[seen], best[seen], rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(explanation.targets[seen], predicted["labels"][:, 0][seen])
+    near = explain(example.model, example.inputs, target=Detection(int(explanation.targets[0]), explanation.boxes))
+    np.testing.assert_allclose(near.scores[0], explanation.scores[0], rtol=1e-5)
+    (picture, _) = explanation.overlays(Overlay(size=image_size(example), caption=False))
+    assert np.ptp(picture.astype(int)) > 0
+
+
+def decoded(model, outputs, inputs):
+    return model.decode_predictions(outputs, keras.ops.convert_to_tensor(inputs))
+
+
+def joined(maps, cells):
+    """The mean of the maps that are somewhere positive, each divided by its largest value."""
+    levels = [np.maximum(of_level, 0) for of_level in maps]
+    tops = [of_level.max(axis=(1, 2), keepdims=True) for of_level in levels]
+    scaled = [
+        tf.image.resize((level / np.where(top > 0, top, 1))[..., None], cells).numpy()[..., 0]
+        for level, top in zip(levels, tops, strict=True)
+    ]
+    return np.sum(scaled, axis=0) / np.maximum(np.sum([top > 0 for top in tops], axis=0), 1)
+
+
+ONE_LAYER = [(family, row) for family, row in ROWS if not row.refused and not row.levels]
+
+
+@pytest.mark.parametrize("row", parameters(ONE_LAYER))
 def test_a_model_is_explained(row):
     example = built(row)
     before = state(example.model)

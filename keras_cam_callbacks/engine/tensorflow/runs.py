@@ -41,6 +41,10 @@ class Run:
     tape: Any = None
     _attentions: dict[int, list[Attention]] = field(default_factory=dict)
 
+    def id_of(self, tensor: Any) -> Hashable:
+        """Returns the id of a tensor; see `contract.Run`."""
+        return graphs.tensor_id(tensor)
+
     @property
     def output_ids(self) -> set[Hashable]:
         """Ids of all outputs of the model."""
