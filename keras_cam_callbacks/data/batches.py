@@ -134,7 +134,7 @@ def make_batch(
     space = input_space(model, images)
     if regions is not None and space is None:
         raise ValueError(
-            "`regions` need images (samples, height, width, channels). "
+            "`regions` need images (samples, height, width, channels), signals, volumes or clips. "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
         )
     pixels = None if space is None else pixels_of(images, space)

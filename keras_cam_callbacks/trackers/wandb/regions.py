@@ -39,12 +39,12 @@ class Marks:
 
         Returns:
             "boxes" and "masks" for each place of the image in its picture, as far as there are any; empty where the
-            sample has no region, or its picture shows something else.
+            sample has no region, or its picture shows something else, or it is no image.
         """
         region = self._config.regions[row] if self._config.regions else None
         places = record.places[row] if record.places else ()
-        if region is None or not places:
-            return {}
+        if region is None or not places or region.boxes.shape[1] != 4:
+            return {}  # Of a signal, a volume or a clip a picture shows several places at once.
         key = row, record.overlays[row].shape, places
         if key not in self._made:
             self._made[key] = self._make(row, region, record.overlays[row], places)
