@@ -148,16 +148,16 @@ def components(mask: npt.NDArray[np.bool_]) -> int:
     return int(ndimage.label(mask, np.ones((3,) * mask.ndim))[1])
 
 
-def places(cells: Sequence[int], space: Sequence[int]) -> Floats:
+def places(cells: Sequence[int], space: Sequence[float]) -> Floats:
     """Returns where the cells of a grid are that is laid over a space.
 
     Args:
         cells: Cells of the grid along each axis.
-        space: Positions along each axis.
+        space: Positions along each axis, or how long it is in any unit.
 
     Returns:
         (P, axes) float32, one row for each of the P cells in the order of a flattened grid: the cell's place in
-        positions of the space, counted from the first cell.
+        positions of the space, or in that unit, counted from the first cell.
     """
     steps = [whole / parts for whole, parts in zip(space, cells, strict=True)]
     along = np.indices(tuple(cells), np.float32)

@@ -108,7 +108,8 @@ def pointing(heatmaps: Floats, masks: Masks, tolerance: float = 0.0) -> Doubles:
     Args:
         heatmaps: (N, h, w) float32, raw.
         masks: (N, H, W) bool, True on the object.
-        tolerance: Greatest distance, px of the image. The paper allows 15 px.
+        tolerance: Greatest distance, in px of the image or positions of another space, which count alike along all axes
+            whatever their spacing. The paper allows 15 px.
 
     Returns:
         (N,) float64: 1 for a hit, 0 for a miss; NaN where a map is degenerate or a mask is empty.
