@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import center_of_mass
+from scipy.integrate import trapezoid
+from scipy.ndimage import center_of_mass, gaussian_filter
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
@@ -182,3 +183,37 @@ def test_deletion_and_insertion_of_a_signal_by_hand():
     assert metrics.deletion(signal, heat, model(weights), np.ones(1), steps=4) == pytest.approx([1 / 8])
     # Of what the map leaves, the position is whole.
     assert metrics.masked_confidence(signal, heat, model(weights), np.ones(1)) == pytest.approx([1])
+
+
+@pytest.mark.parametrize("shape", [(60,), (4, 40, 20)], ids=["signal", "volume of few slices"])
+def test_what_insertion_begins_with_is_blurred_along_each_axis(shape):
+    arrays, maps = RNG.random((1, *shape, 2), np.float32), RNG.random((1, *shape), np.float32)
+    seen = []
+
+    def confidence(copies, total):
+        for copy, _ in copies:
+            seen.append(copy)
+            yield 0.5
+
+    assert metrics.insertion(arrays, maps, confidence, np.full(1, 0.5), steps=4) == pytest.approx([0.5])
+    expected = gaussian_filter(arrays[0], (*(side / 20 for side in shape), 0), mode="reflect")
+    np.testing.assert_allclose(seen[0], expected, atol=1e-5)
+    hottest = maps[0] >= np.sort(maps.ravel())[-maps.size // 2]
+    np.testing.assert_array_equal(seen[2][hottest], arrays[0][hottest])
+    np.testing.assert_allclose(seen[2][~hottest], expected[~hottest], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16,), (2, 4, 4)], ids=["signal", "volume"])
+def test_deletion_of_a_linear_model_is_a_sum(shape):
+    """Each position that goes takes its own share: the curve is the sum of what is left, by the trapezoidal rule."""
+    arrays = RNG.random((1, *shape, 1), np.float32)
+    arrays -= arrays.mean()  # The mean colour is 0.
+    heat = arrays[..., 0].copy() + 1
+
+    def confidence(copies, total):
+        return (float(copy.clip(0).sum()) for copy, _ in copies)
+
+    left = np.sort(arrays.ravel())[::-1].clip(0)
+    curve = left.sum() - np.concatenate([[0], left.reshape(4, -1).sum(axis=1).cumsum()])
+    found = metrics.deletion(arrays, heat, confidence, curve[:1], steps=4)
+    np.testing.assert_allclose(found, [trapezoid(curve, dx=1 / 4)], rtol=1e-4)
