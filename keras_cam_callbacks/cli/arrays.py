@@ -134,8 +134,11 @@ def as_batch(
         sample_keys=list(arrays),
         value_range=range_of(used) if used else None,
         spacing=apart,
+        warns=False,  # It stands in the words.
     )
     notes = [samples.note for samples in read.values() if samples.note]
+    if batch.pixel_range is not None and batch.pixel_range.note:
+        notes.append(f"Value range: {batch.pixel_range.note}")
     words = " ".join(filter(None, [_words(batch, given, len(videos), used, why), of_scans, *notes]))
     return batch, {key: name for key, (name, _) in places.items()}, used, words
 
