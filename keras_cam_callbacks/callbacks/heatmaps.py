@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.range_names import checked_range
-from ..data.spacing import checked_spacing, extent_of
+from ..data.spacing import checked_spacing, extent_of, spacing_of
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations
@@ -323,7 +323,6 @@ class HeatmapLogger(EpochLogger):
 
     def _config(self, source: Explainer) -> RunConfig:
         assert self._kept is not None
-        space = self._kept.batch.space
         return run_config(
             self,
             self._kept.batch,
@@ -336,7 +335,7 @@ class HeatmapLogger(EpochLogger):
             augmentations=source.augmentations,
             regions=self._kept.batch.regions,
             rules=rules_digest(self.target, self.method, self.augmentations),
-            space=replace(source.space, spacing=() if space is None else space.spacing),
+            space=replace(source.space, spacing=spacing_of(self._kept.batch.space)),
             tells_classes=source.capturer.output.tells_classes,
         )
 

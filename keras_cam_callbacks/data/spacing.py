@@ -9,7 +9,7 @@ from typing import Any
 from ..checks import is_real
 from ..records import Space
 
-__all__ = ["checked_spacing", "extent_of", "spaced"]
+__all__ = ["checked_spacing", "extent_of", "spaced", "spacing_of"]
 
 
 def checked_spacing(spacing: Any) -> tuple[float, ...]:
@@ -75,3 +75,8 @@ def extent_of(space: Space | None) -> tuple[float, ...] | None:
         return None
     apart = space.spacing or (1.0,) * len(space.axes)
     return tuple(side * one for side, one in zip(space.size, apart, strict=True))
+
+
+def spacing_of(space: Space | None) -> tuple[float, ...]:
+    """Returns how far the positions of an input are apart; empty for 1 along all axes, and where there are none."""
+    return () if space is None else space.spacing

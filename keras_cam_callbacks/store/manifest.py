@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_cam_callbacks.checks import is_real
 from keras_cam_callbacks.records import RunConfig, Space
 
 from .regions import check_region, region_entry
@@ -240,8 +239,8 @@ def space_of(manifest: Mapping[str, Any]) -> Space | None:
     texts = all(isinstance(text, str) for text in (*axes, stored["layout"]))
     if len(axes) != len(sizes) or not texts or not all(s is None or (type(s) is int and s > 0) for s in sizes):
         raise ValueError(f"{stored!r} is no space")
-    spacing = tuple(stored.get("spacing") or ())
-    if spacing and (len(spacing) != len(axes) or not all(is_real(apart) and apart > 0 for apart in spacing)):
+    spacing = tuple(map(float, stored.get("spacing") or ()))
+    if spacing and (len(spacing) != len(axes) or not all(0 < step < math.inf for step in spacing)):
         raise ValueError(f"{stored!r} is no space")
     return Space(axes, sizes, stored["layout"], str(stored.get("tokens", "")), spacing)
 
@@ -276,7 +275,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     if len(set(manifest["sample_keys"])) != len(manifest["sample_keys"]):
         raise ValueError("sample_keys must differ")
     check_changing(manifest, len(manifest["sample_keys"]))
-    space = space_of(manifest)
+    space_of(manifest)
     texts = ("prefix", "model_name", "layer", "method", "target", "run_id", "structure", *STABLE.values())
     for name in texts:
         if not isinstance(manifest.get(name, ""), str):
@@ -293,6 +292,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     if regions:
         if len(regions) != len(manifest["sample_keys"]):
             raise ValueError(f"{len(regions)} regions, {len(manifest['sample_keys'])} samples")
+        space = space_of(manifest)
         for region in regions:
             if region is not None:
                 check_region(region, 2 if space is None else len(space.axes))

@@ -43,8 +43,9 @@ class Marks:
         """
         region = self._config.regions[row] if self._config.regions else None
         places = record.places[row] if record.places else ()
-        if region is None or not places or region.boxes.shape[1] != 4:
-            return {}  # Of a signal, a volume or a clip a picture shows several places at once.
+        flat = region is not None and region.boxes.shape[1] == 4 and (region.mask is None or region.mask.ndim == 2)
+        if region is None or not flat or not places:  # W&B knows boxes and masks of images alone.
+            return {}
         key = row, record.overlays[row].shape, places
         if key not in self._made:
             self._made[key] = self._make(row, region, record.overlays[row], places)
