@@ -53,7 +53,7 @@ def test_regions_and_space_are_read_back(tmp_path, kind):
         (lambda manifest: manifest["regions"][2].update(size="571"), "no region"),
         (lambda manifest: manifest["space"].update(spacing=[1, 2]), "no space"),
         (lambda manifest: manifest["space"].update(spacing=[1, 2, 0]), "no space"),
-        (lambda manifest: manifest["space"].update(spacing=["a", 2, 1]), "no space"),
+        (lambda manifest: manifest["space"].update(spacing=["a", 2, 1]), "could not convert"),
     ],
 )
 def test_what_is_no_region_of_the_space_is_refused(tmp_path, change, message):
