@@ -70,7 +70,7 @@ def describe_layers(model: Any) -> dict[str, Any]:
     *sides, channels = (side or free for side, free in zip(given.shape, (*FREE_SIDES[given.kind], 3), strict=True))
     shape = (channels, *sides) if given.channels_first else (*sides, channels)
     images = np.zeros((1, *shape), given.dtype)
-    calls = candidates(layer_calls(model, images))
+    calls = candidates(layer_calls(model, images), len(sides))
     try:
         (tap,) = Capturer(model, images, targets=[resolve_target("predicted")]).taps
         chosen: str | None = tap.path

@@ -180,7 +180,8 @@ def _read_scan(path: Path, taken: Taken) -> Samples:
         _check_count(scan.shape, path)
         _reading(tuple(map(int, scan.shape)), taken, path)
         values = np.asarray(scan.dataobj, np.float32)
-        zooms = tuple(float(one) for one in scan.header.get_zooms()[: len(taken.sides)])
+        # The file has 32 bits for each: 0.7 is 0.7, not the next number of 64 bits.
+        zooms = tuple(float(str(np.float32(one))) for one in scan.header.get_zooms()[: len(taken.sides)])
     except nibabel.filebasedimages.ImageFileError as error:
         raise ValueError(f"{path}: no NIfTI, or damaged ({error})") from error
     told = len(zooms) == len(taken.sides) and all(is_real(one) and one > 0 for one in zooms)

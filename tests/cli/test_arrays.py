@@ -170,6 +170,12 @@ def error_of(*arguments):
     return result.stderr
 
 
+def test_layers_of_a_volume(folder):
+    found = json.loads(run("layers", folder / "volume.keras", "--json").stdout)
+    assert (found["input"], found["kind"]) == ("6 x 8 x 10 x 1", "volume")
+    assert [each["output_shape"] for each in found["candidates"]] == [[4, 6, 8, 2]]
+
+
 def test_errors_of_the_command(folder, tmp_path):
     explain = "explain", folder / "volume.keras"
     out = "--out", tmp_path / "out"
