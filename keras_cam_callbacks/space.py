@@ -108,28 +108,31 @@ def laid(maps: Maps, box: Sequence[tuple[float, float]], size: Sequence[int]) ->
     return covering
 
 
-def blur(images: Floats, sigma: float, border: Literal["reflect", "mirror"] = "reflect") -> Floats:
+def blur(images: Floats, sigma: float | Sequence[float], border: Literal["reflect", "mirror"] = "reflect") -> Floats:
     """Blurs images by a Gaussian, each channel by itself.
 
     Args:
         images: (N, *space, C) float32.
-        sigma: Standard deviation along each axis of the space, in positions.
+        sigma: Standard deviation in positions, the same along each axis of the space, or one for each.
         border: What lies beyond the border: the image mirrored, with its outermost position twice ("reflect":
             b a | a b) or once ("mirror": b | a b).
 
     Returns:
         (N, *space, C) float32.
     """
-    if images.ndim == 4:
+    axes = images.ndim - 2
+    sigmas = tuple(sigma) if isinstance(sigma, Sequence) else (sigma,) * axes
+    if axes == 2:
+        down, across = sigmas
         blurred = np.empty_like(images, np.float32)
         for image, result in zip(images, blurred, strict=True):
             # OpenCV takes a single channel's axis away.
-            result[:] = cv2.GaussianBlur(image, (0, 0), sigma, borderType=_BORDERS[border]).reshape(image.shape)
+            soft = cv2.GaussianBlur(image, (0, 0), across, sigmaY=down, borderType=_BORDERS[border])
+            result[:] = soft.reshape(image.shape)
         return blurred
     from scipy import ndimage
 
-    along = (0.0, *(sigma for _ in images.shape[1:-1]), 0.0)
-    return np.asarray(ndimage.gaussian_filter(images, along, mode=border), np.float32)
+    return np.asarray(ndimage.gaussian_filter(images, (0.0, *sigmas, 0.0), mode=border), np.float32)
 
 
 def components(mask: npt.NDArray[np.bool_]) -> int:
@@ -148,16 +151,16 @@ def components(mask: npt.NDArray[np.bool_]) -> int:
     return int(ndimage.label(mask, np.ones((3,) * mask.ndim))[1])
 
 
-def places(cells: Sequence[int], space: Sequence[int]) -> Floats:
+def places(cells: Sequence[int], space: Sequence[float]) -> Floats:
     """Returns where the cells of a grid are that is laid over a space.
 
     Args:
         cells: Cells of the grid along each axis.
-        space: Positions along each axis.
+        space: Positions along each axis, or how long it is in any unit.
 
     Returns:
         (P, axes) float32, one row for each of the P cells in the order of a flattened grid: the cell's place in
-        positions of the space, counted from the first cell.
+        positions of the space, or in that unit, counted from the first cell.
     """
     steps = [whole / parts for whole, parts in zip(space, cells, strict=True)]
     along = np.indices(tuple(cells), np.float32)

@@ -14,12 +14,14 @@ from models import CLASSES, SHAPE, functional, images, labels
 
 from keras_cam_callbacks import GradCAMLogger, read_run
 from keras_cam_callbacks.metrics import METRICS
+from keras_cam_callbacks.metrics.registry import REGISTRY
 
 X, Y = images(12), labels(12)
 SAMPLES = len(X)
 # Keras 3.12's own, with NumPy 2.
 KERAS_WARNS = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
-NUMBERS = sorted(f"gradcam_{name}" for group in ("map", "last", "first") for name in METRICS[group])
+OF_IMAGES = tuple(name for name in METRICS["map"] if REGISTRY[name].axes <= 2)
+NUMBERS = sorted(f"gradcam_{name}" for name in (*OF_IMAGES, *METRICS["last"], *METRICS["first"]))
 
 
 @cache

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from keras_cam_callbacks.space import blur, components, diagonal, places, resize
 
@@ -83,6 +84,14 @@ def test_a_blurred_pulse_is_a_gaussian():
     blurred = blur(pulse, 2.0)
     np.testing.assert_allclose(blurred[0, :, 1], bell / bell.sum(), atol=1e-4)
     assert not blurred[0, :, 0].any()
+
+
+@pytest.mark.parametrize("shape", [(30,), (20, 24), (5, 20, 24)], ids=len)
+def test_each_axis_is_blurred_by_its_own_deviation(shape):
+    arrays = np.random.default_rng(0).random((2, *shape, 1), np.float32)
+    sigmas = [1.0, 2.5, 0.8][: len(shape)]
+    expected = ndimage.gaussian_filter(arrays.astype(float), (0, *sigmas, 0), mode="reflect")
+    np.testing.assert_allclose(blur(arrays, sigmas), expected, atol=2e-3)
 
 
 def test_connected_places_by_hand():

@@ -15,8 +15,8 @@ from typing import Any
 
 from ..checks import did_you_mean
 from .base import Augmentation, apply, bring_back, compose, resized
-from .geometry import crop_and_resize, flip, rotation
-from .tones import ValueRange, brightness_contrast, cut_out, sun_flare
+from .geometry import crop_and_resize, flip, rotation, shift
+from .tones import ValueRange, brightness_contrast, cut_out, noise, scale, sun_flare
 
 __all__ = [
     "AUGMENTATIONS",
@@ -29,9 +29,12 @@ __all__ = [
     "crop_and_resize",
     "cut_out",
     "flip",
+    "noise",
     "resized",
     "resolve_augmentations",
     "rotation",
+    "scale",
+    "shift",
     "sun_flare",
 ]
 
@@ -44,8 +47,12 @@ def _built_in(value_range: ValueRange | None = None) -> dict[str, Augmentation]:
         "crop_and_resize": crop_and_resize(),
         "cut_out": cut_out(value_range=value_range),
         "sun_flare": sun_flare(value_range=value_range),
+        "noise": noise(),
+        "scale": scale(),
+        "shift": shift(),
     }
-    # The boxes last, or the others would shine on them and turn them.
+    # The boxes last, or the others would shine on them and turn them. Noise, scale and shift are no part of it: records
+    # of earlier versions have the same one.
     order = ("flip", "rotation", "crop_and_resize", "brightness_contrast", "sun_flare", "cut_out")
     return {**single, "all": compose(*(single[name] for name in order))}
 
@@ -56,10 +63,13 @@ AUGMENTATIONS: dict[str, Augmentation] = _built_in()
 ON_RANGE = ("brightness_contrast", "cut_out", "sun_flare", "all")
 """Names of the built-in augmentations that depend on what is black and white."""
 
-_MAKERS = (brightness_contrast, compose, crop_and_resize, cut_out, flip, rotation, sun_flare)
+_MAKERS = (brightness_contrast, compose, crop_and_resize, cut_out, flip, noise, rotation, scale, shift, sun_flare)
+_PLURALS = {1: "signals", 2: "images", 3: "volumes and clips"}
 
 
-def resolve_augmentations(augmentations: Any, value_range: ValueRange | None = None) -> dict[str, Augmentation]:
+def resolve_augmentations(
+    augmentations: Any, value_range: ValueRange | None = None, axes: int = 2
+) -> dict[str, Augmentation]:
     """Turns what the user gave as `augmentations` into augmentations by name, in the user's order.
 
     Args:
@@ -67,10 +77,11 @@ def resolve_augmentations(augmentations: Any, value_range: ValueRange | None = N
             of the user's to an `Augmentation`, a function of images, or the name of a built-in one.
         value_range: (black, white) for the built-in ones that are given by name, each one number or one for each
             channel; None for each image's own. Where it is known, a flare is white on an image without any white.
+        axes: How many axes the model's input has: 1 of signals, 2 of images, 3 of volumes and clips.
 
     Raises:
-        ValueError: If there is none, a built-in name is unknown or given twice, or a name is empty or contains "/"; or
-            if `value_range` is not a range.
+        ValueError: If there is none, a built-in name is unknown or given twice, or a name is empty or contains "/"; if
+            one has no meaning for such inputs; or if `value_range` is not a range.
         TypeError: If it is of another kind.
     """
     if augmentations is None:
@@ -103,7 +114,15 @@ def resolve_augmentations(augmentations: Any, value_range: ValueRange | None = N
                 f"Received: {name!r}. 'my flip' works."
             )
     built_in = _built_in(value_range)
-    return {name: _as_augmentation(name, value, built_in) for name, value in augmentations.items()}
+    resolved = {name: _as_augmentation(name, value, built_in) for name, value in augmentations.items()}
+    for name, augmentation in resolved.items():
+        if axes not in augmentation.axes:
+            works = ", ".join(name for name, one in built_in.items() if axes in one.axes)
+            raise ValueError(
+                f"`augmentations` must have a meaning for {_PLURALS[axes]}. Received: {name!r}, which is for "
+                f"{', '.join(_PLURALS[one] for one in augmentation.axes)}. {works} work."
+            )
+    return resolved
 
 
 def _as_augmentation(name: str, value: Any, built_in: dict[str, Augmentation]) -> Augmentation:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..checks import check, is_real, is_whole
-from ..opencv import cv2
 from ..records import Floats
+from ..space import resize
+
+_SHAPES = {1: "(N, T, C)", 2: "(N, H, W, C)", 3: "(N, D, H, W, C)"}
 
 
 @dataclass(frozen=True)
@@ -20,19 +22,26 @@ class Augmentation:
 
     Attributes:
         function: Takes images (N, H, W, C) float32 in the model's value range and returns changed ones of the same
-            shape; it must leave its input as it is, and should give the same result each time.
+            shape; it must leave its input as it is, and should give the same result each time. Signals are (N, T, C),
+            volumes and clips (N, D, H, W, C).
         inverse: Takes heatmaps (N, H, W) float32 of the changed images, at the images' size, and returns them in the
             frame of the original images, NaN where the changed image did not show that pixel. Inside `compose` its
-            input can hold NaN too. None where the pixels do not move.
+            input can hold NaN too. None where the pixels do not move. Of other inputs the maps are (N, T) or
+            (N, D, H, W).
+        axes: What it has a meaning for: 1 for signals, 2 for images, 3 for volumes and clips.
 
     Raises:
         TypeError: If `function` is not callable, or `inverse` neither callable nor None.
+        ValueError: If `axes` holds anything else.
     """
 
     function: Callable[[Floats], Any]
     inverse: Callable[[Floats], Any] | None = None
+    axes: tuple[int, ...] = (1, 2, 3)
 
     def __post_init__(self) -> None:
+        valid = isinstance(self.axes, tuple) and bool(self.axes) and all(is_whole(one, 1, 3) for one in self.axes)
+        check("axes", self.axes, valid, "a tuple of some of 1, 2 and 3", "(2, 3)")
         for name, value, must in (
             ("function", self.function, "a function of images (N, H, W, C)"),
             ("inverse", self.inverse, "None or a function of heatmaps (N, H, W)"),
@@ -49,14 +58,21 @@ def compose(*augmentations: Augmentation | Callable[[Floats], Any]) -> Augmentat
         augmentations: Each an `Augmentation`, or a function of images that moves no pixels.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or no kind of input for which all have a meaning.
         TypeError: If one is of another kind.
     """
     if not augmentations:
         raise ValueError("compose() needs at least one augmentation. Received: none. compose(flip(), cut_out()) works.")
     parts = tuple(part if isinstance(part, Augmentation) else Augmentation(part) for part in augmentations)
     moves = any(part.inverse for part in parts)
-    return Augmentation(partial(_one_by_one, parts=parts), partial(_one_by_one_back, parts=parts) if moves else None)
+    axes = tuple(one for one in (1, 2, 3) if all(one in part.axes for part in parts))
+    if not axes:
+        raise ValueError(
+            "compose() needs augmentations that have a meaning for the same kind of input. "
+            f"Received: {', '.join(f'{_name_of(part)} for {part.axes} axes' for part in parts)}."
+        )
+    back = partial(_one_by_one_back, parts=parts) if moves else None
+    return Augmentation(partial(_one_by_one, parts=parts), back, axes)
 
 
 def apply(augmentation: Augmentation, images: Floats, *, name: str = "") -> Floats:
@@ -64,11 +80,11 @@ def apply(augmentation: Augmentation, images: Floats, *, name: str = "") -> Floa
 
     Args:
         augmentation: The augmentation.
-        images: (N, H, W, C) in the model's value range; they are left as they are.
+        images: (N, H, W, C), or (N, *space, C), in the model's value range; they are left as they are.
         name: The augmentation's name, for errors; without it, its function's.
 
     Returns:
-        (N, H, W, C) float32, a new array.
+        (N, H, W, C) float32, or (N, *space, C), a new array.
 
     Raises:
         ValueError: If the images are no finite numbers of that shape; or the function raises an error, changes its
@@ -76,9 +92,10 @@ def apply(augmentation: Augmentation, images: Floats, *, name: str = "") -> Floa
     """
     images = np.ascontiguousarray(images, np.float32)
     name = name or _name_of(augmentation)
-    if images.ndim != 4 or 0 in images.shape or not np.isfinite(images).all():
+    if images.ndim - 2 not in augmentation.axes or 0 in images.shape or not np.isfinite(images).all():
+        shapes = " or ".join(_SHAPES[one] for one in sorted(augmentation.axes, key=(2, 3, 1).index))
         raise ValueError(
-            "Images must be finite numbers of shape (N, H, W, C). "
+            f"Images must be finite numbers of shape {shapes}. "
             f"Received: shape {images.shape}{'' if 0 in images.shape else f', {_extent(images)}'} "
             f"for augmentation {name!r}."
         )
@@ -91,13 +108,13 @@ def apply(augmentation: Augmentation, images: Floats, *, name: str = "") -> Floa
     return changed
 
 
-def bring_back(augmentation: Augmentation, heatmaps: Floats, size: tuple[int, int], *, name: str = "") -> Floats:
+def bring_back(augmentation: Augmentation, heatmaps: Floats, size: tuple[int, ...], *, name: str = "") -> Floats:
     """Brings heatmaps of augmented images back into the frame of the original images.
 
     Args:
         augmentation: The augmentation that the images went through.
-        heatmaps: (N, h, w) float32, raw: signed and unscaled, at any size.
-        size: (H, W) of the images.
+        heatmaps: (N, h, w) float32, raw: signed and unscaled, at any size; or of another number of axes.
+        size: (H, W) of the images, or the positions along each axis of another input.
         name: The augmentation's name, for errors; without it, its function's.
 
     Returns:
@@ -110,32 +127,36 @@ def bring_back(augmentation: Augmentation, heatmaps: Floats, size: tuple[int, in
     return _brought_back(augmentation, resized(heatmaps, size), name or _name_of(augmentation))
 
 
-def resized(heatmaps: Floats, size: tuple[int, int]) -> Floats:
-    """Resizes raw heatmaps as overlays do: bilinearly, or by area where both sides shrink.
+def resized(heatmaps: Floats, size: tuple[int, ...]) -> Floats:
+    """Resizes raw heatmaps as overlays do: bilinearly, or by area where all sides shrink.
 
     Args:
-        heatmaps: (N, h, w) float32, raw.
-        size: (H, W), px.
+        heatmaps: (N, h, w) float32, raw, or of another number of axes.
+        size: (H, W), px, or positions along each of the axes.
 
     Returns:
         (N, H, W) float32, a new array; NaN throughout where a heatmap is not finite, for that map explains nothing.
 
     Raises:
-        ValueError: If the heatmaps have not three dimensions or hold no pixels, or `size` is no height and width.
+        ValueError: If the heatmaps have not one to three axes beside the samples or hold no pixels, or `size` is not a
+            size for each axis.
     """
     heatmaps = np.asarray(heatmaps, np.float32)
-    if heatmaps.ndim != 3 or 0 in heatmaps.shape[1:]:
+    # Two sizes are of images, whatever the heatmaps are.
+    axes = 2 if isinstance(size, (tuple, list)) and len(size) == 2 else heatmaps.ndim - 1
+    if heatmaps.ndim != axes + 1 or heatmaps.ndim not in (2, 3, 4) or 0 in heatmaps.shape[1:]:
         raise ValueError(
             "Heatmaps must have the shape (N, h, w) with h and w of at least 1. "
             f"Received: shape {heatmaps.shape}. Give one heatmap as heatmap[None]."
         )
-    sides = isinstance(size, (tuple, list)) and len(size) == 2 and all(is_whole(side, 1) for side in size)
-    check("size", size, sides, "(height, width) in px", "(224, 224)")
-    smaller = size[0] < heatmaps.shape[1] and size[1] < heatmaps.shape[2]
+    sides = isinstance(size, (tuple, list)) and len(size) == axes and all(is_whole(side, 1) for side in size)
+    must = "(height, width) in px" if axes == 2 else f"{axes} whole numbers, one for each axis"
+    check("size", size, sides, must, str((224,) * axes))
+    smaller = all(side < have for side, have in zip(size, heatmaps.shape[1:], strict=True))
     result = np.full((len(heatmaps), *size), np.nan, np.float32)
-    for i in np.flatnonzero(np.isfinite(heatmaps).all(axis=(1, 2))):
-        how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        result[i] = cv2.resize(heatmaps[i], (int(size[1]), int(size[0])), interpolation=how)
+    whole = np.isfinite(heatmaps).all(axis=tuple(range(1, heatmaps.ndim)))
+    if whole.any():
+        result[whole] = resize(heatmaps[whole], size, "area" if smaller else "linear")
     return result
 
 

@@ -1,4 +1,7 @@
-"""Augmentations that change values and leave the pixels where they are: brightness, cut-out, flare.
+"""Augmentations that change values and leave the pixels where they are: brightness, cut-out, flare, noise, scale.
+
+Of volumes and clips all slices or frames are changed alike. Signals have no black and white: what goes by these is for
+all others, and stretches of a signal are cut out by its mean.
 
 Black and white are the least and the largest value of each channel of each image, so that no image depends on the
 others, or what is given as `value_range`: (black, white), each one number or one for each channel. What comes out lies
@@ -54,7 +57,7 @@ def brightness_contrast(
     function = partial(
         _adjusted, brightness=float(brightness), contrast=float(contrast), value_range=_checked_range(value_range)
     )
-    return Augmentation(function)
+    return Augmentation(function, axes=(2, 3))
 
 
 def cut_out(
@@ -67,11 +70,14 @@ def cut_out(
 ) -> Augmentation:
     """Fills square boxes; they are NaN on the way back, for the map says nothing of what was not shown.
 
-    The boxes are the same for every image of one size, and at the same relative places at another. They may overlap.
+    The boxes are the same for every image of one size, and at the same relative places at another; of volumes and clips
+    they go through all slices or frames. They may overlap. Of signals stretches of time become the mean of each
+    channel, whatever `fill` says.
 
     Args:
         boxes: How many, at least 1.
-        size: In (0, 1), their side as a share of the image's shorter side; at least a pixel.
+        size: In (0, 1), their side as a share of the image's shorter side; at least a pixel. Of signals its square is
+            their share of the length, so that as much is taken away as of an image.
         seed: Seed of their places.
         fill: In [0, 1], what stands in them: 0 is black, 1 is white.
         value_range: (black, white), each one number or one for each channel; None for the image's own.
@@ -118,42 +124,95 @@ def sun_flare(
     light = partial(
         _light, position=(float(position[0]), float(position[1])), radius=float(radius), strength=float(strength)
     )
-    return Augmentation(partial(_lit, light=light, value_range=_checked_range(value_range)))
+    return Augmentation(partial(_lit, light=light, value_range=_checked_range(value_range)), axes=(2, 3))
+
+
+def noise(level: float = 0.2, seed: int = 7) -> Augmentation:
+    """Adds noise, the same for every image of one size, and in each of its channels.
+
+    x' = x + level * s * e, with s the standard deviation of each channel of each image and e independent standard
+    normal numbers, one for each pixel. Values may leave the model's range.
+
+    Args:
+        level: Positive, the noise's standard deviation as a share of the channel's own.
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: If an option is impossible.
+    """
+    check("level", level, is_real(level) and level > 0, "a positive finite number", "0.2")
+    check_whole("seed", seed, 0, 7)
+    return Augmentation(partial(_noisy, level=float(level), seed=int(seed)))
+
+
+def scale(factor: float = 1.5) -> Augmentation:
+    """Makes the values of each channel deviate more or less from their mean.
+
+    x' = mean + factor * (x - mean), with the mean of each channel of each image. Values may leave the model's range.
+
+    Args:
+        factor: At least 0 and not 1.
+
+    Raises:
+        ValueError: If `factor` is impossible.
+    """
+    check("factor", factor, is_real(factor, 0) and factor != 1, "a finite number of at least 0, and not 1", "1.5")
+    return Augmentation(partial(_scaled, factor=float(factor)))
 
 
 def _adjusted(images: Floats, brightness: float, contrast: float, value_range: Ends | None) -> Floats:
     black, white = _black_and_white(images, value_range)
-    # One by one: numpy's sums depend in their last bits on the shape, which would be on the batch.
-    means = np.array([image.mean(axis=(0, 1), dtype=np.float64) for image in images], np.float32)[:, None, None]
+    means = _of_channels(images, np.mean)
     changed = means + contrast * (images - means) + brightness * (white - black)
     return np.asarray(np.clip(changed, black, white))
 
 
+def _of_channels(images: Floats, function: Callable[..., Any]) -> Floats:
+    """Returns a number of each channel of each image, in a shape that goes with (N, *space, C)."""
+    # One by one: numpy's sums depend in their last bits on the shape, which would be on the batch.
+    axes = tuple(range(images.ndim - 2))
+    numbers = np.array([function(image, axis=axes, dtype=np.float64) for image in images], np.float32)
+    return numbers.reshape(len(images), *[1] * len(axes), -1)
+
+
+def _noisy(images: Floats, level: float, seed: int) -> Floats:
+    pattern = np.random.default_rng(seed).standard_normal((*images.shape[1:-1], 1), np.float32)
+    return np.asarray(images + np.float32(level) * _of_channels(images, np.std) * pattern)
+
+
+def _scaled(images: Floats, factor: float) -> Floats:
+    means = _of_channels(images, np.mean)
+    return np.asarray(means + np.float32(factor) * (images - means))
+
+
 def _removed(size: tuple[int, ...], boxes: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """(H, W), True in the boxes."""
+    """(H, W), True in the boxes; (T,) of signals."""
     removed = np.zeros(size, bool)
-    side = max(1, round(share * min(size)))
-    for place in np.random.default_rng(seed).random((boxes, 2)):
-        top, left = (int(at * (whole - side + 1)) for at, whole in zip(place, size, strict=True))
-        removed[top : top + side, left : left + side] = True
+    side = max(1, round(share ** (2 / len(size)) * min(size)))
+    for place in np.random.default_rng(seed).random((boxes, len(size))):
+        starts = [int(at * (whole - side + 1)) for at, whole in zip(place, size, strict=True)]
+        removed[tuple(slice(start, start + side) for start in starts)] = True
     return removed
 
 
 def _filled(
     images: Floats, removed: Callable[[tuple[int, ...]], npt.NDArray[np.bool_]], fill: float, value_range: Ends | None
 ) -> Floats:
+    if images.ndim == 3:
+        return np.where(removed(images.shape[1:2])[:, None], _of_channels(images, np.mean), images)
     black, white = _black_and_white(images, value_range)
     tone = np.clip(black + fill * (white - black), black, white)
-    return np.where(removed(images.shape[1:3])[..., None], tone, images)
+    return np.where(removed(images.shape[-3:-1])[..., None], tone, images)
 
 
 def _filled_back(heatmaps: Floats, removed: Callable[[tuple[int, ...]], npt.NDArray[np.bool_]]) -> Floats:
-    return np.where(removed(heatmaps.shape[1:]), np.float32(np.nan), heatmaps)
+    plane = heatmaps.shape[1:] if heatmaps.ndim == 2 else heatmaps.shape[-2:]
+    return np.where(removed(plane), np.float32(np.nan), heatmaps)
 
 
 def _lit(images: Floats, light: Callable[[tuple[int, ...]], Floats], value_range: Ends | None) -> Floats:
     black, white = _black_and_white(images, value_range)
-    return np.clip(images + light(images.shape[1:3])[..., None] * (white - images), black, white)
+    return np.clip(images + light(images.shape[-3:-1])[..., None] * (white - images), black, white)
 
 
 def _light(size: tuple[int, ...], position: tuple[float, float], radius: float, strength: float) -> Floats:
@@ -171,10 +230,11 @@ def _light(size: tuple[int, ...], position: tuple[float, float], radius: float, 
 
 
 def _black_and_white(images: Floats, value_range: Ends | None) -> tuple[Floats, Floats]:
-    """Black and white of each image and channel, in a shape that goes with (N, H, W, C)."""
+    """Black and white of each image and channel, in a shape that goes with (N, *space, C)."""
     if value_range is None:
-        return images.min(axis=(1, 2), keepdims=True), images.max(axis=(1, 2), keepdims=True)
-    channels = images.shape[3]
+        axes = tuple(range(1, images.ndim - 1))
+        return images.min(axis=axes, keepdims=True), images.max(axis=axes, keepdims=True)
+    channels = images.shape[-1]
     if any(end.size not in (1, channels) for end in value_range):
         raise ValueError(
             f"`value_range` must hold one number or one for each of the {channels} channels. Received: "

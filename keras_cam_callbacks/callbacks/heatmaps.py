@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.range_names import checked_range
+from ..data.spacing import checked_spacing, extent_of, spacing_of
 from ..drawing.overlay import Overlay
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations
@@ -36,7 +38,8 @@ class HeatmapLogger(EpochLogger):
     names of `keras_cam_callbacks.metrics.METRICS`, and in Keras' `logs` as `<prefix>_<name>`:
 
     - of the map: `confidence` (probability of the explained class), `area` (share of the map above half of its
-      maximum), `entropy`, `centre_x`, `centre_y`, `blobs`, and `degenerate` (number of maps that explain nothing);
+      maximum), `entropy`, `centre_x`, `centre_y` (not of signals), `centre_z` (of volumes and clips), `blobs`, and
+      `degenerate` (number of maps that explain nothing);
     - against the last logged epoch: `drift` (1 - Pearson correlation), `spearman`, `top_iou` (overlap of the top
       fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`, and `target_kept` (share
       of the samples whose explained class is still the same: only these are compared); against the run's first logged
@@ -110,7 +113,10 @@ class HeatmapLogger(EpochLogger):
         regions: Where the objects are: for each explained sample, or for each of the data, a box (left, top, right,
             bottom) in px of the model's input, several boxes, a mask, several masks, a dict with "boxes" and "masks",
             or None where it is not known; or a dict of these by class, of which the explained one counts. Boxes in
-            other formats: `Regions(boxes, "rel_xyxy")`. They concern the images without augmentation.
+            other formats: `Regions(boxes, "rel_xyxy")`. They concern the images without augmentation. A signal's box is
+            (first, last), a volume's or a clip's (left, top, first, right, bottom, last).
+        spacing: How far positions of the model's input are apart along each axis, in the array's order, such as
+            (5.0, 0.7, 0.7) mm of a scan: `moved` and `centre_shift` go by it. None for 1 along all axes.
         faithfulness_freq: Measure every so many epochs, in the first one and in the last one that the fit was set to,
             whether the model needs what the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the
             batch for each view: 16 steps of insertion into the blurred image, 16 of deletion to its mean colour, and
@@ -166,6 +172,7 @@ class HeatmapLogger(EpochLogger):
         augmentations: Any = None,
         metrics: Sequence[str] | str | None = None,
         regions: Any = None,
+        spacing: Sequence[float] | None = None,
         faithfulness_freq: int | None = None,
         freq: int = 1,
         display: Any = None,
@@ -192,6 +199,8 @@ class HeatmapLogger(EpochLogger):
         )
         self.metrics = metrics
         self.regions = regions
+        self.spacing = spacing
+        checked_spacing(spacing)
         self.faithfulness_freq = faithfulness_freq
         self._names = checked_metrics(self.metrics, self.freq, self.regions, self.faithfulness_freq)
         self.validation_data = validation_data
@@ -242,6 +251,7 @@ class HeatmapLogger(EpochLogger):
             display=self.display,
             sample_keys=self.sample_keys,
             regions=self.regions,
+            spacing=self.spacing,
             value_range=self.value_range,
             image_input=self.input,
             choose_input=chooser(
@@ -254,7 +264,9 @@ class HeatmapLogger(EpochLogger):
             ),
             chosen_by=self.layer_name,
         )
-        self._names = checked_metrics(self.metrics, self.freq, self.regions, self.faithfulness_freq)
+        self._names = checked_metrics(
+            self.metrics, self.freq, self.regions, self.faithfulness_freq, self._kept.batch.space
+        )
         source = Explainer(
             model,
             self._kept.batch,
@@ -323,7 +335,7 @@ class HeatmapLogger(EpochLogger):
             augmentations=source.augmentations,
             regions=self._kept.batch.regions,
             rules=rules_digest(self.target, self.method, self.augmentations),
-            space=source.space,
+            space=replace(source.space, spacing=spacing_of(self._kept.batch.space)),
             tells_classes=source.capturer.output.tells_classes,
         )
 
@@ -361,6 +373,7 @@ class HeatmapLogger(EpochLogger):
                 last_targets=self._run.last_targets.get(name),
                 first_targets=self._run.first_targets.get(name),
                 of_class=source.is_of_class(name),
+                extent=extent_of(source.batch.space),
             )
             if source.is_of_class(name):
                 self._say_flips(name, view.targets, epoch)

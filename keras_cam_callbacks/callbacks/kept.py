@@ -44,6 +44,7 @@ def kept_batch(
     display: Any,
     sample_keys: Sequence[str] | None,
     regions: Any = None,
+    spacing: Any = None,
     value_range: Any = None,
     image_input: Any = None,
     choose_input: Callable[[Any], tuple[int, str]] | None = None,
@@ -52,7 +53,7 @@ def kept_batch(
     """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
     value_range = checked_range(value_range)
     fed = weakref.ref(model) if preprocesses(model) else None  # What one model's preprocessor has made is no other's.
-    read = (data, max_samples, select, display, sample_keys, regions, value_range, image_input, fed)
+    read = (data, max_samples, select, display, sample_keys, regions, spacing, value_range, image_input, fed)
     if kept is not None and all(map(_is_same, (*read, chosen_by), (*kept.read, kept.chosen_by))):
         check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
         return kept
@@ -64,6 +65,7 @@ def kept_batch(
         display=display,
         sample_keys=sample_keys,
         regions=regions,
+        spacing=spacing,
         value_range=value_range,
         warns=False,  # The logger says it, in each fit.
         image_input=image_input,

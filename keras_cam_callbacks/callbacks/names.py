@@ -7,13 +7,18 @@ from typing import Any
 
 from ..checks import check_positive
 from ..metrics import METRICS, resolve_metrics
-from ..metrics.registry import RESERVED, names_all
+from ..metrics.registry import REGISTRY, RESERVED, names_all
+from ..records import Space
 
 __all__ = ["check_names", "checked_metrics"]
 
 
 def checked_metrics(
-    metrics: Iterable[str] | None, freq: int, regions: Any, faithfulness_freq: int | None
+    metrics: Iterable[str] | None,
+    freq: int,
+    regions: Any,
+    faithfulness_freq: int | None,
+    space: Space | None = None,
 ) -> tuple[str, ...]:
     """Returns the metrics that are logged, after a check that those which were named can be measured.
 
@@ -22,9 +27,10 @@ def checked_metrics(
         freq: Likewise.
         regions: Likewise.
         faithfulness_freq: Likewise.
+        space: What is explained; None where that is not known yet. Numbers of more axes are left out.
 
     Raises:
-        ValueError: If a name is unknown, or lacks the setting that it needs.
+        ValueError: If a name is unknown, or lacks the setting or the axes that it needs.
         TypeError: If they are no names in a list.
     """
     names = resolve_metrics(metrics)
@@ -39,7 +45,15 @@ def checked_metrics(
                 f"`metrics` can name {', '.join(asked)} only with `{argument}`. "
                 f"Received: {argument}=None. {argument}={works} works."
             )
-    return names
+    if space is None:
+        return names
+    lacking = [name for name in names if REGISTRY[name].axes > len(space.axes)]
+    if lacking and not names_all(metrics):
+        raise ValueError(
+            f"`metrics` can name {', '.join(lacking)} only where maps have {REGISTRY[lacking[0]].axes} axes. "
+            f"Received: a model whose input has {', '.join(space.axes)}. Leave it out."
+        )
+    return tuple(name for name in names if name not in lacking)
 
 
 def _check_faithfulness(every: int | None, freq: int, names: Sequence[str]) -> None:

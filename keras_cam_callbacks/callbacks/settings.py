@@ -27,6 +27,7 @@ class HeatmapSettings(TypedDict, total=False):
     augmentations: Any
     metrics: Sequence[str] | str | None
     regions: Any
+    spacing: Sequence[float] | None
     faithfulness_freq: int | None
     freq: int
     display: Any

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .arrays import as_batch, check_options, read_files, spacing_option
 from .console import need, number, one_message, plain, print_json, print_table, say
-from .loading import FREE_SIDE, load_keras, load_model, running
+from .loading import FREE_SIDE, Input, load_keras, load_model, running
 from .options import MODEL, OUTPUT_KINDS, UNSAFE
 from .scales import range_of, scale_option
 from .targets import TARGETS, read_target
@@ -105,6 +107,12 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
     metavar="HxW",
     help="How the layer's tokens lie on the image, as 14x14; others in front are left out.  [default: measured]",
 )
+@click.option(
+    "--spacing",
+    callback=spacing_option,
+    metavar="N,N,...",
+    help="How far positions are apart along each axis, in the array's order.  [default: what NIfTI files say, or 1]",
+)
 @click.option("--crop", is_flag=True, help="Cut off what does not fit the size's aspect, instead of stretching.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Images that run at once.")
 @click.option("--max-images", type=click.IntRange(min=1), default=256, help="More images than these are an error.")
@@ -128,6 +136,7 @@ def explain(
     white: float | None,
     size: tuple[int, int] | None,
     tokens: tuple[int, int] | None,
+    spacing: tuple[float, ...] | None,
     crop: bool,
     batch_size: int,
     max_images: int,
@@ -139,7 +148,9 @@ def explain(
 ) -> None:
     """Shows where a saved model looks on images.
 
-    IMAGES are files, folders (with all below them) or quoted patterns: BMP, GIF, JPEG, PNG, TIFF or WebP. The folder
+    IMAGES are files, folders (with all below them) or quoted patterns: BMP, GIF, JPEG, PNG, TIFF or WebP. For models of
+    signals, volumes or clips they are arrays as the model takes them, one sample or several (.npy, .npz), volumes in
+    NIfTI, or videos, of which the model's number of frames is taken, evenly. The folder
     --out gets grid.jpg with all pictures in one, and the same record that the callbacks write, which `report`,
     `compare` and read_run() read: pictures under overlays, raw heatmaps under heatmaps. It appears at the end, whole.
 
@@ -152,31 +163,30 @@ def explain(
     """
     need("rich")
     with one_message():
-        from ..data.files import find_images, read_images
         from ..store.whole import check_free, whole_folder
-        from .loading import likely_scale, model_input
-        from .scales import deep_words, scales_itself, whites
+        from .loading import model_input
 
         check_free(out, folder=True)
-        files = find_images(images, max_images)
+        _find(images, max_images)
         names = None if class_names is None else read_class_names(class_names)
         load_keras()
         _check_methods(methods)
         loaded = load_model(model, unsafe=unsafe)
         given = model_input(loaded)
-        size = _chosen_size(given, size)
-        read, bad = read_images(files, size, given.shape[2] or 3, crop=crop, deep=True)
-        _check_bad(bad, len(files), skip_bad)
-        pixels = list(read.values())
-        guess, why = likely_scale(loaded, pixels, white)
-        tops = whites(pixels, scale or guess, scale is None and scales_itself(loaded), white)
-        say(
-            f"{len(read)} image{'s' * (len(read) != 1)}, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} "
-            f"px, pixel values {scale or guess}"
-            + ("." if scale else f" ({why}; --scale takes others).")
-            + deep_words(pixels, tops, scale or guess, white)
-        )
-        batch = _batch(loaded, read, scale or guess, tops)
+        files = every = _find(images, max_images, given.kind)
+        if given.kind == "image":
+            sides: tuple[int, ...] = _chosen_size(given, size)
+            batch, bad, scale, words = _read_images(loaded, given, files, scale, white, sides, crop, spacing, skip_bad)
+        else:
+            check_options(given, scale, white, size, crop)
+            read, bad = read_files(given, files, size, crop=crop)
+            _check_bad(bad, len(files), skip_bad, f"{given.kind}s")
+            batch, of_samples, used, words = as_batch(loaded, given, read, max_images, scale, spacing)
+            assert batch.space is not None
+            sides, scale = batch.space.size, used or None
+            files = {key: files[name] for key, name in of_samples.items()}
+        say(words)
+        not_read = {str(every[key]): why for key, why in bad.items()}
         from ..drawing.overlay import Overlay
         from ..explaining.explainer import Explainer
         from .recording import predictions, write_record
@@ -202,19 +212,21 @@ def explain(
             say(f"Warning: {note}")
         with whole_folder(out) as folder:
             write_record(folder, loaded, explainer, views, overlay)
-        found = predictions(views, {key: files[key] for key in read})
+        found = predictions(views, files)
+        assert batch.space is not None
         settings = {
             "model": str(model),
             "out": str(out),
             "layer": explainer.layer_name,
             "method": explainer.method,
             "target": explainer.target,
-            "scale": scale or guess,
-            "size": list(size),
+            "scale": scale,
+            "size": list(sides),
+            "spacing": list(batch.space.spacing) or None,
             "tokens": explainer.space.tokens or None,
         }
     if as_json:
-        print_json({**settings, "predictions": found, "not_read": {str(files[key]): why for key, why in bad.items()}})
+        print_json({**settings, "predictions": found, "not_read": not_read})
         return
     _print_predictions(found, several=len(views) > 1)
     click.echo(plain(f"Explained {explainer.description} by {explainer.method} of {explainer.capturer.explained}."))
@@ -244,6 +256,58 @@ def read_class_names(text: str) -> list[str]:
     return names
 
 
+def _find(names: Sequence[str], most: int, kind: str = "") -> dict[str, Path]:
+    """Finds the files that are meant; without a kind, whether there are any of one kind.
+
+    Raises:
+        ValueError: As `find_images`.
+    """
+    from ..data.files import find_images
+    from ..data.sample_files import SUFFIXES_OF
+
+    if kind in ("", "image"):
+        try:
+            return find_images(names, most)
+        except ValueError:
+            if kind:
+                raise
+            every = tuple(dict.fromkeys(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes))
+            with suppress(ValueError):
+                return find_images(names, most, every)
+            raise
+    return find_images(names, most, SUFFIXES_OF[kind], kind)
+
+
+def _read_images(
+    model: Any,
+    given: Input,
+    files: Mapping[str, Path],
+    scale: str | None,
+    white: float | None,
+    size: tuple[int, ...],
+    crop: bool,
+    spacing: tuple[float, ...] | None,
+    skip_bad: bool,
+) -> tuple[ValidationBatch, dict[str, str], str, str]:
+    """Returns images as a batch, why others can't be read, the range of their values, and what is made of these."""
+    from ..data.files import read_images
+    from .loading import likely_scale
+    from .scales import deep_words, scales_itself, whites
+
+    read, bad = read_images(dict(files), (size[0], size[1]), given.shape[2] or 3, crop=crop, deep=True)
+    _check_bad(bad, len(files), skip_bad)
+    pixels = list(read.values())
+    guess, why = likely_scale(model, pixels, white)
+    tops = whites(pixels, scale or guess, scale is None and scales_itself(model), white)
+    words = (
+        f"{len(read)} image{'s' * (len(read) != 1)}, {'cut and ' if crop else ''}brought to {size[0]} x {size[1]} "
+        f"px, pixel values {scale or guess}"
+        + ("." if scale else f" ({why}; --scale takes others).")
+        + deep_words(pixels, tops, scale or guess, white)
+    )
+    return _batch(model, read, scale or guess, tops, spacing), bad, scale or guess, words
+
+
 def _chosen_size(given: Any, size: tuple[int, int] | None) -> tuple[int, int]:
     height, width = size or (FREE_SIDE, FREE_SIDE)
     need_height, need_width = given.shape[0] or height, given.shape[1] or width
@@ -255,18 +319,24 @@ def _chosen_size(given: Any, size: tuple[int, int] | None) -> tuple[int, int]:
     return need_height, need_width
 
 
-def _check_bad(bad: Mapping[str, str], count: int, skip: bool) -> None:
+def _check_bad(bad: Mapping[str, str], count: int, skip: bool, noun: str = "images") -> None:
     if not bad:
         return
     shown = list(bad.values())[:20]
     listed = "\n".join(["", *(f"  {why}" for why in shown), *[f"  and {len(bad) - 20} more"] * (len(bad) > 20)])
     if not skip or len(bad) == count:
         works = "" if len(bad) == count else " --skip-bad does without them."
-        raise ValueError(f"IMAGES must be images. Received: {len(bad)} of {count} that can't be read.{works}{listed}")
-    say(f"{len(bad)} of {count} images can't be read, and are left out:{listed}")
+        raise ValueError(f"IMAGES must be {noun}. Received: {len(bad)} of {count} that can't be read.{works}{listed}")
+    say(f"{len(bad)} of {count} {noun} can't be read, and are left out:{listed}")
 
 
-def _batch(model: Any, images: Mapping[str, Any], scale: str, tops: Sequence[float | None]) -> ValidationBatch:
+def _batch(
+    model: Any,
+    images: Mapping[str, Any],
+    scale: str,
+    tops: Sequence[float | None],
+    spacing: tuple[float, ...] | None,
+) -> ValidationBatch:
     """Returns the batch; its samples are told apart by the pixels in the files, whatever the model sees of them."""
     import dataclasses
 
@@ -278,7 +348,7 @@ def _batch(model: Any, images: Mapping[str, Any], scale: str, tops: Sequence[flo
     shown = _shown(list(images.values()), range_of(scale), tops)
     # The map lies on what a preprocessor of the model's own makes of the image.
     display = None if preprocesses(model) else list(shown)
-    batch = make_batch(values, model, max_samples=None, display=display, sample_keys=list(images))
+    batch = make_batch(values, model, max_samples=None, display=display, sample_keys=list(images), spacing=spacing)
     look = dataclasses.replace(batch.look, fingerprints=tuple(map(fingerprint, shown)), value_range=range_of(scale))
     return batch.shown_as(look)
 

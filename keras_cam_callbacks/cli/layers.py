@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .console import need, one_message, plain, print_json, print_table
-from .loading import FREE_SIDE, load_model, running
+from .loading import FREE_SIDES, load_model, running
 from .options import JSON, MODEL, UNSAFE
 
 
@@ -42,7 +42,7 @@ def layers(model: Path, as_json: bool, unsafe: bool) -> None:
             )
             for each in found["candidates"]
         ],
-        title=f"{found['model']}, images of {found['input']}",
+        title=f"{found['model']}, {found['kind']}s of {found['input']}",
         right=["parameters"],
     )
     click.echo(plain(found["why"]))
@@ -52,11 +52,11 @@ def describe_layers(model: Any) -> dict[str, Any]:
     """Returns which layers of a loaded model can be explained, as plain data.
 
     Returns:
-        model, input, parameters; candidates in call order, each with path, kind, output_shape and parameters; chosen,
-        a path or None; and why.
+        model, input, kind, parameters; candidates in call order, each with path, kind, output_shape and parameters;
+        chosen, a path or None; and why.
 
     Raises:
-        ValueError: If the model takes no images.
+        ValueError: If the model takes no images, signals, volumes or clips, or anything beside them.
     """
     import numpy as np
 
@@ -67,10 +67,10 @@ def describe_layers(model: Any) -> dict[str, Any]:
     from .loading import model_input
 
     given = model_input(model)
-    height, width, channels = (side or free for side, free in zip(given.shape, (FREE_SIDE, FREE_SIDE, 3), strict=True))
-    shape = (channels, height, width) if given.channels_first else (height, width, channels)
+    *sides, channels = (side or free for side, free in zip(given.shape, (*FREE_SIDES[given.kind], 3), strict=True))
+    shape = (channels, *sides) if given.channels_first else (*sides, channels)
     images = np.zeros((1, *shape), given.dtype)
-    calls = candidates(layer_calls(model, images))
+    calls = candidates(layer_calls(model, images), len(sides))
     try:
         (tap,) = Capturer(model, images, targets=[resolve_target("predicted")]).taps
         chosen: str | None = tap.path
@@ -80,6 +80,7 @@ def describe_layers(model: Any) -> dict[str, Any]:
     return {
         "model": model.name,
         "input": str(given),
+        "kind": given.kind,
         "parameters": model.count_params(),
         "candidates": [
             {
@@ -96,6 +97,7 @@ def describe_layers(model: Any) -> dict[str, Any]:
 
 
 def _shape(shape: Any, given: tuple[int | None, ...]) -> list[int | None]:
-    """Returns the shape of one sample's output; its height and width mean nothing where the image's are free."""
+    """Returns the shape of one sample's output; its sides mean nothing where the input's are free."""
     sides = list(shape[1:])
-    return [None, None, *sides[2:]] if None in given[:2] else sides
+    axes = min(len(given), len(sides)) - 1
+    return [None] * axes + sides[axes:] if None in given[:-1] else sides

@@ -29,20 +29,31 @@ _LARGEST_METADATA = 2**16
 FREE_SIDE = 224
 """Height and width in px of images for models that take any."""
 
+FREE_SIDES = {
+    "signal": (256,),
+    "image": (FREE_SIDE, FREE_SIDE),
+    "volume": (32, 32, 32),
+    "clip": (16, FREE_SIDE // 2, FREE_SIDE // 2),
+}
+"""Positions along each axis for models that take any number."""
+
 
 @dataclass(frozen=True)
 class Input:
-    """What images a model takes.
+    """What images a model takes, or what else.
 
     Attributes:
-        shape: Height, width and channels; None for what is free.
+        shape: Height, width and channels, of other kinds the positions along each axis and channels; None for what is
+            free.
         channels_first: Whether the channels come before height and width.
         dtype: Its number type, "float32" for most.
+        kind: "image", "signal", "volume" or "clip".
     """
 
-    shape: tuple[int | None, int | None, int | None]
+    shape: tuple[int | None, ...]
     channels_first: bool
     dtype: str
+    kind: str = "image"
 
     def __str__(self) -> str:
         return " x ".join("any" if side is None else str(side) for side in self.shape)
@@ -247,13 +258,15 @@ def _checked_archive(path: Path) -> bytes:
 
 
 def model_input(model: Any) -> Input:
-    """Tells what images the model takes.
+    """Tells what images, signals, volumes or clips the model takes.
 
     Raises:
-        ValueError: If it takes several inputs, or one that is no image.
+        ValueError: If it takes several inputs, or one that is none of these.
     """
     import keras
+    import numpy as np
 
+    from ..data.spaces import input_space, kind_of
     from ..network.layers import input_tensors
 
     tensors = input_tensors(model)
@@ -263,9 +276,18 @@ def model_input(model: Any) -> Input:
             "or is of a class of its own. In Python, `explain(model, images)` explains it."
         )
     shapes = [tuple(tensor.shape) for tensor in tensors]
+    dtype = str(keras.backend.standardize_dtype(tensors[0].dtype))
+    if len(shapes) == 1 and len(shapes[0]) in (3, 5):
+        one = np.broadcast_to(np.float32(0), [1, *(side or 8 for side in shapes[0][1:])])
+        space = input_space(model, one)
+        if space is not None and kind_of(space) != "image":
+            first = space.layout == "channels_first"
+            _, *sides = shapes[0]
+            return Input((*sides[1:], sides[0]) if first else tuple(sides), first, dtype, kind_of(space))
     if len(shapes) != 1 or len(shapes[0]) != 4:
         raise ValueError(
-            "A model must take images (samples, height, width, channels) and nothing else. Received: model "
+            "A model must take images (samples, height, width, channels), signals, volumes or clips, and nothing else. "
+            "Received: model "
             f"{model.name!r} with inputs {', '.join(map(str, shapes))}. In Python, `explain(model, inputs)` takes any."
         )
     _, a, b, c = shapes[0]
@@ -276,7 +298,7 @@ def model_input(model: Any) -> Input:
             f"A model must take grey or RGB images. Received: model {model.name!r}, whose images have {channels} "
             "channels. In Python, `explain(model, images)` takes any."
         )
-    return Input((height, width, channels), first, str(keras.backend.standardize_dtype(tensors[0].dtype)))
+    return Input((height, width, channels), first, dtype)
 
 
 def likely_scale(model: Any, images: Sequence[Any] = (), white: float | None = None) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.spaces import kind_of
 from ..drawing.files import encode
 from ..drawing.grids import grid
 from ..drawing.overlay import Overlay
@@ -36,6 +37,9 @@ def write_record(
     first = next(iter(views.values()))
     batch = first.batch
     digest, structure = digests(model)
+    assert batch.space is not None
+    # Records of images say nothing of their axes unless there is something to say.
+    tells = kind_of(batch.space) != "image" or batch.space.spacing
     config = RunConfig(
         directory=folder,
         prefix=explainer.method if "" in views else "heatmaps",
@@ -57,6 +61,7 @@ def write_record(
         structure=structure,
         model_label=model_label(model),
         layer_place=layer_place(model, explainer.layer_name),
+        space=dataclasses.replace(explainer.space, spacing=batch.space.spacing) if tells else None,
     )
     values: dict[str, Any] = {}
     scalars: dict[str, float] = {}

@@ -30,6 +30,7 @@ from .recognition import BatchRange
 from .regions import aligned_rows, resolve_class_regions, resolve_regions, whom
 from .sources import count_samples, is_endless, random_state_kept, read, sample_shape
 from .spaces import displayed_space, input_space, pixels_of
+from .spacing import spaced
 
 
 def make_batch(
@@ -42,6 +43,7 @@ def make_batch(
     sample_keys: Sequence[str] | None = None,
     regions: Any = None,
     value_range: Any = None,
+    spacing: Any = None,
     warns: bool = True,
     image_input: int | str | None = None,
     choose_input: Callable[[Any], tuple[int, str]] | None = None,
@@ -66,6 +68,7 @@ def make_batch(
         regions: Where the objects are, for each explained sample or for each sample of the data: see `Regions`.
         value_range: Which values of the model's input are black and white: two numbers, or one of the names in
             `ValueRange`; None to have it recognised.
+        spacing: How far positions along each axis are apart, in the array's order; None for 1 along all.
         warns: Whether what is to be said of the value range is told by a warning when people first see the images.
         image_input: Which of several inputs is the image, by name or index.
         choose_input: Asked for it where several may be and none is named: takes the inputs, and returns which of them,
@@ -131,10 +134,10 @@ def make_batch(
             f"Received: {len(keys)} names, {len(set(keys))} different ones."
         )
     keys = tuple(keys[i] for i in named)
-    space = input_space(model, images)
+    space = spaced(input_space(model, images), spacing)
     if regions is not None and space is None:
         raise ValueError(
-            "`regions` need images (samples, height, width, channels). "
+            "`regions` need images (samples, height, width, channels), signals, volumes or clips. "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
         )
     pixels = None if space is None else pixels_of(images, space)

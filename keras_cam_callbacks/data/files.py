@@ -24,13 +24,17 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DAMAGED = (SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error, zlib.error)
 
 
-def find_images(names: Sequence[str], most: int) -> dict[str, Path]:
+def find_images(
+    names: Sequence[str], most: int, suffixes: tuple[str, ...] = SUFFIXES, noun: str = "image"
+) -> dict[str, Path]:
     """Finds the files that are meant, each once.
 
     Args:
         names: Files; folders, which stand for all images in them at any depth, hidden ones left out; and patterns such
             as "photos/**/*.jpg", where the shell has not resolved them.
         most: How many there may be.
+        suffixes: What names of such files end with.
+        noun: What one of them is called in errors.
 
     Returns:
         The files by sample keys. A key is the path below the folder that was named, or the file's name, without suffix;
@@ -43,7 +47,7 @@ def find_images(names: Sequence[str], most: int) -> dict[str, Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            files = [(file, file.relative_to(path).as_posix()) for file in _images_in(path)]
+            files = [(file, file.relative_to(path).as_posix()) for file in _images_in(path, suffixes)]
         elif os.path.lexists(path):
             files = [(path, path.name)]
         else:
@@ -51,33 +55,34 @@ def find_images(names: Sequence[str], most: int) -> dict[str, Path]:
             files = [(Path(match), Path(match).name) for match in matches if Path(match).is_file()]
         if not files:
             raise ValueError(
-                f"IMAGES must be image files, folders that hold some ({', '.join(SUFFIXES)}), or patterns that match "
+                f"IMAGES must be {noun} files, folders that hold some ({', '.join(suffixes)}), or patterns that match "
                 f"some. Received: {name}, where there is none."
             )
         for file, called in files:
             found.setdefault(os.path.realpath(file), (file, called))
     if len(found) > most:
         raise ValueError(
-            f"At most {most} images are explained at once. Received: {len(found)}. --max-images {len(found)} takes "
+            f"At most {most} {noun}s are explained at once. Received: {len(found)}. --max-images {len(found)} takes "
             "them all, and the memory for them."
         )
-    namings = [[_bare(called), called, file.as_posix()] for file, called in found.values()]
+    namings = [[_bare(called, suffixes), called, file.as_posix()] for file, called in found.values()]
     for _ in range(2):
         counts = Counter(naming[0] for naming in namings)
         namings = [naming[1:] if counts[naming[0]] > 1 else naming for naming in namings]
     return {naming[0]: file for naming, (file, _) in zip(namings, found.values(), strict=True)}
 
 
-def _bare(name: str) -> str:
-    suffix = Path(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
+def _bare(name: str, suffixes: tuple[str, ...]) -> str:
+    """Returns a name without its suffix, the longest one of those."""
+    ends = [suffix for suffix in suffixes if name.lower().endswith(suffix) and not Path(name).name.startswith(suffix)]
+    return name[: -max(map(len, ends))] if ends else name
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     files = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(place, n) for n in sorted(names) if Path(n).suffix.lower() in SUFFIXES and n[0] != "."]
+        files += [Path(place, n) for n in sorted(names) if n.lower().endswith(suffixes) and n[0] != "."]
     return files
 
 
@@ -145,7 +150,7 @@ def read_image(
         raise ValueError(f"{path}: no image of a known format ({', '.join(FORMATS)})") from error
     except (ValueError, OSError, MemoryError, *_DAMAGED) as error:
         raise ValueError(f"{path}: damaged, or of an unknown kind ({error or type(error).__name__})") from error
-    return _resized(pixels, size, crop)
+    return resized(pixels, size, crop)
 
 
 def _pixels(picture: Any, channels: int, deep: bool) -> npt.NDArray[Any]:
@@ -164,7 +169,8 @@ def _pixels(picture: Any, channels: int, deep: bool) -> npt.NDArray[Any]:
     return pixels[..., None] if channels == 1 else pixels
 
 
-def _resized(pixels: npt.NDArray[Any], size: tuple[int, int], crop: bool) -> npt.NDArray[Any]:
+def resized(pixels: npt.NDArray[Any], size: tuple[int, int], crop: bool) -> npt.NDArray[Any]:
+    """Returns pixels (H, W, C) at another size, of which `crop` takes the largest centred part of its aspect."""
     from ..opencv import cv2
 
     height, width = pixels.shape[:2]

@@ -152,12 +152,16 @@ def as_images(images: npt.NDArray[Any], layout: str | None = None, axes: int = 2
 
 def as_input(images: Floats, like: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns images (N, H, W, C) in the layout and the type of what the model takes."""
-    images = images[..., 0] if like.ndim == 3 else in_layout(images, recognized_layout(like))
-    if like.dtype.kind == "b":
-        return np.ascontiguousarray(images > 0.5)
-    if like.dtype.kind in "iu":
-        images = np.clip(np.rint(images), np.iinfo(like.dtype).min, np.iinfo(like.dtype).max)
-    return np.ascontiguousarray(images, like.dtype)
+    return as_type(images[..., 0] if like.ndim == 3 else in_layout(images, recognized_layout(like)), like.dtype)
+
+
+def as_type(array: Floats, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Returns numbers in another type: rounded and cut to its range where that is of whole numbers."""
+    if dtype.kind == "b":
+        return np.ascontiguousarray(array > 0.5)
+    if dtype.kind in "iu":
+        array = np.clip(np.rint(array), np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return np.ascontiguousarray(array, dtype)
 
 
 def channels_last(array: Any, layout: str) -> Any:

@@ -35,11 +35,6 @@ def display_images(
     return tuple(_to_uint8(picture, value_range) for picture in pictures), value_range.name
 
 
-def is_displayable(images: npt.NDArray[Any]) -> bool:
-    """Tells whether an array (N, ...) holds images, or other data that people can't look at."""
-    return images.ndim in (3, 4) and images.dtype.kind in "biuf" and 0 not in images.shape
-
-
 def _to_uint8(image: npt.NDArray[Any], value_range: ValueRange) -> Image:
     """Returns one image (H, W, C) as uint8 RGB."""
     values = image.astype(np.float32)

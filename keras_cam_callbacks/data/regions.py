@@ -11,13 +11,9 @@ import numpy.typing as npt
 
 from ..checks import did_you_mean, is_whole
 from ..records import Region, short_repr
+from .boxes import BOX_FORMATS, WORDS, check_edges, check_format, check_unit, corners
 
 __all__ = ["BOX_FORMATS", "Regions", "resolve_regions"]
-
-BOX_FORMATS = tuple(lead + name for lead in ("", "rel_") for name in ("xyxy", "yxyx", "xywh", "center_xywh"))
-"""The formats of boxes, named as Keras names them."""
-
-_ROUNDING = 1e-4  # As shares of a side: what float32 boxes may be over the border.
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +26,15 @@ class Regions:
             with "boxes" and "masks"; or a region of a stored run. The object is where any of them is. An array (N, 4)
             is one box for each sample. An empty list of boxes is None. A dict from classes, by index or by name, to any
             of these, such as {0: box, "dog": mask}, says where the objects of each class are: what is measured is then
-            where the explained class is, and NaN where that has none.
+            where the explained class is, and NaN where that has none. A signal's box has 2 numbers, and its mask is
+            (T,); a volume's or a clip's box has 6, and its mask is (D, H, W).
         box_format: "xyxy", the default: left, top, right, bottom in px of the model's input image, counted from its top
             left corner; right and bottom are exclusive, so that (0, 0, W, H) is the whole image. "yxyx": top, left,
             bottom, right. "xywh": left, top, width, height. "center_xywh": the centre, width, height. With "rel_"
-            before it, such as "rel_xyxy": the same as shares of the image's width and height, in [0, 1].
+            before it, such as "rel_xyxy": the same as shares of the image's width and height, in [0, 1]. Of signals,
+            volumes and clips there are "xyxy", in positions of the model's input, and "rel_xyxy": a signal's box is
+            (first, last), a volume's or a clip's is (left, top, first, right, bottom, last), with first and last along
+            the array's first axis; right, bottom and last are exclusive.
 
     Raises:
         ValueError: If the format is unknown.
@@ -67,14 +67,14 @@ def resolve_regions(
             classes is taken together.
         rows: (N,) which samples of the data are explained.
         count: How many samples the data has; None where it was not read to its end.
-        size: H and W of the model's input image in px.
+        size: Positions along each axis of the model's input, H and W of an image.
 
     Returns:
         N regions; empty where `regions` is None.
 
     Raises:
-        ValueError: If there are too few or too many, a box is not inside its image or has no area, or a mask has
-            another size or is empty.
+        ValueError: If there are too few or too many, a box is not inside its image or has no area, a mask has another
+            size or is empty, or the format of boxes is one that only images have.
         TypeError: If `regions` is no list, or an item is neither boxes nor masks.
     """
     if regions is None:
@@ -82,10 +82,11 @@ def resolve_regions(
     if not isinstance(regions, Regions):
         regions = Regions(regions)
     items = regions.items
+    check_format(regions.box_format, len(size))
     if isinstance(items, (Mapping, str)) or not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
         raise TypeError(
             "`regions` must be a list with one item for each sample: None, boxes, masks, or a dict of both. "
-            f"Received: {items!r} of type {type(items).__name__}. [(10, 20, 90, 80), None] works for two samples."
+            f"Received: {items!r} of type {type(items).__name__}. [{WORDS[len(size)].box}, None] works for two samples."
         )
     chosen = aligned_rows(len(items), rows, count)
     if chosen is None:
@@ -134,7 +135,7 @@ def _is_by_class(item: Any) -> bool:
     return isinstance(item, Mapping) and set(item).isdisjoint(_PARTS)
 
 
-def _by_class(item: Any, label: str) -> dict[Any, tuple[str, Any]]:
+def _by_class(item: Any, label: str, size: tuple[int, ...]) -> dict[Any, tuple[str, Any]]:
     """Returns the parts of an item that stand for a class each, with their labels in messages; one for any other."""
     if not _is_by_class(item):
         return {None: (label, item)}
@@ -148,7 +149,7 @@ def _by_class(item: Any, label: str) -> dict[Any, tuple[str, Any]]:
         if not is_whole(key, 0) and not (isinstance(key, str) and key):
             raise TypeError(
                 f"`{label}` by class must have class indices or names as keys. Received: {key!r}. "
-                "{0: (10, 20, 90, 80)} works."
+                f"{{0: {WORDS[len(size)].box}}} works."
             )
     return {key: (f"{label}[{key!r}]", part) for key, part in item.items()}
 
@@ -160,15 +161,20 @@ def _resolved(
     flat = [
         (place, key, label, item)
         for place, i in enumerate(chosen)
-        for key, (label, item) in _by_class(items[int(i)], f"regions[{int(i)}]").items()
+        for key, (label, item) in _by_class(items[int(i)], f"regions[{int(i)}]", size).items()
     ]
     read = [_parts(None if isinstance(item, Region) else item, label, size) for _, _, label, item in flat]
-    _check_unit([boxes for boxes, _ in read], box_format, size)
+    check_unit([boxes for boxes, _ in read], box_format, size)
     resolved: list[dict[Any, Region | None]] = [{} for _ in chosen]
     for (place, key, label, item), (boxes, mask) in zip(flat, read, strict=True):
-        whole = isinstance(item, Region)
-        corners = _corners(boxes, box_format, size)
-        resolved[place][key] = item if whole else _region(corners, mask, label, size, boxes)
+        if isinstance(item, Region):
+            resolved[place][key] = _checked_region(item, label, size)
+        elif len(boxes) or mask is not None:
+            shares = corners(boxes, box_format, size)
+            check_edges(shares, boxes, label, size)
+            resolved[place][key] = Region(np.clip(shares, 0, 1), mask)
+        else:
+            resolved[place][key] = None
     return resolved
 
 
@@ -180,8 +186,8 @@ def _union(regions: Sequence[Region], size: tuple[int, ...]) -> Region | None:
     mask = np.any(masks, axis=0) if masks and len({one.shape for one in masks}) == 1 else None
     if masks and mask is None:
         raise ValueError(
-            f"The masks of one sample must be of one size. Received: {[one.shape for one in masks]} for images of "
-            f"{size}. Resize masks without interpolation."
+            f"The masks of one sample must be of one size. Received: {[one.shape for one in masks]} for "
+            f"{WORDS[len(size)].plural} of {size}. Resize masks without interpolation."
         )
     return Region(np.concatenate([region.boxes for region in regions]), mask)
 
@@ -208,11 +214,22 @@ def whom(rows: npt.NDArray[np.intp], count: int | None) -> str:
     return explained if count == len(rows) else f"{explained}, or for all{f' {count}' if count else ''} of the data"
 
 
+def _checked_region(region: Region, label: str, size: tuple[int, ...]) -> Region:
+    """Returns a region of a stored run, after a check that it is of as many axes."""
+    axes = region.boxes.shape[1] // 2 if region.mask is None else region.mask.ndim
+    if axes != len(size):
+        raise ValueError(
+            f"A stored region must be of {WORDS[len(size)].plural}, as the model's input is. "
+            f"Received: `{label}`, which is of {WORDS[axes].plural if axes in WORDS else f'{axes} axes'}."
+        )
+    return region
+
+
 def _parts(
     item: Any, label: str, size: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
-    """Returns an item's boxes (B, 4) as they were given, and its mask."""
-    none: npt.NDArray[np.float64] = np.zeros((0, 4))
+    """Returns an item's boxes (B, 2 x axes) as they were given, and its mask."""
+    none: npt.NDArray[np.float64] = np.zeros((0, 2 * len(size)))
     if item is None:
         return none, None
     if isinstance(item, Mapping):
@@ -223,114 +240,71 @@ def _parts(
             )
         boxes, mask = none, None
         if item.get("boxes") is not None:
-            boxes = _as_boxes(_numbers(item["boxes"], label), label)
+            boxes = _as_boxes(_numbers(item["boxes"], label, size), label, size)
         given = [item[name] for name in ("mask", "masks") if item.get(name) is not None]
         if len(given) > 1:
             raise ValueError(
                 f"`{label}` as a dict must hold 'mask' or 'masks'. Received: both. {{'masks': [...]}} takes several."
             )
         if given:
-            mask = _as_mask(_numbers(given[0], label), label, size)
+            mask = _as_mask(_numbers(given[0], label, size), label, size)
         return boxes, mask
-    array = _numbers(item, label)
+    array = _numbers(item, label, size)
     if array.size == 0 and array.ndim < 3:
         return none, None
-    is_boxes = array.dtype != np.bool_ and array.ndim <= 2 and array.shape[-1:] == (4,) and array.shape != size
-    return (_as_boxes(array, label), None) if is_boxes else (none, _as_mask(array, label, size))
+    sides = 2 * len(size)
+    is_boxes = array.dtype != np.bool_ and array.ndim <= 2 and array.shape[-1:] == (sides,) and array.shape != size
+    return (_as_boxes(array, label, size), None) if is_boxes else (none, _as_mask(array, label, size))
 
 
-def _numbers(given: Any, label: str) -> npt.NDArray[Any]:
+def _numbers(given: Any, label: str, size: tuple[int, ...]) -> npt.NDArray[Any]:
     try:
         array = np.asarray(given)
     except ValueError:  # Rows of several lengths.
         array = np.array(None)
     if array.dtype.kind not in "biuf":
+        words = WORDS[len(size)]
         raise TypeError(
-            f"`{label}` must be None, a box of 4 numbers, boxes (B, 4), a mask (H, W) or masks (M, H, W), or a dict of "
+            f"`{label}` must be None, {_boxes_text(size)}, a mask {words.mask} or masks {words.masks}, or a dict of "
             f"both. Received: {given!r}."
         )
     return array
 
 
-def _as_boxes(array: npt.NDArray[Any], label: str) -> npt.NDArray[np.float64]:
+def _boxes_text(size: tuple[int, ...]) -> str:
+    """Says in words what boxes may be."""
+    sides, order = 2 * len(size), WORDS[len(size)].order
+    return f"a box of {sides} numbers{f', {order},' if order else ','} boxes (B, {sides})"
+
+
+def _as_boxes(array: npt.NDArray[Any], label: str, size: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    sides = 2 * len(size)
     boxes = np.atleast_2d(np.asarray(array, np.float64))
     if array.size == 0:
-        return boxes.reshape(0, 4)
-    if array.ndim > 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        return boxes.reshape(0, sides)
+    if array.ndim > 2 or boxes.shape[1] != sides or not np.isfinite(boxes).all():
+        words = WORDS[len(size)]
+        order = f", each {words.order} of a {words.noun}" if words.order else ""
         raise ValueError(
-            f"The boxes in `{label}` must be (B, 4) finite numbers. Received: shape {array.shape}, {boxes.tolist()}."
+            f"The boxes in `{label}` must be (B, {sides}) finite numbers{order}. "
+            f"Received: shape {array.shape}, {boxes.tolist()}."
         )
     return boxes
 
 
 def _as_mask(array: npt.NDArray[Any], label: str, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    if array.ndim not in (2, 3) or array.shape[-2:] != size:
+    axes, words = len(size), WORDS[len(size)]
+    if array.ndim not in (axes, axes + 1) or array.shape[-axes:] != size:
         raise ValueError(
-            f"`{label}` must be a box of 4 numbers, boxes (B, 4), or a mask of the size of the model's input image, "
+            f"`{label}` must be {_boxes_text(size)}, or a mask of the size of the model's input {words.noun}, "
             f"{size}, or several, (M, *{size}). Received: shape {array.shape}. Resize masks without interpolation."
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"The masks in `{label}` must be finite. Received: NaN or infinite pixels.")
+        raise ValueError(f"The masks in `{label}` must be finite. Received: NaN or infinite {words.place}s.")
     mask: npt.NDArray[np.bool_] = (array != 0).reshape(-1, *size).any(axis=0)
     if not mask.any():
         raise ValueError(
-            f"The mask in `{label}` must mark at least one pixel. Received: an empty one. None stands for a sample of "
-            "which nothing is known."
+            f"The mask in `{label}` must mark at least one {words.place}. Received: an empty one. None stands for a "
+            "sample of which nothing is known."
         )
     return mask
-
-
-def _check_unit(every: Sequence[npt.NDArray[np.float64]], box_format: str, size: tuple[int, ...]) -> None:
-    """Checks that boxes are in px or in shares, as their format says."""
-    boxes = np.concatenate([np.zeros((0, 4)), *every])
-    if not len(boxes):
-        return
-    highest = float(boxes.max())
-    if box_format.startswith("rel_"):
-        if highest > 1 + _ROUNDING:
-            raise ValueError(
-                f"Boxes in {box_format!r} must be shares of the image, in [0, 1]. Received: values up to "
-                f"{highest:g}. Did you mean {box_format.removeprefix('rel_')!r}, in px?"
-            )
-    elif highest <= 1 and max(size) > 1:
-        raise ValueError(
-            f"Boxes in {box_format!r} must be in px of the model's input image, {size}. Received: no value above "
-            f"{highest:g}. Did you mean Regions(boxes, 'rel_{box_format}'), in shares of the image?"
-        )
-
-
-def _corners(boxes: npt.NDArray[np.float64], box_format: str, size: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Returns left, top, right, bottom as shares of the image."""
-    a, b, c, d = boxes.T
-    kind = box_format.removeprefix("rel_")
-    if kind == "yxyx":
-        a, b, c, d = b, a, d, c
-    elif kind == "xywh":
-        c, d = a + c, b + d
-    elif kind == "center_xywh":
-        a, b, c, d = a - c / 2, b - d / 2, a + c / 2, b + d / 2
-    corners = np.stack([a, b, c, d], axis=1)
-    return corners if box_format.startswith("rel_") else corners / (*size[::-1], *size[::-1])
-
-
-def _region(
-    corners: npt.NDArray[np.float64],
-    mask: npt.NDArray[np.bool_] | None,
-    label: str,
-    size: tuple[int, ...],
-    given: npt.NDArray[np.float64],
-) -> Region | None:
-    if not len(corners) and mask is None:
-        return None
-    for box, (left, top, right, bottom) in zip(given.tolist(), corners, strict=True):
-        if right <= left or bottom <= top:
-            raise ValueError(
-                "Boxes must have their right edge to the right of the left one, and the bottom below the top. "
-                f"Received: {box} in `{label}`. Regions(boxes, 'xywh') takes widths and heights, 'yxyx' the top first."
-            )
-        if min(left, top) < -_ROUNDING or max(right, bottom) > 1 + _ROUNDING:
-            raise ValueError(
-                f"Boxes must lie inside the model's input image, {size[0]} high and {size[1]} wide. Received: {box} in "
-                f"`{label}`. Boxes of an image that was resized must be resized with it."
-            )
-    return Region(np.clip(corners, 0, 1), mask)

@@ -9,14 +9,16 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from ..augmentations import ON_RANGE, Augmentation, apply, bring_back, resized, resolve_augmentations
-from ..data.layout import as_images, as_input, as_pictures, image_size, input_at
-from ..data.ranges import display_images, is_displayable
+from ..data.layout import as_images, as_input, as_pictures, as_type, in_layout, input_at
+from ..data.ranges import display_images
 from ..data.recognition import recognised
+from ..data.spaces import displayed_space, has_channels, pixels_of
 from ..metrics import correlation
 from ..metrics.agreement import of_one_class
-from ..records import Floats, Image, Look, ValidationBatch, ValueRange
+from ..records import Floats, Image, Look, Space, ValidationBatch, ValueRange
 from .explanation import Augmented, Explanation
 
 
@@ -36,15 +38,18 @@ def resolved_for(augmentations: Any, batch: ValidationBatch) -> dict[str, Augmen
     if augmentations is None:
         return {}
     images = input_at(batch.inputs, batch.image_input)
-    if not is_displayable(images):
+    if batch.space is None:
         raise ValueError(
-            "`augmentations` need images (samples, height, width, channels). "
+            "`augmentations` need images (samples, height, width, channels), signals, volumes or clips. "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave them out."
         )
-    known = _pixel_range(batch)
+    axes = len(batch.space.axes)
     # Names and options are checked before the values are looked at.
-    resolved = resolve_augmentations(augmentations)
-    return resolve_augmentations(augmentations, (known.black, known.white)) if known.certain else resolved
+    resolved = resolve_augmentations(augmentations, axes=axes)
+    known = _pixel_range(batch)
+    if known is None or not known.certain:
+        return resolved
+    return resolve_augmentations(augmentations, (known.black, known.white), axes)
 
 
 def guessed_range(augmentations: Any, batch: ValidationBatch) -> tuple[str, ...]:
@@ -54,7 +59,8 @@ def guessed_range(augmentations: Any, batch: ValidationBatch) -> tuple[str, ...]
         augmentations: As for `resolve_augmentations`, after its checks.
         batch: The batch.
     """
-    if augmentations is None or _pixel_range(batch).certain:
+    pixel_range = None if augmentations is None else _pixel_range(batch)
+    if pixel_range is None or pixel_range.certain:
         return ()
     named = augmentations if isinstance(augmentations, Mapping) else {name: name for name in augmentations}
     return tuple(name for name, value in named.items() if isinstance(value, str) and value in ON_RANGE)
@@ -62,17 +68,36 @@ def guessed_range(augmentations: Any, batch: ValidationBatch) -> tuple[str, ...]
 
 def without_numbers(names: tuple[str, ...], batch: ValidationBatch) -> str:
     """Says in words why some augmentations have no numbers; "" for none."""
-    if not names:
+    pixel_range = _pixel_range(batch) if names else None
+    if pixel_range is None:
         return ""
     return (
         f"{', '.join(names)} depend{'s' * (len(names) == 1)} on what is black and white, which is not certain for "
-        f"images of range {_pixel_range(batch).name}: each image's own least and largest values are taken, and no "
+        f"images of range {pixel_range.name}: each image's own least and largest values are taken, and no "
         "numbers are reported. value_range= tells the range."
     )
 
 
-def _pixel_range(batch: ValidationBatch) -> ValueRange:
-    return batch.pixel_range or recognised(as_pictures(input_at(batch.inputs, batch.image_input)))
+def _pixel_range(batch: ValidationBatch) -> ValueRange | None:
+    """Returns which values are black and white; None of signals, which have neither."""
+    if batch.pixel_range is not None or batch.space is None or len(batch.space.axes) == 1:
+        return batch.pixel_range
+    pixels = pixels_of(input_at(batch.inputs, batch.image_input), batch.space)
+    return None if pixels is None else recognised(as_pictures(pixels))
+
+
+def _as_arrays(images: npt.NDArray[Any], space: Space) -> Floats:
+    """Returns what a model takes, (N, ...), as (N, *space, C) float32."""
+    axes = len(space.axes)
+    return as_images(images, None if axes == 2 else space.layout, axes)
+
+
+def _as_input(arrays: Floats, like: npt.NDArray[Any], space: Space) -> npt.NDArray[Any]:
+    """Returns (N, *space, C) in the layout and the type of what the model takes."""
+    if len(space.axes) == 2:
+        return as_input(arrays, like)
+    arrays = in_layout(arrays, space.layout) if has_channels(space, like) else arrays[..., 0]
+    return as_type(arrays, like.dtype)
 
 
 def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: str) -> ValidationBatch:
@@ -91,8 +116,10 @@ def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: st
         ValueError: If a user's function fails, or returns another shape.
     """
     images = input_at(batch.inputs, batch.image_input)
-    changed = apply(augmentation, as_images(images), name=name)
-    inputs = keras.tree.map_structure(lambda a: as_input(changed, images) if a is images else a, batch.inputs)
+    space = batch.space
+    assert space is not None
+    changed = apply(augmentation, _as_arrays(images, space), name=name)
+    inputs = keras.tree.map_structure(lambda a: _as_input(changed, images, space) if a is images else a, batch.inputs)
     augmented = replace(
         batch,
         inputs=inputs,
@@ -105,11 +132,21 @@ def augmented_batch(batch: ValidationBatch, augmentation: Augmentation, name: st
 
 
 def _augmented_look(batch: ValidationBatch, augmentation: Augmentation, changed: Floats, name: str) -> Look:
-    """Makes what people see of an augmented batch, of which the model sees the images (N, H, W, C)."""
+    """Makes what people see of an augmented batch, of which the model sees the arrays (N, *space, C)."""
+    assert batch.space is not None
     if batch.value_range == "given":
-        shown = tuple(_augmented_display(image, augmentation, changed, name) for image in batch.display)
-    else:
+        axes = len(batch.space.axes)
+        # A picture of a signal, or of a part of a volume or clip, has none of its axes.
+        alike = all(image.ndim == axes + 1 for image in batch.display)
+        shown = (
+            tuple(_augmented_display(image, augmentation, changed, name) for image in batch.display)
+            if alike
+            else batch.display
+        )
+    elif len(batch.space.axes) == 2:
         shown = display_images(list(changed), _pixel_range(batch))[0]
+    else:
+        shown = displayed_space(changed, replace(batch.space, layout="channels_last"), _pixel_range(batch))[0]
     return replace(batch.look, display=shown, beside={"original": batch.display}, display_name="augmented")
 
 
@@ -134,7 +171,8 @@ def compared(
     Raises:
         ValueError: If the user's inverse fails, or returns another shape.
     """
-    size = image_size(input_at(original.batch.inputs, original.batch.image_input))
+    assert original.batch.space is not None
+    size = original.batch.space.size
     restored = bring_back(augmentation, changed.heatmaps, size, name=name)
     before, after = original.predicted, changed.predicted
     reference = of_one_class(resized(original.heatmaps, size), changed.targets, original.targets)

@@ -31,6 +31,7 @@ def explain(
     display: Any = ...,
     value_range: Any = ...,
     regions: Any = ...,
+    spacing: Sequence[float] | None = ...,
     batch_size: int = ...,
     input: Any = ...,
     tokens: Any = ...,
@@ -53,6 +54,7 @@ def explain(
     display: Any = ...,
     value_range: Any = ...,
     regions: Any = ...,
+    spacing: Sequence[float] | None = ...,
     batch_size: int = ...,
     input: Any = ...,
     tokens: Any = ...,
@@ -75,6 +77,7 @@ def explain(
     display: Any = ...,
     value_range: Any = ...,
     regions: Any = ...,
+    spacing: Sequence[float] | None = ...,
     batch_size: int = ...,
     input: Any = ...,
     tokens: Any = ...,
@@ -96,6 +99,7 @@ def explain(
     display: Any = None,
     value_range: Any = None,
     regions: Any = None,
+    spacing: Sequence[float] | None = None,
     batch_size: int = 32,
     input: Any = None,
     tokens: Any = None,
@@ -142,6 +146,8 @@ def explain(
             to have it recognised by type, model and values; what was taken is said where it is not certain.
         regions: Where the objects are, a box in px, a mask, several or None for each image (see `Regions`), so that
             `Explanation.metrics` says how much of the heat is there.
+        spacing: How far positions of the model's input are apart along each axis, in the array's order, such as
+            (5.0, 0.7, 0.7) mm of a scan: distances go by it. None for 1 along all axes.
         batch_size: Largest number of samples that run at once.
         input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
             layer depends on; where these are several, the largest, which is said.
@@ -166,6 +172,7 @@ def explain(
         max_samples=max_samples,
         display=display,
         regions=regions,
+        spacing=spacing,
         value_range=value_range,
         image_input=input,
         choose_input=chooser(model, layer_name, method=method, target=target, batch_size=batch_size, tokens=tokens),

@@ -197,6 +197,7 @@ class Explainer:
         display: Any = None,
         value_range: Any = None,
         regions: Any = None,
+        spacing: Sequence[float] | None = None,
     ) -> Explanation | Explanations:
         """Explains images with the weights that the model has now.
 
@@ -206,6 +207,7 @@ class Explainer:
             display: Likewise.
             value_range: Likewise.
             regions: Likewise.
+            spacing: Likewise.
 
         Returns:
             The explanation; for several methods or targets `Explanations`, which has each by its name.
@@ -220,6 +222,7 @@ class Explainer:
             display=display,
             value_range=value_range,
             regions=regions,
+            spacing=spacing,
             image_input=self._image_input if self._several_images else None,
         )
         self.warn_of_range(batch)

@@ -15,7 +15,7 @@ from ..records import Floats, Ints, Region, ValidationBatch, class_name
 def object_masks(
     batch: ValidationBatch, targets: Ints | None = None, class_names: Sequence[str] | None = None
 ) -> npt.NDArray[np.bool_] | None:
-    """Returns where the objects are, (N, H, W) bool at the size of the images; None where `regions` were not given.
+    """Returns where the objects are, (N, *space) bool at the size of the input; None where `regions` were not given.
 
     Args:
         batch: The batch.

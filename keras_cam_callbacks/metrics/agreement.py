@@ -6,9 +6,12 @@ number of axes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import is_real
 from ..opencv import cv2
 from ..records import Floats, Ints
 from ..space import diagonal, places
@@ -138,11 +141,11 @@ def top_iou(heatmaps: Floats, reference: Floats, share: float = 0.2) -> Doubles:
     return found
 
 
-def moved(heatmaps: Floats, reference: Floats) -> Doubles:
+def moved(heatmaps: Floats, reference: Floats, extent: Sequence[float] | None = None) -> Doubles:
     """Measures how far the heat has moved across the image: the earth mover's distance.
 
     It is the least mean way by which the one map, as a distribution of heat of sum 1, is carried over into the other;
-    ways are straight, between the centres of cells, and counted in shares of the map's diagonal. Larger maps are
+    ways are straight, between the centres of cells, and counted in shares of the space's diagonal. Larger maps are
     averaged to at most 8 x 8 cells first (64 of a signal, 4 x 4 x 4 of a volume), and what moves within a cell is not
     seen. A good value falls towards 0 as training settles; 0.1 says that all heat has moved by a tenth of the diagonal,
     or half of it by a fifth.
@@ -154,48 +157,68 @@ def moved(heatmaps: Floats, reference: Floats) -> Doubles:
     Args:
         heatmaps: (N, h, w) float32, raw.
         reference: (N, h, w) float32, raw, the same samples in the same order.
+        extent: How long the space is along each axis, in one unit, such as mm; None where the cells of the maps are as
+            long along all axes.
 
     Returns:
         (N,) float64 in [0, 1); NaN where either map is degenerate.
 
     Raises:
-        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels.
+        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels, or `extent` is not a
+            positive number for each axis of the maps.
 
     Reference:
         Rubner, Tomasi and Guibas, The Earth Mover's Distance as a Metric for Image Retrieval, IJCV 2000.
     """
     valid = _comparable(heatmaps, reference)
     space = np.shape(heatmaps)[1:]
+    lengths = _lengths(extent, space)
     sides = [pooled(maps, round(_CELLS ** (1 / len(space)))) for maps in (heatmaps, reference)]
-    # In px of the map, so that the diagonal is that of the image, whatever its aspect.
-    cells = places(sides[0].shape[1:], space)
+    # In px of the map, or what the user says, so that the diagonal is that of the image, whatever its aspect.
+    cells = places(sides[0].shape[1:], lengths)
     ours, theirs = (side[valid].reshape(-1, len(cells)).astype(np.float64) for side in sides)
     surplus = ours / ours.sum(axis=1, keepdims=True) - theirs / theirs.sum(axis=1, keepdims=True)
     ways = np.full(len(valid), np.nan)
     ways[valid] = _carried(surplus, cells)
-    return ways / diagonal(space)
+    return ways / diagonal(lengths)
 
 
-def centre_shift(heatmaps: Floats, reference: Floats) -> Doubles:
+def centre_shift(heatmaps: Floats, reference: Floats, extent: Sequence[float] | None = None) -> Doubles:
     """Measures how far the centre of mass has moved.
 
-    It is the straight way between the two maps' centres (see `centre`), in shares of the map's diagonal. For maps of at
-    most 8 x 8 it is at most `moved`; it is 0 where heat spreads evenly to all sides. A good value falls towards 0 as
+    It is the straight way between the two maps' centres (see `centre`), in shares of the space's diagonal. For maps of
+    at most 8 x 8 it is at most `moved`; it is 0 where heat spreads evenly to all sides. A good value falls towards 0 as
     training settles.
 
     Args:
         heatmaps: (N, h, w) float32, raw.
         reference: (N, h, w) float32, raw, the same samples in the same order.
+        extent: How long the space is along each axis, in one unit, such as mm; None where the cells of the maps are as
+            long along all axes.
 
     Returns:
         (N,) float64 in [0, 1); NaN where either map is degenerate.
 
     Raises:
-        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels.
+        ValueError: If the shapes differ, have no axis besides the samples or hold no pixels, or `extent` is not a
+            positive number for each axis of the maps.
     """
     _check_same_shape(heatmaps, reference, "reference")
-    space = np.shape(heatmaps)[1:]
-    return diagonal((centre(heatmaps) - centre(reference)) * space[::-1]) / diagonal(space)
+    lengths = _lengths(extent, np.shape(heatmaps)[1:])
+    return diagonal((centre(heatmaps) - centre(reference)) * lengths[::-1]) / diagonal(lengths)
+
+
+def _lengths(extent: Sequence[float] | None, space: tuple[int, ...]) -> tuple[float, ...]:
+    """Returns how long a space is along each axis, of which only the proportion counts."""
+    if extent is None:
+        return space
+    if len(extent) != len(space) or not all(is_real(one) and one > 0 for one in extent):
+        raise ValueError(
+            f"`extent` must be {len(space)} positive finite numbers, one for each axis of the maps. "
+            f"Received: {extent!r} for maps of {space}."
+        )
+    longest = max(extent)  # So that no unit is too large or too small for float32.
+    return tuple(one / longest for one in extent)
 
 
 def same_class(targets: Ints | None, others: Ints | None, count: int) -> npt.NDArray[np.bool_]:

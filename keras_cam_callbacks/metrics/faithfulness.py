@@ -35,8 +35,9 @@ def insertion(
 
     It is the area under the curve of the class's probability over the share of the pixels that are sharp, from 0 to 1
     in `steps` equal steps, by the trapezoidal rule. The blur is Gaussian with a standard deviation of 1/20 of the
-    image's shorter side: blurred and not blank, so that no edges arise that the class is seen in. A good value is near
-    the probability of the image itself, and above that of a random map; the more it lies above `deletion`, the better.
+    image's shorter side: blurred and not blank, so that no edges arise that the class is seen in. Signals, volumes and
+    clips are blurred by 1/20 of each axis: a volume may have few slices. A good value is near the probability of the
+    image itself, and above that of a random map; the more it lies above `deletion`, the better.
 
     Args:
         images: (N, H, W, C) float32, as the model takes them.
@@ -213,7 +214,9 @@ def _rows(images: Floats, heatmaps: Floats, original: Doubles | Floats) -> npt.N
 
 
 def _blurred(image: Floats) -> Floats:
-    blurred: Floats = blur(image[None], min(image.shape[:-1]) / 20)[0]
+    space = image.shape[:-1]
+    sigma: float | list[float] = min(space) / 20 if len(space) == 2 else [side / 20 for side in space]
+    blurred: Floats = blur(image[None], sigma)[0]
     return blurred
 
 

@@ -1,8 +1,8 @@
 """Whether a heatmap is where the object is.
 
 All functions take masks at the size of the image, to which the positive part of a map is brought (see `maps.at_size`);
-`inside` makes them from boxes and masks of images. Only the positive part counts, as in `maps`. The shapes are those of
-images; in place of h, w and H, W there may be any number of axes, but for `inside`.
+`inside` makes them from boxes and masks. Only the positive part counts, as in `maps`. The shapes are those of images;
+in place of h, w and H, W there may be any number of axes.
 """
 
 from __future__ import annotations
@@ -26,25 +26,28 @@ def inside(regions: Sequence[Region | None], size: tuple[int, ...]) -> Masks:
 
     Args:
         regions: N regions, None where nothing is known.
-        size: H and W of the images in px. A mask of another size is sampled at the pixels' centres.
+        size: H and W of the images in px, or the positions along each axis of another space. A mask of another size is
+            sampled at the pixels' centres.
 
     Returns:
-        (N, H, W) bool, True for pixels whose centre is in a box or in the mask; a box that is smaller than a pixel has
-        the one that it lies in. All False where a region is None.
+        (N, H, W) bool, or (N, *size), True for pixels whose centre is in a box or in the mask; a box that is smaller
+        than a pixel has the one that it lies in. All False where a region is None.
     """
-    height, width = size
-    found = np.zeros((len(regions), height, width), np.bool_)
+    axes = len(size)
+    found = np.zeros((len(regions), *size), np.bool_)
     for marked, region in zip(found, regions, strict=True):
         if region is None:
             continue
-        for left, top, right, bottom in region.boxes:
-            marked[_pixels(top, bottom, height), _pixels(left, right, width)] = True
+        for box in region.boxes:
+            # The last axis comes first in a box.
+            ends = zip(box[:axes][::-1], box[axes:][::-1], size, strict=True)
+            marked[tuple(_pixels(low, high, side) for low, high, side in ends)] = True
         if region.mask is not None:
-            rows, columns = (
+            sampled = (
                 ((np.arange(side) + 0.5) * have / side).astype(np.intp)
                 for side, have in zip(size, region.mask.shape, strict=True)
             )
-            marked |= region.mask[np.ix_(rows, columns)]
+            marked |= region.mask[np.ix_(*sampled)]
     return found
 
 
@@ -105,7 +108,8 @@ def pointing(heatmaps: Floats, masks: Masks, tolerance: float = 0.0) -> Doubles:
     Args:
         heatmaps: (N, h, w) float32, raw.
         masks: (N, H, W) bool, True on the object.
-        tolerance: Greatest distance, px of the image. The paper allows 15 px.
+        tolerance: Greatest distance, in px of the image or positions of another space, which count alike along all axes
+            whatever their spacing. The paper allows 15 px.
 
     Returns:
         (N,) float64: 1 for a hit, 0 for a miss; NaN where a map is degenerate or a mask is empty.

@@ -5,7 +5,7 @@ To add one: a function in its family's file, a row here, a hand-worked test, a R
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,6 +62,8 @@ class Metric:
         ranked: Whether the pixels of a map are put in order, for which large maps are averaged first.
         of_targets: Whether `function` is of the explained classes of both epochs, not of their maps.
         in_logs: Whether Keras' logs get it where `metrics` names nothing.
+        axes: How many axes a map must have for it; maps of fewer have no such number.
+        of_ways: Whether `function` takes how long the space is along each axis, as `extent`.
     """
 
     name: str
@@ -75,6 +77,8 @@ class Metric:
     ranked: bool = False
     of_targets: bool = False
     in_logs: bool = False
+    axes: int = 1
+    of_ways: bool = False
 
     @property
     def judged(self) -> bool:
@@ -88,11 +92,6 @@ class Metric:
         return f"from {low:g}" if np.isinf(high) else f"{low:g} to {high:g}".replace("-", "−")
 
 
-def _centre_y(heatmaps: Floats) -> Doubles:
-    """A signal has no second axis."""
-    return centre(heatmaps)[:, 1] if heatmaps.ndim > 2 else np.full(len(heatmaps), np.nan)
-
-
 _OF_MAP = (
     Metric("confidence", "map", "probability of the explained class", in_logs=True),
     Metric(
@@ -104,12 +103,17 @@ _OF_MAP = (
         in_logs=True,
     ),
     Metric(
-        "centre_x", "map", "the heat's centre, across: 0 is left, 1 is right", "the object's, not always one corner",
-        function=lambda heatmaps: centre(heatmaps)[:, 0],
+        "centre_x", "map", "the heat's centre, across: 0 is left, 1 is right; of a signal in time, from its start",
+        "the object's, not always one corner", function=lambda heatmaps: centre(heatmaps)[:, 0],
     ),
     Metric(
-        "centre_y", "map", "the heat's centre, down: 0 is the top, 1 the bottom", "the object's, not always one corner",
-        function=_centre_y,
+        "centre_y", "map", "the heat's centre, down: 0 is the top, 1 the bottom; signals have none",
+        "the object's, not always one corner", function=lambda heatmaps: centre(heatmaps)[:, 1], axes=2,
+    ),
+    Metric(
+        "centre_z", "map",
+        "the heat's centre along the slices of a volume, or the frames of a clip: 0 is the first, 1 the last",
+        "the object's, not always one end", function=lambda heatmaps: centre(heatmaps)[:, 2], axes=3,
     ),
     Metric("blobs", "map", "separate hot places", "the number of objects", (1, np.inf), function=blobs),
     Metric(
@@ -133,12 +137,12 @@ _CHANGE = (
     Metric(
         "moved", "last",
         "how far the heat has moved since the last logged epoch, in diagonals of the image (earth mover's distance)",
-        "towards 0", (0, 1), -1, moved,
+        "towards 0", (0, 1), -1, moved, of_ways=True,
     ),
     Metric(
         "centre_shift", "last",
         "how far the heat's centre has moved since the last logged epoch, in diagonals of the image", "towards 0",
-        (0, 1), -1, centre_shift,
+        (0, 1), -1, centre_shift, of_ways=True,
     ),
     Metric(
         "target_kept", "last",
@@ -284,6 +288,7 @@ def measured(
     last_targets: Ints | None = None,
     first_targets: Ints | None = None,
     of_class: bool = True,
+    extent: Sequence[float] | None = None,
 ) -> dict[str, Doubles]:
     """Measures heatmaps by every metric of the map that is asked for.
 
@@ -300,12 +305,18 @@ def measured(
         last_targets: Those of the epoch before. A sample whose class was another is not compared with it.
         first_targets: Those of the first epoch, likewise.
         of_class: Whether the maps depend on the explained class. Those that don't are compared whatever it is.
+        extent: How long the space is along each axis, for distances; None where the cells of the maps are as long along
+            all axes.
 
     Returns:
-        By name (N,) float64, NaN where there is nothing to measure.
+        By name (N,) float64, NaN where there is nothing to measure; without those that need more axes.
     """
     wanted = set(names)
-    rows = [row for row in REGISTRY.values() if row.name in wanted and row.function is not None]
+    rows = [
+        row
+        for row in REGISTRY.values()
+        if row.name in wanted and row.function is not None and row.axes < np.ndim(heatmaps)
+    ]
     values: dict[str, Doubles] = {}
     for row in rows:
         if row.group == "map":
@@ -333,7 +344,7 @@ def measured(
                 pools = pools or (small, pooled(reference, most))
                 values[row.name] = _of(row, *pools)
             else:
-                values[row.name] = _of(row, heatmaps, reference)
+                values[row.name] = _of(row, heatmaps, reference, *[extent] * row.of_ways)
     if masks is not None:
         values |= _in_regions([row for row in rows if row.group == "regions"], heatmaps, masks)
     return values

@@ -87,12 +87,13 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Where the object is in one image.
+    """Where the object is in one image, signal, volume or clip.
 
     Attributes:
-        boxes: (B, 4) float64 in [0, 1]: left, top, right, bottom, as shares of the image's width and height.
-        mask: (H, W) bool, True on the object, at the image's size; None where only boxes are known. The object is where
-            the mask is True or any box is.
+        boxes: (B, 4) float64 in [0, 1]: left, top, right, bottom, as shares of the image's width and height. Of a
+            signal (B, 2): first, last; of a volume or clip (B, 6): left, top, first, right, bottom, last.
+        mask: (H, W) bool, True on the object, at the image's size, or (*space) of other inputs; None where only boxes
+            are known. The object is where the mask is True or any box is.
     """
 
     boxes: npt.NDArray[np.float64]

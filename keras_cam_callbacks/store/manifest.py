@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_cam_callbacks.records import Region, RunConfig, Space
+from keras_cam_callbacks.records import RunConfig, Space
+
+from .regions import check_region, region_entry
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -104,20 +106,11 @@ def manifest_of(config: RunConfig) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "layer": config.layer_name,
         **{name: plain(getattr(config, name)) for name in settings + samples},
-        "space": None if config.space is None else plain(vars(config.space)),
+        "space": None if config.space is None else _space(config.space),
         "files": files,
-        "regions": [_region(region, f"regions/{files[key]}.png") for key, region in regions],
+        "regions": [region_entry(region, f"regions/{files[key]}.png") for key, region in regions],
         **{name: plain(value) for name in _OPTIONAL if (value := getattr(config, name))},
     }
-
-
-def _region(region: Region | None, file: str) -> dict[str, Any] | None:
-    if region is None:
-        return None
-    if region.mask is None:
-        return {"boxes": region.boxes.tolist(), "mask": None}
-    digest = hashlib.sha256(repr(region.mask.shape).encode() + region.mask.tobytes()).hexdigest()[:16]
-    return {"boxes": region.boxes.tolist(), "mask": file, "digest": digest}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -223,6 +216,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def _space(space: Space) -> dict[str, Any]:
+    """Returns a space as JSON has it; records of images, which need none, have no spacing."""
+    stored = {name: plain(value) for name, value in vars(space).items()}
+    if not space.spacing:
+        del stored["spacing"]
+    return stored
+
+
 def space_of(manifest: Mapping[str, Any]) -> Space | None:
     """Returns what the axes of a record's heatmaps are; None where it is not said.
 
@@ -238,7 +239,10 @@ def space_of(manifest: Mapping[str, Any]) -> Space | None:
     texts = all(isinstance(text, str) for text in (*axes, stored["layout"]))
     if len(axes) != len(sizes) or not texts or not all(s is None or (type(s) is int and s > 0) for s in sizes):
         raise ValueError(f"{stored!r} is no space")
-    return Space(axes, sizes, stored["layout"], str(stored.get("tokens", "")))
+    spacing = tuple(map(float, stored.get("spacing") or ()))
+    if spacing and (len(spacing) != len(axes) or not all(0 < step < math.inf for step in spacing)):
+        raise ValueError(f"{stored!r} is no space")
+    return Space(axes, sizes, stored["layout"], str(stored.get("tokens", "")), spacing)
 
 
 def _is_label(label: Any) -> bool:
@@ -288,11 +292,10 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     if regions:
         if len(regions) != len(manifest["sample_keys"]):
             raise ValueError(f"{len(regions)} regions, {len(manifest['sample_keys'])} samples")
+        space = space_of(manifest)
         for region in regions:
             if region is not None:
-                boxes = np.array(region["boxes"], np.float64).reshape(-1, 4)
-                if not np.isfinite(boxes).all() or not isinstance(region["mask"], str | None):
-                    raise ValueError(f"{region!r} is no region")
+                check_region(region, 2 if space is None else len(space.axes))
     missing = {*IDENTITY, "class_names"} - manifest.keys()
     if missing:
         raise ValueError(f"missing: {', '.join(sorted(missing))}")

@@ -21,6 +21,7 @@ from .arrays import read_arrays
 from .events import Event, Missing, missing_epochs, read_event
 from .manifest import CHANGING, LOG, MANIFEST, check_changing, check_file, read_manifest, space_of
 from .pictures import Pictures, read_recipe
+from .regions import stored_region
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,8 +228,9 @@ class Run:
         if stored is None:
             return None
         file = stored["mask"]
-        mask = None if file is None else read_image(inside(os.path.realpath(self.directory), file))[..., 0] > 127
-        return Region(np.array(stored["boxes"], np.float64).reshape(-1, 4), mask)
+        return stored_region(
+            stored, None if file is None else read_image(inside(os.path.realpath(self.directory), file))
+        )
 
 
 def find_runs(log_dir: str | Path) -> list[Path]:

@@ -35,6 +35,7 @@ from .manifest import (
 )
 from .pictures import Recipe, packed, recipe, sheet
 from .reader import read_run
+from .regions import as_picture
 
 # Names of an epoch's files, none of which may be there.
 _NAMES = ("heatmaps/{}.npz", "overlays/{}", "pictures/{}.zip", "sheets/{}.jpg", "sheets/{}.png")
@@ -112,7 +113,7 @@ class RunWriter:
         self._overlays = overlays or self._is_first_schema
         # After the manifest, which says whose pictures these are.
         masks = {
-            key: np.dstack([region.mask.astype(np.uint8) * 255] * 3)
+            key: as_picture(region.mask)
             for key, region in zip(self._keys, config.regions, strict=bool(config.regions))
             if region is not None and region.mask is not None
         }

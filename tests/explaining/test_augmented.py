@@ -1,5 +1,7 @@
 """The heatmaps of augmented images, in `explain` and in `fit`."""
 
+from functools import partial
+
 import keras
 import models
 import numpy as np
@@ -7,8 +9,19 @@ import pytest
 from keras import layers
 from models import SHAPE, functional, images
 
-from keras_cam_callbacks import AUGMENTATIONS, Augmentation, HeatmapLogger, MemoryTracker, Overlay, explain, read_run
+from keras_cam_callbacks import (
+    AUGMENTATIONS,
+    Augmentation,
+    Explanation,
+    HeatmapLogger,
+    MemoryTracker,
+    Overlay,
+    explain,
+    read_run,
+)
 from keras_cam_callbacks.augmentations import apply, bring_back, flip, resized
+from keras_cam_callbacks.data.batches import make_batch
+from keras_cam_callbacks.explaining.augmented import augmented_batch, compared, guessed_range, resolved_for
 from keras_cam_callbacks.metrics import correlation
 
 X, Y = images(), models.labels()
@@ -40,7 +53,7 @@ def test_each_is_the_explanation_of_the_augmented_images(model):
                 augmented.correlation, correlation(back, resized(plain[name].heatmaps, (12, 16))), atol=1e-4
             )
             # People see what the model sees.
-            np.testing.assert_allclose(np.stack(batch.display), batch.inputs * 255, atol=0.51)
+            np.testing.assert_allclose(np.stack(batch.display), np.clip(batch.inputs * 255, 0, 255), atol=0.51)
 
 
 def test_a_model_that_cares_for_no_side_sees_the_same_in_the_mirror():
@@ -200,3 +213,69 @@ def test_the_user_function_gets_copies(model):
     assert apply(flip(), X).shape == (6, *SHAPE)
     explain(model, X, augmentations=["all"])
     np.testing.assert_array_equal(X, before)
+
+
+# ---- Signals, volumes and clips ----------------------------------------------------------------------------
+
+KINDS = {
+    "signal": ((40, 3), layers.Conv1D, ["flip", "cut_out", "noise", "scale", "shift"]),
+    "volume": ((4, 12, 10, 1), layers.Conv3D, list(AUGMENTATIONS)),
+    "clip": ((4, 12, 10, 3), layers.Conv3D, list(AUGMENTATIONS)),
+}
+
+
+def batch_of(kind, first=False):
+    """A batch, its arrays with channels last, and the names of augmentations."""
+    shape, layer, names = KINDS[kind]
+    inputs = np.random.default_rng(0).random((2, *shape), np.float32)
+    taken = np.moveaxis(inputs, -1, 1) if first else inputs
+    order = "channels_first" if first else "channels_last"
+    model = keras.Sequential([keras.Input(taken.shape[1:]), layer(2, 3, padding="same", data_format=order)])
+    return make_batch(taken, model, value_range=None if kind == "signal" else (0, 1)), inputs, names
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"), [("signal", False), ("signal", True), ("volume", False), ("volume", True), ("clip", False)]
+)
+def test_other_kinds_are_augmented_and_brought_back(kind, first):
+    batch, inputs, names = batch_of(kind, first)
+    resolved = resolved_for(names, batch)
+    assert guessed_range(names, batch) == ()
+    maps = np.random.default_rng(1).normal(size=(2, *batch.space.size)).astype(np.float32)
+    of = partial(
+        Explanation, outputs=None, scores=np.zeros(2, np.float32), targets=np.array([0, 1]), predicted=np.array([0, 1]),
+        confidences=np.ones(2, np.float32), layer_name="", method="saliency", target="predicted",
+    )  # fmt: skip
+    for name, augmentation in resolved.items():
+        augmented = augmented_batch(batch, augmentation, name)
+        changed = apply(augmentation, inputs)
+        seen = np.moveaxis(augmented.inputs, 1, -1) if first else augmented.inputs
+        np.testing.assert_array_equal(seen, changed)
+        shown = np.stack(augmented.display)
+        if kind == "signal":
+            np.testing.assert_array_equal(shown, changed)
+        else:
+            np.testing.assert_allclose(shown, np.clip(np.broadcast_to(changed, shown.shape) * 255, 0, 255), atol=0.51)
+        found = compared(of(maps, batch=batch), of(maps, batch=augmented), augmentation, name)
+        np.testing.assert_array_equal(found.restored, bring_back(augmentation, maps, batch.space.size))
+        np.testing.assert_array_equal(found.correlation, correlation(found.restored, maps))
+
+
+def test_whole_numbers_and_pictures_of_volumes():
+    volumes = np.random.default_rng(0).integers(0, 256, (2, 4, 12, 10, 1), np.uint8)
+    model = keras.Sequential([keras.Input(volumes.shape[1:]), layers.Conv3D(2, 3)])
+    batch = make_batch(volumes, model, display=lambda scans: scans[:, 1])
+    augmented = augmented_batch(batch, resolved_for(["noise"], batch)["noise"], "noise")
+    assert augmented.inputs.dtype == np.uint8
+    assert 5 < np.abs(augmented.inputs.astype(int) - volumes).mean() < 20
+    np.testing.assert_array_equal(augmented.display, batch.display)  # A picture has no slices.
+
+
+def test_what_has_no_meaning_for_signals_is_refused():
+    batch, _, works = batch_of("signal")
+    with pytest.raises(ValueError, match=rf"meaning for signals\. Received: 'rotation'.*{', '.join(works)} work"):
+        resolved_for(["flip", "rotation"], batch)
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
+    batch = make_batch(np.ones((2, 5)), model, display=[np.zeros((4, 4, 3), np.uint8)] * 2)
+    with pytest.raises(ValueError, match="signals, volumes or clips"):
+        resolved_for(["flip"], batch)

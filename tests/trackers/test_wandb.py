@@ -126,6 +126,15 @@ def test_pictures_of_something_else_have_no_boxes(tmp_path):
     assert "all_boxes" not in log.rows[0]["gradcam/overlays"]
 
 
+@pytest.mark.parametrize("axes", [1, 3])
+def test_pictures_of_signals_and_volumes_have_no_boxes(tmp_path, axes):
+    boxes, mask = np.array([[0.0] * axes + [0.5] * axes]), np.ones((4,) * axes, bool)
+    regions = (None, Region(boxes), Region(boxes[:0], mask))
+    log = logged(WandbTracker(), region_config(tmp_path, regions), [make_record(0)])
+    assert boxes_of(log, log.rows[0]) == [None] * 3
+    assert "all_masks" not in log.rows[0]["gradcam/overlays"]
+
+
 def test_boxes_in_a_fit(tmp_path):
     """Of the user's regions, through drawing and captions, in two runs with one logger."""
     boxes = np.array([[2, 4, 10, 12]] * SAMPLES)

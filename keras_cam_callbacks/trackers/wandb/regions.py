@@ -39,11 +39,12 @@ class Marks:
 
         Returns:
             "boxes" and "masks" for each place of the image in its picture, as far as there are any; empty where the
-            sample has no region, or its picture shows something else.
+            sample has no region, or its picture shows something else, or it is no image.
         """
         region = self._config.regions[row] if self._config.regions else None
         places = record.places[row] if record.places else ()
-        if region is None or not places:
+        flat = region is not None and region.boxes.shape[1] == 4 and (region.mask is None or region.mask.ndim == 2)
+        if region is None or not flat or not places:  # W&B knows boxes and masks of images alone.
             return {}
         key = row, record.overlays[row].shape, places
         if key not in self._made:
