@@ -170,7 +170,6 @@ class Overlay:
     ) -> tuple[Drawn, ...]:
         """Does as `draw`, with outlines on the overlays; of a volume or a clip the slice `at` alone."""
         heatmaps = as_pictures(images, np.asarray(heatmaps, np.float32))
-        dead = degenerate(heatmaps)
         if len(images) != len(heatmaps) or (captions is not None and len(captions) != len(images)):
             raise ValueError(
                 "There must be one heatmap and one caption for each image. "
@@ -178,8 +177,7 @@ class Overlay:
                 f"{'no' if captions is None else len(captions)} captions."
             )
         shown, columns = self._columns(images, [heatmaps], beside, title, space, at)
-        masks = [None] * len(shown) if outline is None else outline
-        drawn = (self._drawn(*row) for row in zip(shown, self._levels(heatmaps, dead), masks, strict=True))
+        drawn = [list(map(whole, pictures)) for pictures in self.drawn_on(shown, heatmaps, outline)]
         fonts = [one.fonts[0] for one in shown]
         down = all(one.is_wide for one in shown)
         if self.layout != "panel":
@@ -266,7 +264,7 @@ class Overlay:
                 *(columns, shown, self._levels(each, dead), named.get(name, [name] * len(shown)), masks), strict=True
             )
             for row, one, level, text, mask in rows:
-                picture = joined(self._drawn(one, level, mask), down=down)
+                picture = joined([*map(whole, self._drawn(one, level, mask))], down=down)
                 row.append(Column(picture, text, "no heatmap" if level is None else ""))
         fonts = [one.fonts[1] for one in shown]
         # Heatmap and overlay of one name stand closer together than those of two.
@@ -335,6 +333,12 @@ class Overlay:
             for i, (image, maps) in enumerate(zip(images, of_samples, strict=True))
         ]
 
+    def drawn_on(self, shown: Sequence[Unfolded], heatmaps: Floats, outlines: Masks | None = None) -> list[list[Image]]:
+        """Returns what is drawn of heatmaps on what `unfolded` returns for them: one picture each, in a panel two."""
+        masks = [None] * len(shown) if outlines is None else outlines
+        rows = zip(shown, self._levels(heatmaps, degenerate(heatmaps)), masks, strict=True)
+        return [self._drawn(*row) for row in rows]
+
     def _columns(
         self,
         images: Sequence[Image],
@@ -364,11 +368,11 @@ class Overlay:
             # Clipped before the division: a quotient can overflow.
             yield None if blank else np.clip(heatmap, 0, top) / top
 
-    def _drawn(self, one: Unfolded, level: Floats | None, outline: Mask = None) -> list[Drawn]:
+    def _drawn(self, one: Unfolded, level: Floats | None, outline: Mask = None) -> list[Image]:
         """What is drawn from one map: one picture, or the last two of a panel. `level` is as from `_levels`."""
         *others, last = self._blended(one.picture, None if level is None else one.lay(level))
         last = last if outline is None else outlined(last, one.lay_mask(np.asarray(outline)))
-        return [whole(inked(picture, one.ink)) for picture in (*others, last)]
+        return [inked(picture, one.ink) for picture in (*others, last)]
 
     def _blended(self, image: Image, level: Floats | None) -> list[Image]:
         """Does as `_drawn`, without an outline and ink. `level` is (h, w)."""

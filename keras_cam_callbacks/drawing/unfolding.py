@@ -48,6 +48,7 @@ class Unfolded:
             size or, of an image, of its own.
         lay_mask: Likewise a mask, (*space) bool, to (h, w) bool.
         again: Draws another display of the same sample in the same way, with its ink.
+        is_row: Whether it is a signal, or slices side by side.
     """
 
     picture: Image
@@ -55,6 +56,7 @@ class Unfolded:
     lay: Callable[[Floats], Floats]
     lay_mask: Callable[[npt.NDArray[np.bool_]], npt.NDArray[np.bool_]]
     again: Callable[[npt.NDArray[Any]], Image]
+    is_row: bool = False
 
     @property
     def shown(self) -> Image:
@@ -64,13 +66,13 @@ class Unfolded:
     @property
     def is_wide(self) -> bool:
         """Whether pictures like this one are read more easily one below the other."""
-        return self.ink is not None and self.picture.shape[1] >= 1.2 * self.picture.shape[0]
+        return self.is_row and self.picture.shape[1] >= 1.2 * self.picture.shape[0]
 
     @property
     def fonts(self) -> tuple[int, int]:
         """Sizes in px of the letters of a caption and of a title."""
         height, width = self.picture.shape[:2]
-        if self.ink is not None:
+        if self.is_row:
             return (font_size(min(width // 2, round(1.4 * height))),) * 2
         return font_size(width), font_size(min(height, width))
 
@@ -144,7 +146,7 @@ def unfold(
     top = next((each for each in maps if not degenerate(each[None])[0]), None)
     choice, hottest = _choose(kind, names[0] == "time", display.shape[:3], top)
     sheet = _Sheet.of(choice, display.shape[:3], spacing, kind, size, _labels(choice, names, hottest))
-    return Unfolded(sheet.filled(display), sheet.ink(), sheet.laid, sheet.laid_mask, sheet.again)
+    return Unfolded(sheet.filled(display), sheet.ink(), sheet.laid, sheet.laid_mask, sheet.again, len(choice) > 1)
 
 
 def _as_it_is(array: Any) -> Any:
@@ -180,7 +182,7 @@ def _unfolded_signal(display: npt.NDArray[Any], size: int | tuple[int, int] | No
         ink = np.pad(ink, ((0, 0), (left, 0), (0, 0)))
         add_white(ink, np.s_[:, beside.shape[1] : left])
     again = partial(_again_signal, size=size)
-    return Unfolded(picture, ink, partial(_laid_signal, plot, left), partial(_laid_mask, plot, left), again)
+    return Unfolded(picture, ink, partial(_laid_signal, plot, left), partial(_laid_mask, plot, left), again, True)
 
 
 def _again_signal(display: npt.NDArray[Any], size: int | tuple[int, int] | None) -> Image:

@@ -59,7 +59,7 @@ def _drawn_from(views: Mapping[str, Explanation], overlay: Overlay, shown: tuple
     first = next(iter(views.values()))
     if any(view.segments is not None for view in views.values()):
         return None
-    if first.augmented or (first.batch.beside and overlay.layout == "panel") or first.heatmaps.ndim != 3:
+    if first.augmented or (first.batch.beside and overlay.layout == "panel"):
         return None
     captions, titles = texts(views, overlay)
     return DrawnFrom(
@@ -70,4 +70,5 @@ def _drawn_from(views: Mapping[str, Explanation], overlay: Overlay, shown: tuple
         titles={} if list(views) == [""] else {name: tuple(of_samples) for name, of_samples in titles.items()},
         title=first.batch.display_name,
         overlay=asdict(overlay),
+        space=first.batch.space,
     )
