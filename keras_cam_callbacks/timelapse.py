@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from .checks import did_you_mean, is_real
-from .drawing.files import read_image
 from .drawing.films import FilmFormat, checked_format, fitted, write_film
 from .drawing.grids import grid
 from .drawing.text import bar_height, clean, text_width, wrap, write
@@ -123,8 +122,7 @@ class _Frames:
         self._cells = [(max(s[0] for s in column), max(s[1] for s in column)) for column in zip(*sizes, strict=True)]
         self._images: list[Image] | None = None
         if any(epoch.pictures.recipe for epoch in run.epochs):  # Read once, not for each frame.
-            files = run.image_files
-            self._images = [read_image(files[row]) for row in self._rows]
+            self._images = list(run.display(self._rows))
         self.size = self._drawn(0).shape[:2]
 
     def __len__(self) -> int:

@@ -240,21 +240,17 @@ def _figure(
     if columns is None:
         beside = math.ceil(len(blocks) / math.ceil(len(blocks) / beside))  # Rows of one length.
 
-    lines = max(len(_wrapped(panel.title)) for block in blocks for panel in block)
-    below = max(len(_wrapped(panel.caption)) for block in blocks for panel in block)
+    letters = round(panel_width / _PANEL) * _CHARACTERS
+    lines = max(len(_wrapped(panel.title, letters)) for block in blocks for panel in block)
+    below = max(len(_wrapped(panel.caption, letters)) for block in blocks for panel in block)
     aspect = max(panel.picture.shape[0] / panel.picture.shape[1] for block in blocks for panel in block)
     high = panel_width * aspect + _TITLE + _LINE * (lines - 1 + below)
     down, across = deep * math.ceil(len(blocks) / beside), wide * beside
-    notes = [
-        line
-        for note in notes
-        for line in textwrap.wrap(note, round(max(2, across * panel_width / _PANEL)) * _CHARACTERS)
-    ]
+    whole = max(1 if is_row else 2, across) * panel_width
+    notes = [line for note in notes for line in textwrap.wrap(note, round(whole / _PANEL) * _CHARACTERS)]
     foot = _KEY + _LINE * len(notes)
 
-    figure = figure_class(
-        figsize=(max(1 if is_row else 2, across) * panel_width, down * high + foot), layout="constrained"
-    )
+    figure = figure_class(figsize=(whole, down * high + foot), layout="constrained")
     cells = figure.add_gridspec(down + 1, across, height_ratios=[high] * down + [0.15])
     for i, block in enumerate(blocks):
         top, left = i // beside * deep, i % beside * wide
@@ -262,8 +258,8 @@ def _figure(
             axes = figure.add_subplot(cells[top + j // wide, left + j % wide])
             axes.imshow(panel.picture, origin="upper", aspect="equal")
             _bare(axes)
-            axes.set_title("\n".join(_wrapped(panel.title)), **_TEXT)
-            axes.set_xlabel("\n".join(_wrapped(panel.caption)), **_TEXT)
+            axes.set_title("\n".join(_wrapped(panel.title, letters)), **_TEXT)
+            axes.set_xlabel("\n".join(_wrapped(panel.caption, letters)), **_TEXT)
     _draw_key(figure.add_subplot(cells[-1, :]), overlay, notes)
     return figure
 
@@ -290,9 +286,9 @@ def _blocks(
     return blocks
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrapped(text: str, letters: int) -> list[str]:
     """The text's lines, broken at spaces, else within words; none where there is no text."""
-    return [line for part in text.split("\n") for line in textwrap.wrap(part, _CHARACTERS)]
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, letters)]
 
 
 def _bare(axes: Axes) -> None:
