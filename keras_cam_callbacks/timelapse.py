@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
 from .checks import did_you_mean, is_real
-from .drawing.files import read_image
-from .drawing.films import FilmFormat, fitted, write_film
+from .drawing.films import FilmFormat, checked_format, fitted, write_film
 from .drawing.grids import grid
 from .drawing.text import bar_height, clean, text_width, wrap, write
 from .opencv import cv2
@@ -62,7 +60,7 @@ def write_timelapse(
     """
     run = run if isinstance(run, Run) else read_run(run)
     out = Path(out)
-    form = _checked_format(out, film_format)
+    form = checked_format(out, film_format)
     if not is_real(fps, 0.1, 30):
         raise ValueError(f"`fps` must be a number from 0.1 to 30. Received: {fps!r}. fps=2 works.")
     if not run.epochs:
@@ -89,18 +87,6 @@ def write_timelapse(
         for name, group in zip(names, groups, strict=True):
             write_film(_Frames(run, group, count), folder / name, form, fps)
     return tuple(out / name for name in names)
-
-
-def _checked_format(out: Path, film_format: str | None) -> FilmFormat:
-    suffix = out.suffix.lower().removeprefix(".")
-    for known in get_args(FilmFormat):
-        if (film_format or suffix or "gif") == known and suffix in ("", known):
-            found: FilmFormat = known
-            return found
-    raise ValueError(
-        "A film must be GIF, WebP or MP4, and a file's suffix must say so. "
-        f"Received: out={str(out)!r}, film_format={film_format!r}. 'timelapse.gif' works, and so does a folder."
-    )
 
 
 def _checked_keys(run: Run, samples: Sequence[str] | None) -> list[str]:
@@ -136,8 +122,7 @@ class _Frames:
         self._cells = [(max(s[0] for s in column), max(s[1] for s in column)) for column in zip(*sizes, strict=True)]
         self._images: list[Image] | None = None
         if any(epoch.pictures.recipe for epoch in run.epochs):  # Read once, not for each frame.
-            files = run.image_files
-            self._images = [read_image(files[row]) for row in self._rows]
+            self._images = list(run.display(self._rows))
         self.size = self._drawn(0).shape[:2]
 
     def __len__(self) -> int:

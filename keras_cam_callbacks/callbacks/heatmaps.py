@@ -13,6 +13,7 @@ import numpy as np
 from ..data.range_names import checked_range
 from ..data.spacing import checked_spacing, extent_of, spacing_of
 from ..drawing.overlay import Overlay
+from ..drawing.unfolding import check_slices
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations
 from ..explaining.inputs import chooser
@@ -323,6 +324,7 @@ class HeatmapLogger(EpochLogger):
 
     def _config(self, source: Explainer) -> RunConfig:
         assert self._kept is not None
+        check_slices(self.overlay.slices, self._kept.batch.display)
         return run_config(
             self,
             self._kept.batch,

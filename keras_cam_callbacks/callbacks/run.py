@@ -16,6 +16,7 @@ import numpy as np
 from ..checks import is_seconds
 from ..records import EpochRecord, Floats, Ints, Region, RunConfig
 from ..store import Event, Place, StoredEpoch, choose_directory, find_run, moved_class, new_run_id, read_run
+from ..store.displays import same_display
 from ..trackers import resolve
 from ..trackers.base import Tracker
 from ..trackers.waiting import CallThread
@@ -178,7 +179,7 @@ class TrackedRun:
         same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
         same = same and moved_class(old.class_names or (), config.class_names or ()) is None
         same = same and len(old.regions) == len(config.regions) and all(map(_same_region, old.regions, config.regions))
-        return same and all(map(np.array_equal, old.display, config.display))
+        return same and all(map(same_display, old.display, config.display))
 
     def _resume(self, place: Place) -> None:
         """Goes on with the steps of a run that another process has logged as they were counted."""

@@ -45,8 +45,8 @@ class Comparison(Compared):
         predicted: (R, E, N) int64, the predicted class; -1 where there is none or the run lacks the epoch.
         targets: (R, E, N) int64, the class that the heatmap explains; -1 likewise.
         confidences: (R, E, N) float32 in [0, 1], the probability of the explained class; NaN likewise.
-        peaks: (R, E, N, 2) float32 in [0, 1], where each heatmap is highest: x and y as shares of the image's width and
-            height; NaN where it is degenerate or missing.
+        peaks: (R, E, N, axes) float32 in [0, 1], where each heatmap is highest, as shares of the axes from the last to
+            the first: of images x and y; NaN where it is degenerate or missing.
         values: (R, E, N) float64 by name, the numbers of each sample; NaN where missing.
         scalars: (R, E) float64 by name, the numbers of each epoch; NaN where missing. Of several views, the numbers
             are those of the compared one, without its name.
@@ -225,7 +225,7 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
     predicted = np.full(shape, -1, np.int64)
     targets = np.full(shape, -1, np.int64)
     confidences = np.full(shape, np.nan, np.float32)
-    peaks = np.full((*shape, 2), np.nan, np.float32)
+    peaks = np.full((*shape, _count_axes(opened, called)), np.nan, np.float32)
     values: dict[str, Doubles] = {}
     scalars: dict[str, Doubles] = {}
     agreement = np.full((len(pairs), *shape[1:]), np.nan)
@@ -260,3 +260,13 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
         differences=alignment.differences(opened, keys),
         left_out=left_out,
     )
+
+
+def _count_axes(opened: Sequence[Run], called: Sequence[str]) -> int:
+    """Returns how many axes the heatmaps of all runs have."""
+    axes = ["height, width" if run.space is None else ", ".join(run.space.axes) for run in opened]
+    counts = [text.count(",") + 1 for text in axes]
+    if len(set(counts)) > 1:
+        listed = "; ".join(f"{name}: {text}" for name, text in zip(called, axes, strict=True))
+        raise ValueError(f"Runs must have heatmaps of as many axes to be compared. Received: {listed}.")
+    return counts[0]

@@ -48,7 +48,9 @@ class Column(NamedTuple):
     note: str = ""
 
 
-def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: int, gap: int = GAP) -> list[Drawn]:
+def with_titles(
+    rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: int, gap: int = GAP, *, down: bool = False
+) -> list[Drawn]:
     """Puts the columns of each sample side by side, with white gaps and centred titles below.
 
     Args:
@@ -56,6 +58,7 @@ def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: in
         fonts: N font sizes in px.
         room: For how many lines of a title there is room at least; there are up to two.
         gap: Width of the gaps in px.
+        down: Whether the columns stand one below the other, each over its title.
 
     Returns:
         N pictures.
@@ -73,12 +76,26 @@ def with_titles(rows: Sequence[Sequence[Column]], fonts: Sequence[int], room: in
         titles.append(
             [title_lines(t, w.picture.shape[1], font, note) for (_, t, note), w in zip(row, wide, strict=True)]
         )
+    if down:
+        rooms = [max(map(len, of_column)) for of_column in zip(*titles, strict=True)]
+        parts = [
+            [_titled([one], [lines], font, most, gap) for one, lines, most in zip(row, of_row, rooms, strict=True)]
+            for row, of_row, font in zip(drawn, titles, fonts, strict=True)
+        ]
+        return [joined(row, gap, down=True) for row in parts]
     room = max([room, *(len(lines) for row_titles in titles for lines in row_titles)])
     return [_titled(*row, room, gap) for row in zip(drawn, titles, fonts, strict=True)]
 
 
-def joined(drawn: Sequence[Drawn], gap: int = GAP) -> Drawn:
-    """Puts pictures of one height side by side, with white gaps of `gap` px."""
+def joined(drawn: Sequence[Drawn], gap: int = GAP, *, down: bool = False) -> Drawn:
+    """Puts pictures of one height side by side, with white gaps of `gap` px; or any pictures one below the other."""
+    if down:
+        full = max(one.picture.shape[1] for one in drawn)
+        drawn = [_centred(one, full) for one in drawn]
+        tops = accumulate((one.picture.shape[0] + gap for one in drawn[:-1]), initial=0)
+        across = np.full((gap, full, 3), 255, np.uint8)
+        stacked = np.vstack([part for one in drawn for part in (across, one.picture)][1:])
+        return Drawn(stacked, tuple(p for top, one in zip(tops, drawn, strict=True) for p in one.moved(0, top)))
     white = np.full((drawn[0].picture.shape[0], gap, 3), 255, np.uint8)
     picture = np.hstack([part for one in drawn for part in (white, one.picture)][1:])
     places = [place for left, one in zip(_lefts(drawn, gap), drawn, strict=True) for place in one.moved(left)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import PIL.Image
@@ -12,7 +12,7 @@ import PIL.Image
 from ..opencv import cv2
 from ..records import Image
 
-__all__ = ["FilmFormat", "Frames", "fitted", "write_film"]
+__all__ = ["FilmFormat", "Frames", "checked_format", "fitted", "write_film"]
 
 FilmFormat = Literal["gif", "webp", "mp4"]
 
@@ -35,6 +35,27 @@ class Frames(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Image]: ...
+
+
+def checked_format(out: Path, film_format: str | None) -> FilmFormat:
+    """Returns in which format a film is written.
+
+    Args:
+        out: A file, or a folder, which has no suffix.
+        film_format: What the user says; None for what the suffix says, and "gif" for a folder.
+
+    Raises:
+        ValueError: If it is none, or the suffix says another.
+    """
+    suffix = out.suffix.lower().removeprefix(".")
+    for form in get_args(FilmFormat):
+        if (film_format or suffix or "gif") == form and suffix in ("", form):
+            chosen: FilmFormat = form
+            return chosen
+    raise ValueError(
+        "A film must be GIF, WebP or MP4, and a file's suffix must say so. "
+        f"Received: out={str(out)!r}, film_format={film_format!r}. 'timelapse.gif' works, and so does a folder."
+    )
 
 
 def fitted(frame: Image) -> Image:

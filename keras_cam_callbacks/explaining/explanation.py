@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ from ..drawing.places import Drawn
 from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, measured
 from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
-from . import captions
+from . import captions, films
+from .captions import display_title
 from .objects import box_masks, object_masks
 
 _SHOWN = 16  # heatmaps in a notebook
@@ -26,8 +28,9 @@ class Explanation:
     """Heatmaps of a batch, and what they explain.
 
     Attributes:
-        heatmaps: (N, h, w) float32, raw: unscaled and signed, at the layer's size, or the image's. Of a layer that sees
-            but a part of the image, as behind a Cropping2D, they are laid over the whole image, 0 beside that part.
+        heatmaps: (N, *space) float32, (N, h, w) of images, raw: unscaled and signed, at the layer's size, or the
+            image's. Of a layer that sees but a part of the image, as behind a Cropping2D, they are laid over the whole
+            image, 0 beside that part.
         outputs: (N, K) float32, what the model put out; None where it has several outputs.
         scores: (N,) float32, the explained scores, before the final activation.
         targets: (N,) int64, the explained classes, labels or numbers, -1 where a sample has fewer labels, or where the
@@ -78,6 +81,7 @@ class Explanation:
 
     prediction = captions.prediction
     title = captions.title
+    film = films.film
 
     def __repr__(self) -> str:
         names = (f"{name}={brief(getattr(self, name))}" for name in ("method", "layer_name", "target"))
@@ -88,10 +92,10 @@ class Explanation:
 
     def _extent(self) -> str:
         """Returns the size and the range of the heatmaps in words."""
-        height, width = self.heatmaps.shape[1:]
+        sizes = " x ".join(map(str, self.heatmaps.shape[1:]))
         finite = self.heatmaps[np.isfinite(self.heatmaps)]
         values = f"{finite.min():.3g} to {finite.max():.3g}" if finite.size else "no finite values"
-        return f"{height} x {width}, {values}"
+        return f"{sizes}, {values}"
 
     def samples(self) -> tuple[Sample, ...]:
         """Returns what is known of each sample, with its caption."""
@@ -234,6 +238,8 @@ class Explanations(Mapping[str, Explanation]):
 
     views: Mapping[str, Explanation]
 
+    film = films.film
+
     def __getitem__(self, name: str) -> Explanation:
         return self.views[name]
 
@@ -271,23 +277,28 @@ class Explanations(Mapping[str, Explanation]):
         return grid(self.overlays(overlay), columns)
 
 
-def pictures(views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None) -> tuple[Image, ...]:
+def pictures(
+    views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None, at: int | None = None
+) -> tuple[Image, ...]:
     """Draws one picture for each sample: all views side by side, and one row below for each augmentation.
 
     Args:
         views: Explanations of one batch by name; a single one may have the name "".
         overlay: How to draw.
         most: How many samples are drawn at most, the first ones; None for all.
+        at: Which slice of volumes or clips is drawn alone; None for those of `overlay.slices`.
 
     Returns:
         N pictures, uint8 RGB (H, W, 3).
     """
-    return tuple(drawn.picture for drawn in placed(views, overlay, most))
+    return tuple(drawn.picture for drawn in placed(views, overlay, most, at))
 
 
-def placed(views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None) -> tuple[Drawn, ...]:
+def placed(
+    views: Mapping[str, Explanation], overlay: Overlay, most: int | None = None, at: int | None = None
+) -> tuple[Drawn, ...]:
     """Draws as `pictures`, and tells where the display images are, not those that were augmented."""
-    first, *augmented = (_row(overlay, *row, most) for row in rows(views))
+    first, *augmented = (_row(overlay, *row, most, at) for row in rows(views))
     if not augmented:
         return first
     bare = [[Drawn(drawn.picture) for drawn in row] for row in augmented]
@@ -357,19 +368,25 @@ def texts(
 
 
 def _row(
-    overlay: Overlay, views: Mapping[str, Explanation], heading: str, correlations: Correlations, most: int | None
+    overlay: Overlay,
+    views: Mapping[str, Explanation],
+    heading: str,
+    correlations: Correlations,
+    most: int | None,
+    at: int | None,
 ) -> tuple[Drawn, ...]:
     """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
     batch = next(iter(views.values())).batch
     captions, titles = texts(views, overlay, heading, correlations)
-    images, captions, title = batch.display[:most], captions[:most], batch.display_name
+    images, captions, title = batch.display[:most], captions[:most], display_title(batch)
     beside = {name: column[:most] for name, column in batch.beside.items()}
     maps = {name: view.heatmaps[:most] for name, view in views.items()}
     outlines = {name: of_view[:most] for name, view in views.items() if (of_view := view.outlines) is not None}
+    settings: Any = {"beside": beside, "title": title, "space": batch.space, "at": at}
     if list(views) == [""]:
-        return overlay.draw_placed(images, maps[""], captions, beside=beside, title=title, outlines=outlines.get(""))
+        return overlay.draw_placed(images, maps[""], captions, outlines=outlines.get(""), **settings)
     titles = {name: of_samples[:most] for name, of_samples in titles.items()}
-    return overlay.draw_placed(images, maps, captions, titles=titles, beside=beside, title=title, outlines=outlines)
+    return overlay.draw_placed(images, maps, captions, titles=titles, outlines=outlines, **settings)
 
 
 def _html(views: Mapping[str, Explanation], text: str) -> str:
@@ -377,7 +394,9 @@ def _html(views: Mapping[str, Explanation], text: str) -> str:
     first = next(iter(views.values()))
     total, several = len(first.batch), list(views) != [""]
     most = max(1, _SHOWN // (len(views) * (1 + len(first.augmented))))
-    size = 320 if max(max(image.shape) for image in first.batch.display[:most]) > 320 else None
+    display = first.batch.display[:most]
+    # Signals and slices have sizes of their own.
+    size = 320 if display[0].ndim == 3 and max(max(image.shape) for image in display) > 320 else None
     picture = grid(pictures(views, Overlay(size=size), most), 1 if several else None)
     left_out = f"<p>The first {most} of {total} samples. <code>.grid()</code> draws all.</p>" * (most < total)
     return image_tag(picture, text) + left_out

@@ -12,13 +12,15 @@ import numpy as np
 
 from ..checks import is_whole
 from ..data.batches import make_batch
-from ..drawing.columns import displayed
-from ..drawing.overlay import Overlay, colorize
+from ..drawing.colours import colorize
+from ..drawing.overlay import Overlay
+from ..drawing.unfolding import as_pictures
 from ..methods import METHODS
 from ..metrics import degenerate
 from ..network.layers import input_tensors
 from ..passes.capture import needs_layer
 from ..records import Image, ValidationBatch
+from .captions import display_title
 from .explainer import Explainer
 from .explanation import Explanation, Explanations, rows, texts
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_methods", "show"]
 
-_PANEL = 2.2  # inches, width of a panel
+_PANEL, _ROW = 2.2, 6.6  # inches, width of a panel; of a signal's, or of slices side by side
 _ACROSS = 6  # panels in a row, unless the user wants others
 _TITLE, _LINE, _KEY = 0.36, 0.2, 0.8  # inches: room for a title, for a further line of text, for the colours' key
 _CHARACTERS = 26  # of a line below or above a panel, at the size of the text
@@ -229,22 +231,27 @@ def _figure(
     drawn = [_blocks(overlay, *row) for row in rows(views)]
     blocks = [block for of_sample in zip(*drawn, strict=True) for block in of_sample]
     size = max(map(len, blocks))
-    deep = math.ceil(size / (columns or max(_ACROSS, size * (size <= _ACROSS + 1))))
+    # Signals and slices side by side are wide, and stand one below the other.
+    is_row = next(iter(views.values())).batch.display[0].ndim != 3
+    panel_width, most = (_ROW, 1) if is_row else (_PANEL, _ACROSS)
+    deep = math.ceil(size / (columns or (most if is_row else max(most, size * (size <= most + 1)))))
     wide = math.ceil(size / deep) if columns is None else min(columns, size)
     # Augmentations of one sample are read downwards, so samples don't stand side by side then.
-    beside = 1 if len(drawn) > 1 or deep > 1 else max(1, min((columns or _ACROSS) // size, len(blocks)))
+    beside = 1 if len(drawn) > 1 or deep > 1 else max(1, min((columns or most) // size, len(blocks)))
     if columns is None:
         beside = math.ceil(len(blocks) / math.ceil(len(blocks) / beside))  # Rows of one length.
 
-    lines = max(len(_wrapped(panel.title)) for block in blocks for panel in block)
-    below = max(len(_wrapped(panel.caption)) for block in blocks for panel in block)
+    letters = round(panel_width / _PANEL) * _CHARACTERS
+    lines = max(len(_wrapped(panel.title, letters)) for block in blocks for panel in block)
+    below = max(len(_wrapped(panel.caption, letters)) for block in blocks for panel in block)
     aspect = max(panel.picture.shape[0] / panel.picture.shape[1] for block in blocks for panel in block)
-    high = _PANEL * aspect + _TITLE + _LINE * (lines - 1 + below)
+    high = panel_width * aspect + _TITLE + _LINE * (lines - 1 + below)
     down, across = deep * math.ceil(len(blocks) / beside), wide * beside
-    notes = [line for note in notes for line in textwrap.wrap(note, max(2, across) * _CHARACTERS)]
+    whole = max(1 if is_row else 2, across) * panel_width
+    notes = [line for note in notes for line in textwrap.wrap(note, round(whole / _PANEL) * _CHARACTERS)]
     foot = _KEY + _LINE * len(notes)
 
-    figure = figure_class(figsize=(max(2, across) * _PANEL, down * high + foot), layout="constrained")
+    figure = figure_class(figsize=(whole, down * high + foot), layout="constrained")
     cells = figure.add_gridspec(down + 1, across, height_ratios=[high] * down + [0.15])
     for i, block in enumerate(blocks):
         top, left = i // beside * deep, i % beside * wide
@@ -252,8 +259,8 @@ def _figure(
             axes = figure.add_subplot(cells[top + j // wide, left + j % wide])
             axes.imshow(panel.picture, origin="upper", aspect="equal")
             _bare(axes)
-            axes.set_title("\n".join(_wrapped(panel.title)), **_TEXT)
-            axes.set_xlabel("\n".join(_wrapped(panel.caption)), **_TEXT)
+            axes.set_title("\n".join(_wrapped(panel.title, letters)), **_TEXT)
+            axes.set_xlabel("\n".join(_wrapped(panel.caption, letters)), **_TEXT)
     _draw_key(figure.add_subplot(cells[-1, :]), overlay, notes)
     return figure
 
@@ -264,31 +271,25 @@ def _blocks(
     """Returns for each sample its panels: the image, then what is drawn of each view."""
     batch = next(iter(views.values())).batch
     captions, titles = texts(views, overlay, heading, correlations)
-    shown = [displayed(image, overlay.size) for image in batch.display]
+    maps = {name: as_pictures(batch.display, view.heatmaps) for name, view in views.items()}
+    shown = overlay.unfolded(batch.display, list(maps.values()), batch.space)
     blocks: list[list[_Panel]] = [[] for _ in shown]
-    for i, (block, image) in enumerate(zip(blocks, shown, strict=True)):
+    for i, (block, one) in enumerate(zip(blocks, shown, strict=True)):
         if overlay.layout == "panel":
-            block += [_Panel(pictures[i], name) for name, pictures in batch.beside.items()]
-        block.append(_Panel(image, batch.display_name, captions[i] if overlay.caption else ""))
+            block += [_Panel(one.again(pictures[i]), name) for name, pictures in batch.beside.items()]
+        block.append(_Panel(one.shown, display_title(batch), captions[i] if overlay.caption else ""))
     for name, view in views.items():
-        drawn = zip(
-            overlay.draw_placed(batch.display, view.heatmaps, outlines=view.outlines),
-            degenerate(view.heatmaps),
-            strict=True,
-        )
-        for i, (block, ((picture, places), dead)) in enumerate(zip(blocks, drawn, strict=True)):
+        drawn = zip(overlay.drawn_on(shown, maps[name], view.outlines), degenerate(view.heatmaps), strict=True)
+        for i, (block, (pictures, dead)) in enumerate(zip(blocks, drawn, strict=True)):
             title = (titles[name][i] if name else view.method) + ": no heatmap" * bool(dead)
-            if overlay.layout == "panel":
-                _, heat, blend = (picture[top:bottom, left:right] for left, top, right, bottom in places)
-                block += [_Panel(heat, f"{title}, heatmap"), _Panel(blend, f"{title}, overlay")]
-            else:
-                block.append(_Panel(picture, title))
+            endings = (", heatmap", ", overlay") if overlay.layout == "panel" else ("",)
+            block += [_Panel(picture, title + ending) for picture, ending in zip(pictures, endings, strict=True)]
     return blocks
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrapped(text: str, letters: int) -> list[str]:
     """The text's lines, broken at spaces, else within words; none where there is no text."""
-    return [line for part in text.split("\n") for line in textwrap.wrap(part, _CHARACTERS)]
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, letters)]
 
 
 def _bare(axes: Axes) -> None:

@@ -141,7 +141,7 @@ class SanityCheck:
                 # A map of zeros leaves the image bare.
                 maps = np.concatenate([np.zeros_like(maps[:1]), maps])
                 images = [original.batch.display[sample]] * len(maps)
-                pictures += overlay.draw(images, maps, captions)
+                pictures += overlay.draw(images, maps, captions, space=original.batch.space)
         return grid(pictures, len(steps) + 1)
 
     def _rows(self, samples: int | Sequence[int] | None) -> list[int]:

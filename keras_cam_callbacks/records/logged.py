@@ -47,7 +47,7 @@ class View:
     """One of several explanations of the same samples: by another method, or of another target.
 
     Attributes:
-        heatmaps: (N, h, w) float32, raw.
+        heatmaps: (N, *space) float32, raw.
         samples: One `Sample` for each row.
     """
 
@@ -64,11 +64,12 @@ class DrawnFrom:
     Attributes:
         pictures: The N pictures that this is about: a record that holds others can't be drawn from it.
         heatmaps: The heatmaps that they show, one array for each view.
-        images: The N display images that they show.
+        images: The N display images that they show, as in `Look`.
         captions: N texts as they are drawn.
         titles: N titles by the names of the views; empty for one view without a name.
         title: What the display images are called.
         overlay: The settings of `Overlay`.
+        space: What the axes of the samples are, as `Overlay.draw` takes it.
     """
 
     pictures: tuple[Image, ...]
@@ -78,6 +79,7 @@ class DrawnFrom:
     titles: Mapping[str, tuple[str, ...]]
     title: str
     overlay: Mapping[str, Any]
+    space: Space | None = None
 
     __repr__ = short_repr
 
@@ -89,8 +91,8 @@ class EpochRecord:
     Attributes:
         epoch: The epoch as Keras counts it, from 0 in every fit that does not say otherwise.
         step: Our own count, which goes on where a second fit starts at epoch 0 again.
-        heatmaps: (N, h, w) float32, raw: unscaled, signed, at the layer's or the image's size; of several views those
-            of the first. None where the pictures show something else.
+        heatmaps: (N, *space) float32, (N, h, w) of images, raw: unscaled, signed, at the layer's or the image's size;
+            of several views those of the first. None where the pictures show something else.
         overlays: N pictures, uint8 RGB (H, W, 3).
         encoded: The same N pictures as the bytes of an image file.
         image_format: "jpg" or "png", the format of `encoded`.

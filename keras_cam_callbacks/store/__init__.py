@@ -3,7 +3,8 @@
 A run is one folder::
 
     manifest.json                 what is the same for all epochs; maps each sample key to a file name
-    images/<file>.png             the display images
+    images/<file>.png             the display images; of volumes and clips all slices, row by row
+    images/<file>.npy             signals as they are shown, (T, C)
     regions/<file>.png            where the object is, for samples of which a mask was given
     heatmaps/<step>.npz           raw heatmaps, scores, classes, outputs: plain arrays
     sheets/<step>.jpg             all samples in one picture, for people who leaf through the epochs
@@ -26,10 +27,11 @@ then: they hold for that line and all below it. A line with "event" is no epoch:
 Readers pass over what they don't know: fields of the manifest, of lines and of what is in them, events, arrays.
 So later versions add optional fields, and the manifest's schema_version stays 2; a greater one is refused. In the
 manifest labels are indices, lists of them, or null; space is null, or has axes, sizes (null where they are not fixed)
-and layout of the heatmaps, which have any number of axes behind the samples. In schema 1 each line has "overlays" and
-nothing else of the pictures, labels are single, and there are no events; it stays readable, and who goes on with such
-a record writes as it is. numpy, filelock and the standard library; `drawing` draws, reads and writes the pictures,
-and is loaded for that alone.
+and layout of the heatmaps, which have any number of axes behind the samples; display, where samples are no images, has
+for each null, or kind ("slices" or "array") and shape; the space that "drawn" may have is that of the input. In schema
+1 each line has "overlays" and nothing else of the pictures, labels are single, and there are no events; it stays
+readable, and who goes on with such a record writes as it is. numpy, filelock and the standard library; `drawing` draws,
+reads and writes the pictures, and is loaded for that alone.
 """
 
 from .events import Event, Missing

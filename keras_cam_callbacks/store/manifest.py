@@ -266,6 +266,21 @@ def _check_texts(entry: Mapping[str, Any], name: str) -> None:
         raise ValueError(f"{name} must be a list of texts")
 
 
+def _check_displays(entries: Any, samples: int) -> None:
+    """Raises ValueError, TypeError or LookupError where what is said of the samples' files is no such."""
+    if entries is None:
+        return
+    if not isinstance(entries, list) or len(entries) != samples:
+        raise ValueError(f"display must have {samples} entries")
+    for entry in entries:
+        if entry is not None:
+            shape = entry["shape"]
+            whole = isinstance(shape, list) and all(type(side) is int and 0 < side < 2**31 for side in shape)
+            kinds = ("array", "slices") if len(shape) == 4 else ("array",)
+            if entry["kind"] not in kinds or not whole:
+                raise ValueError(f"{entry!r} is no display")
+
+
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
     samples = {name: len(manifest[name]) for name in ("sample_keys", "fingerprints", "labels", "files")}
     if len(set(samples.values())) != 1:
@@ -276,6 +291,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         raise ValueError("sample_keys must differ")
     check_changing(manifest, len(manifest["sample_keys"]))
     space_of(manifest)
+    _check_displays(manifest.get("display"), len(manifest["sample_keys"]))
     texts = ("prefix", "model_name", "layer", "method", "target", "run_id", "structure", *STABLE.values())
     for name in texts:
         if not isinstance(manifest.get(name, ""), str):

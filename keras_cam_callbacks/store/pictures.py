@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_cam_callbacks.records import DrawnFrom, EpochRecord, Floats, Image, short_repr
+from keras_cam_callbacks.records import DrawnFrom, EpochRecord, Floats, Image, Space, short_repr
 
-from .manifest import check_file
+from .manifest import check_file, space_of
 
 if TYPE_CHECKING:
     from keras_cam_callbacks.drawing.overlay import Overlay
@@ -42,6 +42,7 @@ class Recipe:
         title: What the display images are called.
         overlay: The settings of `Overlay`; those that this version doesn't know are passed over.
         sizes: N heights and widths of the pictures.
+        space: What the axes of the samples are; None for images.
     """
 
     captions: tuple[str, ...]
@@ -49,6 +50,7 @@ class Recipe:
     title: str
     overlay: Mapping[str, Any]
     sizes: tuple[tuple[int, int], ...]
+    space: Space | None = None
 
     __repr__ = short_repr
 
@@ -63,7 +65,7 @@ class Pictures:
         files: N files, one for each picture; empty where there are none.
         archive: One file with all of them, a zip file; or None.
         names: N names in it.
-        image_files: Returns the N files of the display images.
+        display: Reads the display images of some rows.
         heatmaps: Reads the heatmaps, one array for each view.
     """
 
@@ -72,7 +74,7 @@ class Pictures:
     files: tuple[Path, ...]
     archive: Path | None
     names: tuple[str, ...]
-    image_files: Callable[[], tuple[Path, ...]]
+    display: Callable[[Sequence[int]], tuple[Image, ...]]
     heatmaps: Callable[[], Sequence[Floats]]
 
     __repr__ = short_repr
@@ -107,10 +109,8 @@ class Pictures:
 
         if self.recipe is not None:
             rows = range(len(self.recipe.captions)) if rows is None else rows
-            if images is None:
-                files = self.image_files()
-                images = [read_image(files[row]) for row in rows]
-            return _drawn(self.recipe, self.heatmaps(), images, rows)
+            shown = self.display(rows) if images is None else images
+            return _drawn(self.recipe, self.heatmaps(), shown, rows)
         if self.archive is not None:
             rows = range(len(self.names)) if rows is None else rows
             unpacked = zip(rows, self._unpacked(rows), strict=True)
@@ -169,7 +169,8 @@ def recipe(record: EpochRecord) -> Recipe | None:
     if any(maps is None or maps is not shown for maps, shown in zip(heatmaps, drawn.heatmaps, strict=True)):
         return None
     sizes = tuple(picture.shape[:2] for picture in record.overlays)
-    return Recipe(drawn.captions, drawn.titles, drawn.title, drawn.overlay, sizes)
+    space = drawn.space if drawn.space is None or len(drawn.space.axes) != 2 else None
+    return Recipe(drawn.captions, drawn.titles, drawn.title, drawn.overlay, sizes, space)
 
 
 def read_recipe(entry: Mapping[str, Any], overlay: Any, captions: tuple[str, ...]) -> Recipe:
@@ -192,7 +193,8 @@ def read_recipe(entry: Mapping[str, Any], overlay: Any, captions: tuple[str, ...
         raise ValueError(f"captions, titles or sizes are not those of {len(captions)} samples")
     if not all(min(size) > 0 and size[0] * size[1] <= _MOST_PIXELS for size in sizes):
         raise ValueError(f"no pictures are of {list(sizes)} px")
-    return Recipe(texts, titles, str(entry.get("title", "image")), dict(entry.get("overlay", overlay)), sizes)
+    settings = dict(entry.get("overlay", overlay))
+    return Recipe(texts, titles, str(entry.get("title", "image")), settings, sizes, space_of(entry))
 
 
 def _overlay(settings: Mapping[str, Any]) -> Overlay:
@@ -211,7 +213,7 @@ def _drawn(made: Recipe, heatmaps: Sequence[Floats], images: Sequence[Image], ro
     try:
         overlay = _overlay(made.overlay)
         count = len(made.captions)
-        if any(maps.ndim != 3 or len(maps) != count or 0 in maps.shape for maps in heatmaps):
+        if any(not 2 <= maps.ndim <= 4 or len(maps) != count or 0 in maps.shape for maps in heatmaps):
             raise ValueError(f"heatmaps of shapes {[maps.shape for maps in heatmaps]}")
         if made.titles and len(made.titles) != len(heatmaps):
             raise ValueError(f"{len(heatmaps)} heatmaps, titles of {list(made.titles)}")
@@ -224,9 +226,9 @@ def _drawn(made: Recipe, heatmaps: Sequence[Floats], images: Sequence[Image], ro
         if made.titles:
             titles = {name: [of_samples[row] for row in order] for name, of_samples in made.titles.items()}
             named = dict(zip(titles, maps, strict=True))
-            drawn = overlay.draw_several(shown, named, captions, titles=titles, title=made.title)
+            drawn = overlay.draw_several(shown, named, captions, titles=titles, title=made.title, space=made.space)
         else:
-            drawn = overlay.draw(shown, maps[0], captions)
+            drawn = overlay.draw(shown, maps[0], captions, space=made.space)
     except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:  # of settings that are no such
         raise ValueError(
             f"An epoch's pictures must be drawn as its record says. Received: {error}. Its heatmaps can still be read."
@@ -268,7 +270,7 @@ def sheet(record: EpochRecord, drawn: DrawnFrom | None, kept: dict[Any, tuple[Im
     from keras_cam_callbacks.drawing.grids import grid, shrunk
 
     pictures, count = record.overlays, len(record.overlays)
-    if drawn is not None:
+    if drawn is not None and all(np.ndim(image) == 3 for image in drawn.images):  # Others are small already.
         side = max(_SIDE, _WIDTH // math.ceil(math.sqrt(count)))
         sides = [max(right - left, bottom - top) for (left, top, right, bottom), *_ in record.places]
         if max(sides, default=0) > side:

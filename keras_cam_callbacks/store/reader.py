@@ -6,7 +6,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from keras_cam_callbacks.records import Floats, Image, Ints, Label, Region, Space, short_repr
 
 from .arrays import read_arrays
+from .displays import display_name, read_display
 from .events import Event, Missing, missing_epochs, read_event
 from .manifest import CHANGING, LOG, MANIFEST, check_changing, check_file, read_manifest, space_of
 from .pictures import Pictures, read_recipe
@@ -198,12 +199,23 @@ class Run:
 
     @property
     def image_files(self) -> tuple[Path, ...]:
-        """The N files of the display images, which `read_image` opens.
+        """The N files of what people see; raises ValueError where one is a link that leads out of the folder."""
+        return _image_files(self.directory, self.manifest)
+
+    def display(self, rows: Sequence[int] | None = None) -> tuple[Image, ...]:
+        """Reads what people see of the samples, as it was when the run began.
+
+        Args:
+            rows: Which samples; None for all.
+
+        Returns:
+            As in `Look`: images uint8 RGB (H, W, 3); volumes and clips (d, H, W, 3); signals (T, C) float32.
 
         Raises:
-            ValueError: If one is a link that leads out of the folder.
+            ValueError: If a file is damaged, or leads out of the folder.
+            OSError: If one is gone.
         """
-        return _image_files(self.directory, self.manifest)
+        return _display(self.directory, self.manifest, rows)
 
     def missing(self) -> tuple[Missing, ...]:
         """Tells which epochs are missing between those that are known of, and why; as text each says so itself.
@@ -303,8 +315,8 @@ def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> S
 
     def heatmaps() -> list[Floats]:
         arrays = read_arrays(heatmap_file, step)
-        names = [f"heatmaps_{place}" if place else "heatmaps" for place in range(len(views) or 1)]
-        if any(name not in arrays for name in names):
+        names = ["heatmaps", *(f"heatmaps_{place}" for place in range(1, len(views)))]
+        if not arrays.keys() >= set(names):
             raise ValueError(f"A heatmap file must hold {', '.join(names)}. Received: {heatmap_file}, which does not.")
         return [arrays[name] for name in names]
 
@@ -321,7 +333,7 @@ def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> S
             files=tuple(inside(folder, name, parents) for name in overlays),
             archive=None if archive is None else inside(folder, archive),
             names=tuple(f"{manifest['files'][key]}.{image_format}" for key in keys),
-            image_files=partial(_image_files, directory, manifest),
+            display=partial(_display, directory, manifest),
             heatmaps=heatmaps,
         ),
         views=views,
@@ -352,7 +364,15 @@ def _positive(freq: Any) -> int:
 
 def _image_files(directory: Path, manifest: Mapping[str, Any]) -> tuple[Path, ...]:
     folder = os.path.realpath(directory)
-    return tuple(inside(folder, f"images/{manifest['files'][key]}.png") for key in manifest["sample_keys"])
+    entries = manifest.get("display") or [None] * len(manifest["sample_keys"])
+    names = zip(manifest["sample_keys"], entries, strict=True)
+    return tuple(inside(folder, f"images/{display_name(manifest['files'][key], entry)}") for key, entry in names)
+
+
+def _display(directory: Path, manifest: Mapping[str, Any], rows: Sequence[int] | None) -> tuple[Image, ...]:
+    files = _image_files(directory, manifest)
+    entries = manifest.get("display") or [None] * len(files)
+    return tuple(read_display(files[row], entries[row]) for row in (range(len(files)) if rows is None else rows))
 
 
 def inside(folder: str, name: str, parents: dict[str, str] | None = None) -> Path:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from keras_cam_callbacks.records import EpochRecord, Image, RunConfig
 
+from .displays import display_entries, display_name, encoded_display, read_display, same_display
 from .events import Event, event_line
 from .locks import locked
 from .manifest import (
@@ -92,6 +93,9 @@ class RunWriter:
         self._shrunk: dict[Any, tuple[Image, ...]] = {}
         self._news: dict[str, Any] = {}
         manifest = manifest_of(config)
+        shown = display_entries(config.display)
+        if any(shown):
+            manifest["display"] = shown
         self._directory.mkdir(parents=True, exist_ok=True)
         check_file(self._directory / MANIFEST)
         if (self._directory / MANIFEST).exists():
@@ -117,8 +121,11 @@ class RunWriter:
             for key, region in zip(self._keys, config.regions, strict=bool(config.regions))
             if region is not None and region.mask is not None
         }
-        self._put_pictures("regions", masks)
-        self._shows_images = self._put_pictures("images", dict(zip(self._keys, config.display, strict=True)))
+        self._put_pictures("regions", masks, dict.fromkeys(masks))
+        entries = manifest.get("display") or [None] * len(self._keys)
+        self._shows_images = shown == entries and self._put_pictures(
+            "images", dict(zip(self._keys, config.display, strict=True)), dict(zip(self._keys, entries, strict=True))
+        )
         check_file(self._log)
         self._log.touch()
         with self._claimed():
@@ -130,25 +137,23 @@ class RunWriter:
                 # A process that was killed may leave half a line: ours start on a fresh one.
                 self._append(b"\n")
 
-    def _put_pictures(self, name: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> bool:
-        """Puts a folder of PNG files into place, one for each sample key; tells whether it holds just these.
+    def _put_pictures(
+        self, name: str, pictures: Mapping[str, npt.NDArray[Any]], entries: Mapping[str, dict[str, Any] | None]
+    ) -> bool:
+        """Puts a folder of files into place, one for each sample key; tells whether it holds just these.
 
         One that is there already stays: the same pixels for the model may be displayed otherwise than before.
         """
         if not pictures:
             return True
-        from keras_cam_callbacks.drawing.files import encode, read_image
-
         folder = self._directory / name
+        names = {key: display_name(self._files[key], entries[key]) for key in pictures}
         if not folder.exists():
-            _put_folder(
-                folder, {f"{self._files[key]}.png": encode(picture, "png") for key, picture in pictures.items()}
-            )
+            _put_folder(folder, {names[key]: encoded_display(shown, entries[key]) for key, shown in pictures.items()})
             return True
         try:
             return all(
-                np.array_equal(read_image(folder / f"{self._files[key]}.png"), picture)
-                for key, picture in pictures.items()
+                same_display(read_display(folder / names[key], entries[key]), shown) for key, shown in pictures.items()
             )
         except (ValueError, OSError):  # Damaged or gone.
             return False
@@ -282,7 +287,7 @@ class RunWriter:
         if drawn is None or not self._shows_images:
             return False
         return drawn.images is self._display or (
-            len(drawn.images) == len(self._display) and all(map(np.array_equal, drawn.images, self._display))
+            len(drawn.images) == len(self._display) and all(map(same_display, drawn.images, self._display))
         )
 
     def _changed(self, made: Recipe, captions: list[str]) -> dict[str, Any]:
@@ -292,7 +297,7 @@ class RunWriter:
             del entry["overlay"]
         if entry["captions"] == captions:
             del entry["captions"]
-        return {name: value for name, value in entry.items() if name != "titles" or value}
+        return {name: value for name, value in entry.items() if name not in ("titles", "space") or value}
 
 
 def _latest(directory: Path) -> dict[str, Any]:
