@@ -119,7 +119,7 @@ def settle(
                 notes.append(_no_picture(tap, seen.follows))
             else:
                 refused[tap.path] = "doesn't answer to places of the image"
-        elif not named and all(_is_dead(arrays, *one) for one in results.items() if one[0] != "head"):
+        elif not must and all(_is_dead(arrays, *one) for one in results.items() if one[0] != "head"):
             refused[tap.path] = "has a gradient of exactly zero"
             notes.append(
                 f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't "
