@@ -163,7 +163,7 @@ def make_batch(
         make_range=make_range,
         image_input=at,
         notes=(note,) if note else (),
-        read_pixel_labels=of_pixels,
+        read_pixel_labels=of_pixels if space is None else partial(of_pixels, axes=len(space.axes)),
     )
     if chosen is not None:
         batch.pixel_range  # noqa: B018 - what doesn't fit is told at once

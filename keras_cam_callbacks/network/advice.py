@@ -20,6 +20,7 @@ def working_target(
     names: Sequence[Sequence[str]],
     shapes: Sequence[Shape],
     detector: Detector | None = None,
+    axes: int = 2,
 ) -> str:
     """Returns the code of a target that works for a model of these outputs; "" where only a function does.
 
@@ -28,6 +29,7 @@ def working_target(
         names: The names of each.
         shapes: The shape of each, the samples first.
         detector: Where boxes are among them, if that is known.
+        axes: How many axes the image has.
     """
     several = len(outputs) > 1
     if detector is not None:
@@ -47,7 +49,7 @@ def working_target(
             return f"target=Similarity(reference{named})"
         if output.kind == "numbers" and len(shape) <= 2:
             return f"target=Value(0{named})"
-        if output.kind == "mask" and len(shape) == 4:
+        if output.kind == "mask" and len(shape) == axes + 2:
             return f"target=Segment(1{named})"
     return ""
 
@@ -136,7 +138,7 @@ def check_detection(target: Target, objective: Detection, detector: Detector, cl
         )
 
 
-def check_objective(target: Target, output: Output, shape: Shape, works: str) -> None:
+def check_objective(target: Target, output: Output, shape: Shape, works: str, axes: int = 2) -> None:
     """Checks that an output has what a target explains.
 
     Args:
@@ -144,6 +146,7 @@ def check_objective(target: Target, output: Output, shape: Shape, works: str) ->
         output: What its output is.
         shape: The output's shape, the samples first.
         works: The code of a target that does for this model, or "".
+        axes: How many axes the image has.
 
     Raises:
         ValueError: If it hasn't.
@@ -153,8 +156,11 @@ def check_objective(target: Target, output: Output, shape: Shape, works: str) ->
     received = f"Received: target={target.text} for an output of shape {tuple(shape)} that is taken for "
     received += f"{_WORDS[output.kind]}{', ' * bool(output.why)}{output.why}."
     if isinstance(objective, Segment):
-        if output.kind != "mask" or len(shape) != 4:
-            raise ValueError(f"Segment explains pixels of a mask (samples, height, width, classes). {received}{also}")
+        if output.kind != "mask" or len(shape) != axes + 2:
+            raise ValueError(
+                "Segment explains pixels of a mask (samples, height, width, classes), or of one with the axes of a "
+                f"signal, a volume or a clip. {received}{also}"
+            )
         classes = None if shape[-1] is None else max(2, shape[-1])
         if classes is not None and isinstance(objective.label, int) and objective.label >= classes:
             raise ValueError(
@@ -197,18 +203,29 @@ _WORDS = {
 
 def _check_size(segment: Segment, shape: Shape) -> None:
     """Checks that given pixels are those of a mask of this shape."""
-    sizes = shape[1:3]
+    sizes, axes = shape[1:-1], len(shape) - 2
+    if axes != 2 and segment.place == "mask":
+        raise ValueError(
+            "Segment's `where` can be a mask only for images. "
+            f"Received: a mask, and an output of shape {tuple(shape)}. 'predicted', 'all', 'true' or a point works."
+        )
+    if isinstance(segment.place, tuple) and len(segment.place) != axes:
+        raise ValueError(
+            f"A point as Segment's `where` must have a number for each of the output's {axes} axes. "
+            f"Received: {segment.place}."
+        )
     if None in sizes:
         return
+    text = " x ".join(map(str, sizes))
     if segment.place == "mask" and segment.where.shape[1:] != tuple(sizes):
         raise ValueError(
-            f"Segment's `where` must be of the output's size, {sizes[0]} x {sizes[1]} pixels. "
+            f"Segment's `where` must be of the output's size, {text} pixels. "
             f"Received: a mask of {segment.where.shape[1]} x {segment.where.shape[2]}."
         )
     if isinstance(segment.place, tuple):
         point = zip(segment.place, sizes, strict=True)
         if any(at >= size for at, size in point if size is not None):
             raise ValueError(
-                f"Segment's `where` must be a point (row, column) of the output's {sizes[0]} x {sizes[1]} pixels, "
+                f"Segment's `where` must be a point {'(row, column) ' * (axes == 2)}of the output's {text} pixels, "
                 f"counted from 0. Received: {segment.place}."
             )

@@ -212,7 +212,8 @@ class Segment:
     Attributes:
         label: The class, by its index; "predicted" for the most frequent predicted class that is not 0.
         where: M: "predicted", the pixels predicted as the class; "all"; "true", those that the labels (N, H, W) name
-            so; a mask (H, W) or (N, H, W) of the output's size; or one point (row, column) of it.
+            so; a mask (H, W) or (N, H, W) of the output's size; or one point (row, column) of it. Masks of signals,
+            volumes and clips have their axes: all but given masks works on these as well.
         output: Which of several outputs of the model, by name; None for its only one.
 
     Raises:
@@ -245,7 +246,7 @@ class Segment:
             )
 
     @property
-    def place(self) -> str | tuple[int, int]:
+    def place(self) -> str | tuple[int, ...]:
         """Where the pixels are, "mask" for masks that are given."""
         return self.where if isinstance(self.where, (str, tuple)) else "mask"
 
@@ -287,8 +288,8 @@ def _place(where: Any) -> Any:
             return where
         raise ValueError(f"Segment's `where` must be {options}. Received: {where!r}.{did_you_mean(where, _PLACES)}")
     array: npt.NDArray[Any] = np.asarray(where)
-    if array.shape == (2,) and array.dtype.kind in "iu" and (array >= 0).all():
-        return int(array[0]), int(array[1])
+    if array.shape in ((1,), (2,), (3,)) and array.dtype.kind in "iu" and (array >= 0).all():
+        return tuple(map(int, array))
     zeros_and_ones = array.dtype.kind in "biuf" and bool(np.isin(array, (0, 1)).all())
     if array.ndim not in (2, 3) or not zeros_and_ones or not array.any():
         raise ValueError(

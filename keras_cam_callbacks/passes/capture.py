@@ -126,7 +126,7 @@ class Capturer:
         self.chunk = self.fixed or batch_size
         self.traces = 0
         clues = clues_of(model) if clues is None else clues
-        self.outputs = ModelOutputs(clues, self.targets, self._engine, self._image_size())
+        self.outputs = ModelOutputs(clues, self.targets, self._engine, self._image_size(), self.ground.axes)
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
         self.explained = ""

@@ -30,11 +30,12 @@ def similarity(embedding: Any, references: Any) -> Any:
     return ops.sum(embedding * references, axis=1) / ops.maximum(lengths, keras.config.epsilon())
 
 
-def segment(logits: Any, classes: Any, place: str | tuple[int, int], pixels: Any = None) -> tuple[Any, Any, Any]:
+def segment(logits: Any, classes: Any, place: str | tuple[int, ...], pixels: Any = None) -> tuple[Any, Any, Any]:
     """Computes the mean score of a class over pixels.
 
     Args:
-        logits: (N, H, W, K) float32 scores of the pixels' classes, in Keras' layout; K is 1 for a foreground.
+        logits: (N, H, W, K) float32 scores of the pixels' classes, in Keras' layout; K is 1 for a foreground. In place
+            of H, W there may be any number of axes.
         classes: (N,) int32, -1 for the most frequent class that is predicted for these pixels and is not 0.
         place: "predicted", "all", "mask", "true" or a point (row, column).
         pixels: (N, H, W) bool, the pixels, where these are held: whatever `place` is, they are taken.
@@ -45,6 +46,7 @@ def segment(logits: Any, classes: Any, place: str | tuple[int, int], pixels: Any
     """
     ops = keras.ops
     logits = channels_last(logits, keras.config.image_data_format())
+    space = tuple(range(1, len(logits.shape) - 1))
     if logits.shape[-1] == 1:
         logits = ops.concatenate([-logits, logits], axis=-1)
     predicted, numbers = ops.argmax(logits, axis=-1), ops.arange(logits.shape[-1], dtype="int32")
@@ -53,15 +55,17 @@ def segment(logits: Any, classes: Any, place: str | tuple[int, int], pixels: Any
     if pixels is not None:
         among = ops.logical_and(among, pixels)
     elif isinstance(place, tuple):
-        at = [ops.arange(ops.shape(predicted)[axis + 1], dtype="int32") == place[axis] for axis in (0, 1)]
-        among = ops.logical_and(among, ops.logical_and(at[0][:, None], at[1][None, :]))
+        for axis, index in enumerate(place):
+            at = ops.arange(ops.shape(predicted)[axis + 1], dtype="int32") == index
+            among = ops.logical_and(among, ops.reshape(at, (-1, *[1] * (len(place) - 1 - axis))))
     own = ops.logical_and(predicted[..., None] == numbers, among[..., None])
-    counts = ops.sum(ops.cast(own, "int32"), axis=(1, 2)) * ops.cast(numbers > 0, "int32")
+    counts = ops.sum(ops.cast(own, "int32"), axis=space) * ops.cast(numbers > 0, "int32")
     frequent = ops.where(ops.max(counts, axis=-1) > 0, ops.cast(ops.argmax(counts, axis=-1), "int32"), -1)
     classes = ops.where(classes < 0, frequent, classes)
     if pixels is None and place == "predicted":
-        among = predicted == classes[:, None, None]
-    chosen = ops.logical_and(classes[:, None, None, None] == numbers, among[..., None])
-    total = ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=(1, 2, 3))
-    count = ops.sum(ops.cast(among, "float32"), axis=(1, 2))
+        among = predicted == ops.reshape(classes, (-1, *[1] * len(space)))
+    of_class = ops.reshape(classes, (-1, *[1] * len(space), 1)) == numbers
+    chosen = ops.logical_and(of_class, among[..., None])
+    total = ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=(*space, len(space) + 1))
+    count = ops.sum(ops.cast(among, "float32"), axis=space)
     return total / ops.maximum(count, 1.0), classes, among

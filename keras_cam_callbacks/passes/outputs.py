@@ -59,7 +59,12 @@ class ModelOutputs:
     """
 
     def __init__(
-        self, clues: Clues, targets: Sequence[Target], engine: Engine, size: tuple[int, int] | None = None
+        self,
+        clues: Clues,
+        targets: Sequence[Target],
+        engine: Engine,
+        size: tuple[int, int] | None = None,
+        axes: int = 2,
     ) -> None:
         """Knows nothing yet.
 
@@ -68,8 +73,9 @@ class ModelOutputs:
             targets: What is explained.
             engine: The engine that runs the model.
             size: Height and width of the image, in which boxes may lie; None where there is no image.
+            axes: How many axes the image has, or what stands in its place.
         """
-        self._clues, self._targets, self._engine, self._size = clues, targets, engine, size
+        self._clues, self._targets, self._engine, self._size, self._axes = clues, targets, engine, size, axes
         self._every: list[Output] = []
         self.detector: Detector | None = None
         self._picks: dict[int, bool] = {}
@@ -97,6 +103,11 @@ class ModelOutputs:
             self._clues.output(shape, run.ending(tensor), of_output, i)
             for i, ((_, tensor), of_output, shape) in enumerate(zip(parts, names, shapes, strict=True))
         ]
+        if self._axes == 1:  # Of a signal a row of four scores for each position is no box.
+            self._every = [
+                replace(output, kind="mask") if output.kind == "boxes" and not self._clues.said else output
+                for output in self._every
+            ]
         detector = None if self._size is None else find_detector(model, names, shapes, self._clues.said)
         if detector is not None:
             scores = detector.logits
@@ -108,7 +119,7 @@ class ModelOutputs:
         self.classes = self.units
         if self.units is not None:
             self.classes = max(self.units, 2) if self.output.tells_classes else self.units
-        works = working_target(self._every, names, shapes, self.detector)
+        works = working_target(self._every, names, shapes, self.detector, self._axes)
         self._seen = shapes, names, works, _described(run.outputs, self.detector)
         self._at, self._sizes, explained, objectives = [], [], [], []
         for at, output, objective, size in self.check(self._targets):
@@ -156,13 +167,14 @@ class ModelOutputs:
             if isinstance(objective, Detection):
                 check_detection(target, objective, self.detector, shape[-1])
                 return objective, shape[-1]
-        if output.kind == "mask" and len(shape) == 4 and _plain(target):
+        is_mask = output.kind == "mask" and len(shape) == self._axes + 2
+        if is_mask and _plain(target):
             objective = Segment() if target.indices is None else Segment(int(target.indices.max()))
-        if len(shape) == 4 and output.kind == "mask" and objective is not None:
-            check_objective(replace(target, objective=objective), output, shape, works)
+        if is_mask and objective is not None:
+            check_objective(replace(target, objective=objective), output, shape, works, self._axes)
             return objective, None if shape[-1] is None else max(2, shape[-1])
         if objective is not None:
-            check_objective(target, output, shape, works)
+            check_objective(target, output, shape, works, self._axes)
         if len(shape) > 2:
             raise ValueError(_several(described, works, example))
         if isinstance(objective, Similarity):
@@ -270,7 +282,7 @@ class ModelOutputs:
             return self._detected(run, output, objective, class_index, beside)
         if isinstance(objective, Segment):
             _check_pixels(tensor, beside)
-            unit = 1 in (tensor.shape[1], tensor.shape[-1])
+            unit = tensor.shape[-1] == 1 or (len(tensor.shape) == 4 and tensor.shape[1] == 1)
             raw = scores_before_activation(tensor, logits, output.expects, unit)
             scores, classes, pixels = segment(raw, class_index, objective.place, beside)
             return Scored(scores, classes, None, pixels)
@@ -363,11 +375,11 @@ def _check_pixels(output: Any, pixels: Any) -> None:
     """Checks that labels of pixels are of the size of the mask that a model puts out."""
     if pixels is None:
         return
-    sizes = {tuple(output.shape[1:3]), tuple(output.shape[2:4]), (1, 1)}
-    if None not in tuple(output.shape[1:4]) and tuple(pixels.shape[1:3]) not in sizes:
+    size, *others = tuple(output.shape[1:-1]), tuple(output.shape[2:]), (1,) * (len(output.shape) - 2)
+    if None not in tuple(output.shape[1:]) and tuple(pixels.shape[1:]) not in (size, *others):
         raise ValueError(
-            f"Labels of pixels must be of the output's size, {output.shape[1]} x {output.shape[2]} pixels. "
-            f"Received: {pixels.shape[1]} x {pixels.shape[2]}. "
+            f"Labels of pixels must be of the output's size, {' x '.join(map(str, size))} pixels. "
+            f"Received: {' x '.join(map(str, pixels.shape[1:]))}. "
             "Segment with where='predicted' needs none."
         )
 
