@@ -82,7 +82,7 @@ def single_call(path: str, layer: Any, calls: Sequence[LayerCall], purpose: Purp
         raise ValueError(
             f"{purpose.subject} must be called once when the model runs. "
             f"Received: layer {path!r}, called {len(mine) or 'no'} times"
-            + (". " if mine else ", either because the model doesn't use it or because it is quantized. ")
+            + (". " if mine else ", because the model doesn't use it. ")
             + purpose.advice(calls)
         )
     return mine[0]
