@@ -2,9 +2,11 @@
 
 The cost is that of an epoch end's heatmaps, 16 images at 224 x 224, as a ratio to one bare forward pass, next to which
 it runs in turn (see epoch_end.py); of a ViT-B/16 with weights that are not trained. Where the heat is, is measured on
-small transformers that are trained here: scikit-learn's digits on photographs, whose boxes are known.
+small transformers that are trained here: scikit-learn's digits on a noisy canvas, whose boxes are known.
 
-    python benchmarks/tokens.py --rounds 3 --epochs 30 --out benchmarks/tokens.md
+    python benchmarks/tokens.py --rounds 3 --epochs 12 --out benchmarks/tokens.md
+
+`--only cost` or `--only heat` measures one of the two.
 """
 
 from __future__ import annotations
@@ -14,21 +16,40 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is loaded.
 
 import argparse
+import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from measuring import BARE, Case, cell, in_turn, machine, milliseconds, spread, table, write
+from sklearn.datasets import load_digits
 from subjects import SAMPLES, bare_pass, photographs
 
-from keras_cam_callbacks import Explainer, explain
+from keras_cam_callbacks import Explainer, Tokens, explain
 from keras_cam_callbacks.data.batches import make_batch
-from keras_cam_callbacks.demo.data import make_scenes
 from keras_cam_callbacks.metrics import METRICS, measured
 
-METHODS = ("gradcam", "hirescam", "layercam", "attention_rollout", "attention_relevance")
+OF_LAYERS = ("gradcam", "hirescam", "layercam")
+OF_ATTENTION = ("attention_rollout", "attention_relevance")
+METHODS = (*OF_LAYERS, *OF_ATTENTION)
+LAST = "last_tokens"
+SIDE, DIGIT, PATCH = 48, 16, 8  # px, of the images of digits
+WIDTH, BLOCKS = 48, 2  # of the transformers that are trained
+LAYERS = {
+    "norm_0": "The norm before the first self-attention",
+    f"norm_{BLOCKS - 1}": "The norm before the last self-attention, which is the default",
+    LAST: "The norm before the read-out",
+}
+
+
+class Scenes(NamedTuple):
+    """Digits on a canvas: images (N, 48, 48, 3) in [0, 1], labels (N,), and boxes (N, 4)."""
+
+    images: Any
+    labels: Any
+    boxes: Any
 
 
 class ClassToken(keras.layers.Layer):
@@ -56,9 +77,7 @@ class Positions(keras.layers.Layer):
         return x + self.positions
 
 
-def transformer(
-    side: int, patch: int, width: int, blocks: int, heads: int, classes: int, token: bool = True, dropout: float = 0.0
-) -> Any:
+def transformer(side: int, patch: int, width: int, blocks: int, heads: int, classes: int, token: bool = True) -> Any:
     """A vision transformer as in 2010.11929, whose score is read from a class token or from all tokens' mean."""
     layers = keras.layers
     inputs = keras.Input((side, side, 3))
@@ -67,100 +86,151 @@ def transformer(
     x = Positions()(ClassToken()(x) if token else x)
     for block in range(blocks):
         y = layers.LayerNormalization(epsilon=1e-6, name=f"norm_{block}")(x)
-        x = layers.Add()([x, layers.MultiHeadAttention(heads, width // heads, dropout=dropout)(y, y)])
+        x = layers.Add()([x, layers.MultiHeadAttention(heads, width // heads)(y, y)])
         y = layers.LayerNormalization(epsilon=1e-6)(x)
-        y = layers.Dense(width)(layers.Dropout(dropout)(layers.Dense(4 * width, activation="gelu")(y)))
+        y = layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(y))
         x = layers.Add()([x, y])
-    x = layers.LayerNormalization(epsilon=1e-6)(x)
+    x = layers.LayerNormalization(epsilon=1e-6, name=LAST)(x)
     x = x[:, 0] if token else layers.GlobalAveragePooling1D()(x)
     return keras.Model(inputs, layers.Dense(classes)(x), name="vit")
 
 
-def costs(model: Any, rounds: int) -> list[list[str]]:
-    """Returns rows of what each method costs on the model, and the bare pass."""
-    images = photographs(model.input_shape[1:])
+def costs(model: Any, rounds: int, count: int) -> list[list[str]]:
+    """Returns rows of what methods cost on the model for a number of images, and the bare pass."""
+    images = photographs(model.input_shape[1:])[:count]
     batch = make_batch(images, model)
     settings = {"output_kind": "classes", "keeps": True}
     cases: dict[str, Case] = {BARE: bare_pass(model, images)}
-    for name in METHODS:
+    names = ("gradcam", *OF_ATTENTION)  # Other methods of a layer take the same pass as Grad-CAM.
+    for name in names:
         cases[name] = partial(Explainer(model, batch, method=name, **settings).views, batch)
     times = in_turn(cases, rounds)
-    rows = [[f"`{name}`", cell(times, name)] for name in METHODS]
+    rows = [[f"`{name}`", cell(times, name)] for name in names]
     return [*rows, [f"{BARE} of {len(images)}, {milliseconds(times, BARE)} ms", f"quartiles {spread(times)}"]]
 
 
-def trained(token: bool, scenes: int, epochs: int) -> tuple[Any, Any, float]:
+def make_scenes(count: int) -> tuple[Scenes, Scenes]:
+    """Returns scenes to train on, and 400 others, of digits that are in none of those."""
+    digits, rng = load_digits(), np.random.default_rng(0)
+    order = rng.permutation(len(digits.target))
+
+    def scenes(rows: Any, count: int) -> Scenes:
+        rows = rng.choice(rows, count)
+        images = rng.uniform(0, 0.25, (count, SIDE, SIDE, 1)).astype(np.float32)
+        left, top = PATCH * rng.integers(0, (SIDE - DIGIT) // PATCH + 1, (2, count))
+        for image, row, x, y in zip(images, rows, left, top, strict=True):
+            image[y : y + DIGIT, x : x + DIGIT, 0] += 0.75 * np.kron(digits.images[row] / 16, np.ones((2, 2)))
+        boxes = np.stack([left, top, left + DIGIT, top + DIGIT], axis=1)
+        return Scenes(np.repeat(images, 3, axis=3), digits.target[rows], boxes)
+
+    return scenes(order[400:], count), scenes(order[:400], 400)
+
+
+def trained(token: bool, scenes: int, epochs: int) -> tuple[Any, Scenes, float]:
     """Trains a small transformer; returns it, what it is validated on, and its accuracy there."""
     keras.utils.set_random_seed(0)
     train, validation = make_scenes(scenes)
-    model = transformer(96, 8, 64, 4, 4, 10, token=token, dropout=0.1)
-    steps = epochs * (scenes // 64)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=1e-3, warmup_steps=steps // 10)
+    model = transformer(SIDE, PATCH, WIDTH, BLOCKS, 4, 10, token=token)
+    steps = epochs * -(-scenes // 32)
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=3e-3, warmup_steps=max(1, steps // 10))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(rate, weight_decay=0.05), loss, metrics=["accuracy"])
-    model.fit(train.images / np.float32(255), train.labels, batch_size=64, epochs=epochs, verbose=0)
-    accuracy = model.evaluate(validation.images / np.float32(255), validation.labels, verbose=0)[1]
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=0.01), loss, metrics=["accuracy"], jit_compile=False)
+    model.fit(train.images, train.labels, batch_size=32, epochs=epochs, verbose=0)
+    accuracy = model.evaluate(validation.images, validation.labels, verbose=0)[1]
     return model, validation, float(accuracy)
 
 
-def quality(model: Any, scenes: Any) -> dict[str, tuple[float, float, int]]:
-    """Returns for each method the share of the positive heat on the digit, of peaks on it, and empty maps.
+Heat = tuple[float, float, int]
+
+
+def quality(model: Any, scenes: Scenes) -> dict[tuple[str, str], Heat]:
+    """Returns the share of the positive heat on the digit, of peaks on it, and the number of empty maps.
 
     Args:
         model: The model.
         scenes: What is explained, by the true class.
+
+    Returns:
+        By layer and method; methods of attention stand under "".
     """
-    images = scenes.images / np.float32(255)
-    every = explain(
-        model,
-        (images, scenes.labels),
-        method=list(METHODS),
-        target="true",
-        regions=[tuple(box) for box in scenes.boxes],
-    )
+    data, settings = (scenes.images, scenes.labels), {"target": "true", "regions": [tuple(box) for box in scenes.boxes]}
+    cells, count = (SIDE // PATCH,) * 2, model.get_layer("norm_0").output.shape[1]
+    tokens = Tokens(cells, special=list(range(count - cells[0] * cells[1])))
     results = {}
-    for name, view in every.items():
-        numbers = measured(view.heatmaps, METRICS["regions"], masks=view.masks())
-        energy, pointing = (float(np.nanmean(numbers[key])) for key in ("energy_in_region", "pointing"))
-        results[name] = energy, pointing, int(view.degenerate.sum())
+    with warnings.catch_warnings():
+        # Positions that don't answer to places, maps that are empty: that is what is counted here.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for layer in ("", *LAYERS):
+            methods = list(OF_LAYERS if layer else OF_ATTENTION)
+            views = explain(model, data, layer or None, method=methods, tokens=tokens, **settings)
+            for name, view in views.items():
+                numbers = measured(view.heatmaps, METRICS["regions"], masks=view.masks())
+                energy, pointing = (mean(numbers[key]) for key in ("energy_in_region", "pointing"))
+                results[layer, name] = energy, pointing, int(view.degenerate.sum())
     return results
+
+
+def mean(values: Any) -> float:
+    """Returns the mean of those that are no NaN; NaN where none is."""
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def heat(scenes: int, epochs: int) -> list[str]:
+    """Returns the parts of the text on where the heat is."""
+    words, columns = [], []
+    for token in (True, False):
+        model, validation, accuracy = trained(token, scenes, epochs)
+        columns.append(quality(model, validation))
+        words.append(f"{'class token' if token else 'mean of all tokens'}: accuracy {accuracy:.2f}")
+    parts = [
+        "## Where the heat is",
+        f"Transformers of {BLOCKS} blocks, {WIDTH} wide, on {SIDE} x {SIDE} px in patches of {PATCH}, trained for "
+        f"{epochs} epochs on {scenes} scenes ({'; '.join(words)}); {len(validation.labels)} others are explained by "
+        f"their true class. Share of the positive heat in the digit's box, which covers {DIGIT**2 / SIDE**2:.2f} of "
+        "the image / share of the peaks there / maps without positive heat.",
+    ]
+    for layer, title in {"": "Attention through all blocks", **LAYERS}.items():
+        rows = [
+            [f"`{name}`", *(_cell(column[layer, name]) for column in columns)]
+            for name in (OF_LAYERS if layer else OF_ATTENTION)
+        ]
+        parts += [f"## {title}", table(["method", "read from a class token", "read from the mean"], rows)]
+    return parts
+
+
+def _cell(numbers: Heat) -> str:
+    energy, pointing, empty = numbers
+    return f"– / – / {empty}" if np.isnan(energy) else f"{energy:.2f} / {pointing:.2f} / {empty}"
+
+
+def cost(blocks: int, rounds: int, count: int) -> list[str]:
+    """Returns the parts of the text on the cost."""
+    model = transformer(224, 16, 768, blocks, 12, 1000)
+    return [
+        "## What it costs",
+        f"ViT-B/16 of {blocks} blocks, {count} images at 224 x 224, {machine('tensorflow', 'keras')}, medians of "
+        f"{rounds} rounds. The cost is wall / CPU time as a ratio to one bare compiled forward pass of the same batch.",
+        table(["method", "cost in forward passes"], costs(model, rounds, count)),
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, prints and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--scenes", type=int, default=4000)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--scenes", type=int, default=1500)
     parser.add_argument("--blocks", type=int, default=12, help="of the transformer whose cost is measured")
+    parser.add_argument("--images", type=int, default=SAMPLES, help="explained at once where the cost is measured")
+    parser.add_argument("--only", choices=["heat", "cost"], help="what is measured, instead of both")
     parser.add_argument("--out", type=Path, help="file for the results, Markdown")
     options = parser.parse_args(arguments)
     parts = ["# Heatmaps of vision transformers"]
-    words, columns = [], []
-    for token in (True, False):
-        model, validation, accuracy = trained(token, options.scenes, options.epochs)
-        columns.append(quality(model, validation))
-        words.append(f"{'class token' if token else 'mean of all tokens'}: accuracy {accuracy:.2f}")
-    share = float(np.mean([(right - left) * (bottom - top) for left, top, right, bottom in validation.boxes]) / 96**2)
-    rows = [
-        [f"`{name}`", *(f"{e:.2f} / {p:.2f} / {n}" for e, p, n in (column[name] for column in columns))]
-        for name in METHODS
-    ]
-    parts += [
-        "## Where the heat is",
-        f"Transformers of 4 blocks on 96 x 96 px in patches of 8, trained for {options.epochs} epochs on "
-        f"{options.scenes} scenes ({'; '.join(words)}); {len(validation)} others are explained by their true class, at "
-        f"the default layer. Share of the positive heat in the digit's box, which covers {share:.2f} of the image / "
-        "share of the peaks there / maps without positive heat.",
-        table(["method", "read from a class token", "read from the mean"], rows),
-    ]
-    model = transformer(224, 16, 768, options.blocks, 12, 1000)
-    parts += [
-        "## What it costs",
-        f"ViT-B/16 of {options.blocks} blocks, {SAMPLES} images at 224 x 224, {machine()}, medians of {options.rounds} "
-        "rounds. The cost is wall / CPU time as a ratio to one bare compiled forward pass of the same batch.",
-        table(["method", "cost in forward passes"], costs(model, options.rounds)),
-    ]
+    if options.only != "cost":
+        parts += heat(options.scenes, options.epochs)
+    if options.only != "heat":
+        parts += cost(options.blocks, options.rounds, options.images)
     write("\n\n".join(parts), options.out)
 
 

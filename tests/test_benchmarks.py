@@ -371,14 +371,22 @@ def test_a_fit_that_fails_is_told_by_its_last_words():
 def test_transformers_are_trained_and_timed(tmp_path, monkeypatch):
     tokens = loaded("tokens")
     small = tokens.transformer
-    monkeypatch.setattr(tokens, "transformer", lambda side, patch, *rest, **more: small(side, 32, 16, 2, 2, 10, **more))
+    monkeypatch.setattr(
+        tokens,
+        "transformer",
+        lambda side, patch, *rest, **more: small(side, patch if side == tokens.SIDE else 32, 16, 2, 2, 10, **more),
+    )
     out = tmp_path / "tokens.md"
-    tokens.main(["--rounds", "1", "--epochs", "1", "--scenes", "64", "--out", str(out)])
-    where, cost = tables(out.read_text(encoding="utf-8")).values()
-    for name in tokens.METHODS:
-        for cell in where[f"`{name}`"]:
-            energy, pointing, empty = map(float, cell.split(" / "))
-            assert 0 <= energy <= 1
-            assert 0 <= pointing <= 1
-            assert 0 <= empty <= 20
+    tokens.main(["--rounds", "1", "--epochs", "1", "--scenes", "64", "--images", "2", "--out", str(out)])
+    _, attention, *layers, cost = tables(out.read_text(encoding="utf-8")).values()
+    assert len(layers) == len(tokens.LAYERS)
+    # Behind the last norm the class token alone goes to the score.
+    assert [layers[-1][f"`{name}`"][0] for name in tokens.OF_LAYERS] == ["– / – / 400"] * 3
+    cells = [cell for table in (attention, *layers) for name, row in table.items() if name != "method" for cell in row]
+    assert len(cells) == 2 * (len(tokens.OF_ATTENTION) + len(tokens.OF_LAYERS) * len(tokens.LAYERS))
+    for energy, pointing, empty in (cell.split(" / ") for cell in cells if "–" not in cell):
+        assert 0 <= float(energy) <= 1
+        assert 0 <= float(pointing) <= 1
+        assert 0 <= int(empty) <= 400
+    for name in ("gradcam", *tokens.OF_ATTENTION):
         assert all(float(number) > 0 for number in cost[f"`{name}`"][0].split(" / "))

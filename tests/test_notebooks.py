@@ -51,6 +51,19 @@ def compare_runs(printed, folder):
     assert (folder / "logs" / "report.html").stat().st_size > 1e6
 
 
+def transformer(printed, folder):
+    chance = float(re.search(r"without any preference has (0\.\d\d)", printed)[1])
+    last = re.findall(r"^epoch +\d+ +accuracy (\d\.\d\d) .* hirescam (\d\.\d\d), ", printed, re.MULTILINE)[-1]
+    accuracy, energy = map(float, last)
+    assert accuracy > 0.7
+    assert energy > 4 * chance
+    shares = dict(re.findall(r"^(\w+) +heat on the digit (\d\.\d\d) +peak", printed, re.MULTILINE))
+    assert list(shares) == ["gradcam", "hirescam", "attention_rollout", "attention_relevance"]
+    assert float(shares["hirescam"]) > 4 * chance
+    assert float(shares["attention_relevance"]) > 3 * chance
+    assert (folder / "logs").is_dir()
+
+
 @dataclass
 class Notebook:
     """How a notebook is tested.
@@ -78,6 +91,8 @@ NOTEBOOKS = {
         "explained layer: densenet121/relu",
         retina,
     ),
+    # Trained for nearly as long as it stands there, or its heat would be nowhere.
+    "transformer": Notebook({"EPOCHS": 10}, 3, "explained layer: norm_0", transformer),
 }
 
 

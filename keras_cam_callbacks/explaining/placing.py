@@ -20,7 +20,8 @@ def averaging_note(path: str) -> str:
     """Returns what is to be said of Grad-CAM on a layer of tokens."""
     return (
         f"Grad-CAM averages gradients over all tokens of layer {path!r}, though each token has its own way to the "
-        "score: method='hirescam' or 'layercam', of HeatmapLogger and explain, points better on tokens."
+        "score: method='hirescam' or 'layercam', of HeatmapLogger and explain, points better on tokens (0.27 to 0.54 "
+        "of the heat is on the object in two small transformers, of Grad-CAM 0.24 to 0.36: benchmarks/tokens.md)."
     )
 
 

@@ -29,7 +29,8 @@ def architecture(model: Any) -> str:
     It tells classes of layers, how they are wired, the shapes of weights, the settings by which they compute something
     else (see `layer_settings`), and names that people gave to layers; of a subclassed model, which holds no wiring, the
     tree of layers. It does not tell the model's own name, the numbers in names by Keras, values of weights, what is
-    trainable, dtypes, seeds, what is done in the training alone, or how it is compiled.
+    trainable, dtypes, seeds, what is done in the training alone, or how it is compiled. Layers with LoRA, and quantized
+    ones, have weights of their own, and so are others.
 
     Args:
         model: The model.

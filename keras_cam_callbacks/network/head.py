@@ -37,7 +37,7 @@ def find_head(model: Any, calls: Sequence[LayerCall], output_id: Any) -> Head:
         output_id: Id of the model's output tensor.
 
     Raises:
-        ValueError: If the model does not end in such a head.
+        ValueError: If the model does not end in such a head, or its dense layer is quantized.
     """
     # The innermost call ends first, so that setdefault prefers it to the nested model that hands its output on. A
     # dropout that does nothing hands on its input, and so needs no rule of its own.
@@ -65,6 +65,12 @@ def find_head(model: Any, calls: Sequence[LayerCall], output_id: Any) -> Head:
             "activation (Dropout between them is fine), or in a convolution and GlobalAveragePooling2D with no Dense. "
             f"Received: model {model.name!r}, whose last layers are {listing(leaves, 5)}. "
             "Grad-CAM (GradCAMLogger) works on any model; build_cam_model(base, classes) puts such a head on a base."
+        )
+    if getattr(dense, "quantization_mode", None):
+        raise ValueError(
+            "CAM reads the weights of the last dense layer, which must be floating point numbers. "
+            f"Received: layer {dense.name!r}, quantized to {dense.quantization_mode}. "
+            "method='hirescam' (HeatmapLogger, explain) gives the same map of it, divided by the map's cells."
         )
     return Head(producers[tensor], tensor, dense)
 

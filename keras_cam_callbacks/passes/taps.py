@@ -97,11 +97,7 @@ def single_call(
         raise ValueError(
             f"{purpose.subject} must be called once when the model runs, or one of its calls be named. "
             f"Received: layer {path!r}, called {len(mine) or 'no'} times"
-            + (
-                f"; {mine[-1].path!r} names its last call. "
-                if mine
-                else ", either because the model doesn't use it or because it is quantized. "
-            )
+            + (f"; {mine[-1].path!r} names its last call. " if mine else ", because the model doesn't use it. ")
             + purpose.advice(calls, axes)
         )
     return mine[0]

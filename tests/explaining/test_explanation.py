@@ -94,7 +94,7 @@ ERRORS = {
     ),
     "called twice": (Twice, {"layer_name": "again"}, (X, Y), ValueError, ["'again', called 2 times", TWICE_WOULD_DO]),
     "never called": (
-        Twice, {"layer_name": "never"}, (X, Y), ValueError, ["'never', called no times", "quantized", TWICE_WOULD_DO]
+        Twice, {"layer_name": "never"}, (X, Y), ValueError, ["'never', called no times", "doesn't use", TWICE_WOULD_DO]
     ),
     "no gradient": (
         side_branch, {"layer_name": "aside", "target": main_output}, (X, BOTH), ValueError,

@@ -147,9 +147,43 @@ def test_mixed_precision_is_the_same_architecture():
         keras.config.set_dtype_policy("float32")
 
 
+def quantized(mode):
+    model = sequential()
+    model.layers[-1].quantize(mode)
+    return model
+
+
+def with_lora(rank=2):
+    model = sequential()
+    model.layers[-1].enable_lora(rank)
+    return model
+
+
+@KERAS_WARNS
+@pytest.mark.parametrize("build", [lambda: quantized("int8"), lambda: quantized("float8"), with_lora])
+def test_a_model_in_few_bits_or_with_lora_is_the_same_when_it_is_made_or_loaded_again(build, tmp_path):
+    model = build()
+    assert architecture(build()) == architecture(model)
+    model.save(tmp_path / "model.keras")
+    assert architecture(keras.saving.load_model(tmp_path / "model.keras")) == architecture(model)
+
+
+@pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="of later versions of Keras")
+def test_a_model_that_is_computed_twice_in_training_is_the_same_architecture():
+    with keras.RematScope(mode="full"):
+        twice = architecture(residual())
+    assert twice == architecture(residual())
+
+
+@KERAS_WARNS
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        # They have weights of their own, which compute and learn something else.
+        (sequential, lambda: quantized("int8")),
+        (lambda: quantized("int8"), lambda: quantized("float8")),
+        (sequential, with_lora),
+        (with_lora, lambda: with_lora(3)),
         (sequential, lambda: sequential(5)),
         (sequential, lambda: sequential(strides=2)),
         (sequential, lambda: sequential(activation="relu")),

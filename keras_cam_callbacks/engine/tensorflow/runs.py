@@ -22,6 +22,8 @@ from .. import wrapping
 from ..contract import Attention
 from . import graphs, stepping
 from .attention import attentions
+from .precision import entry, plain_way_back
+from .wrapped import exchanged
 
 FLOAT16_SCALE = 1024.0
 """Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32."""
@@ -201,8 +203,9 @@ def as_float32(gradient: Any | None, scale: float = 1.0) -> Any | None:
 @contextmanager
 def tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
     """Wraps the layer's `call` for a while; what `on_call` returns, if anything, takes the place of the output."""
+    name = entry(layer)
     # A `call` that is a tf.function runs in a graph of its own, in which its layers could not be seen.
-    original = getattr(layer.call, "python_function", layer.call)
+    original = getattr(getattr(layer, name), "python_function", getattr(layer, name))
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -210,22 +213,8 @@ def tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
         replacement = on_call((args, kwargs), output)
         return output if replacement is None else replacement
 
-    with wrapping, exchanged(layer, "call", call):
+    with wrapping, exchanged(layer, name, call):
         yield
-
-
-@contextmanager
-def exchanged(layer: Any, name: str, value: Any) -> Iterator[None]:
-    """Puts a value in the place of a layer's own for a while, past `__setattr__`, with which Keras would track it."""
-    own, original = name in vars(layer), getattr(layer, name)
-    vars(layer)[name] = value
-    try:
-        yield
-    finally:
-        if own:
-            vars(layer)[name] = original
-        else:
-            del vars(layer)[name]
 
 
 @contextmanager
@@ -240,7 +229,8 @@ def left_as_found(model: Any) -> Iterator[None]:
     """Undoes what running a model writes into it: states of seeds and metrics, and losses that layers add.
 
     Meanwhile each `call` that is a tf.function runs in the graph around it, so that what is inside can be replaced and
-    differentiated in another way, and layers that step through time take all steps at once.
+    differentiated in another way; layers that step through time take all steps at once; and what layers are to compute
+    anew on the way back, to save memory while the model is trained, is kept, since what is inside could not be seen.
     """
     with wrapping:
         every = [model, *(layer for _, layer in walk(model))]
@@ -251,6 +241,9 @@ def left_as_found(model: Any) -> Iterator[None]:
             # Assignments to variables stay in this scope.
             with keras.StatelessScope(), ExitStack() as taps:
                 for layer in every:
+                    if getattr(layer, "_remat_mode", None) is not None:  # Older versions of Keras have none.
+                        taps.enter_context(exchanged(layer, "_remat_mode", None))
+                    taps.enter_context(plain_way_back(layer))
                     if hasattr(layer.call, "python_function"):
                         taps.enter_context(tap(layer, lambda received, output: None))
                     if stepping.steps_by_itself(layer):
