@@ -311,6 +311,7 @@ class HeatmapLogger(EpochLogger):
 
     def _config(self, source: Explainer) -> RunConfig:
         assert self._kept is not None
+        check_slices(self.overlay.slices, self._kept.batch.display)
         return run_config(
             self,
             self._kept.batch,

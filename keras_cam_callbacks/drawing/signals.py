@@ -81,8 +81,7 @@ def _shares(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     spread = np.where(high > low, high - low, 1)
     shares: npt.NDArray[np.float64] = np.where(high > low, (values - low) / spread, 0.5)
-    shares[:, none] = np.nan
-    return shares
+    return np.where(np.isnan(values) | none, np.nan, shares)
 
 
 def _add_curves(ink: Ink, shares: npt.NDArray[np.float64], height: int, width: int) -> None:

@@ -43,7 +43,8 @@ class Marks:
         """
         region = self._config.regions[row] if self._config.regions else None
         places = record.places[row] if record.places else ()
-        if region is None or not places:
+        flat = region is not None and region.boxes.shape[1] == 4 and (region.mask is None or region.mask.ndim == 2)
+        if region is None or not flat or not places:  # W&B knows boxes and masks of images alone.
             return {}
         key = row, record.overlays[row].shape, places
         if key not in self._made:
