@@ -119,17 +119,9 @@ def model_layout(images: npt.NDArray[Any], layers: Iterable[Any]) -> str:
     transposition says.
 
     Args:
-        images: (N, ...), as the model takes them.
+        images: (N, H, W) or (N, ...) with an axis for channels, as the model takes them.
         layers: Its layers in call order, the first of which with a data format says so.
-
-    Raises:
-        ValueError: If they are no images.
     """
-    if images.ndim not in (3, 4):
-        raise ValueError(
-            "Methods that vary the image need images (samples, height, width, channels). "
-            f"Received: inputs of shape {images.shape}. Methods of a layer, such as 'gradcam', may do."
-        )
     if images.ndim == 3:
         return "channels_last"
     first = puts_channels_first(images.shape[1:])
@@ -145,15 +137,16 @@ def image_size(images: npt.NDArray[Any], layout: str | None = None) -> tuple[int
     return int(height), int(width)
 
 
-def as_images(images: npt.NDArray[Any], layout: str | None = None) -> Floats:
-    """Returns what a model takes, (N, ...), as (N, H, W, C) float32.
+def as_images(images: npt.NDArray[Any], layout: str | None = None, axes: int = 2) -> Floats:
+    """Returns what a model takes, (N, ...), as (N, *space, C) float32, of images (N, H, W, C).
 
     Args:
         images: The images; grey ones may lack the axis for it.
         layout: Their layout, where it is known; else it is recognized by their shape.
+        axes: How many axes the space has.
     """
     layout = layout or recognized_layout(images)
-    images = images[..., None] if images.ndim == 3 else images
+    images = images[..., None] if images.ndim == axes + 1 else images
     return np.ascontiguousarray(channels_last(images, layout), np.float32)
 
 

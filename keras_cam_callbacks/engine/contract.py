@@ -229,12 +229,13 @@ class Engine(Protocol):
             ValueError: If a place is out of reach.
         """
 
-    def replaced(self, layer: Any, activations: Any) -> AbstractContextManager[None]:
+    def replaced(self, layer: Any, activations: Any, number: int = 1) -> AbstractContextManager[None]:
         """Has the layer put out what is given while the context lasts.
 
         Args:
             layer: The layer.
             activations: A tensor (N, ...); or a function that returns one from what the layer puts out of itself.
+            number: In which of its calls, counted from 1.
         """
 
     def eagerly(self) -> AbstractContextManager[None]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data.layout import image_size, input_at
 from ..methods import Method
 from ..network.layers import Tap
 from ..passes.capture import Capturer
-from ..passes.placement import WHOLE
+from ..passes.placement import whole
 from ..passes.probe import Probe
 from ..records import Capture, Floats
 from ..space import laid
@@ -39,10 +38,10 @@ def on_image(
         capturer: Knows where the layer's map lies.
     """
     functions = None if probe is None else probe.functions(inputs, capture.targets, capture.beside)
-    box = WHOLE if tap is None else capturer.ground.boxes[tap.path]
-    if box is None or box == WHOLE:
+    box, space = None if tap is None else capturer.ground.boxes[tap.path], capturer.ground.space
+    if box is None or space is None or box == whole(len(box)):
         return method(capture, functions)
-    size = image_size(input_at(inputs, capturer.ground.image_input), capturer.ground.layout)
+    size = space.size
     if "images" not in method.needs:
         heatmaps, attributions, numbers = method(capture, functions)
         return laid(heatmaps, box, size), attributions, numbers

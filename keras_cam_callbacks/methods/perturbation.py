@@ -22,6 +22,8 @@ from ..records import Floats, Ints
 from ..space import resize
 from .cams import cam
 
+_WINDOW = 16  # px
+
 Score = Callable[[Iterable[tuple[Floats, int]], int], Iterator[Any]]
 
 __all__ = ["RISE", "AblationCAM", "Occlusion", "ScoreCAM"]
@@ -124,8 +126,9 @@ class Occlusion:
     last ones are cut at the border, so that any size of image is covered without a gap.
 
     Attributes:
-        window: The window's size along each axis, such as height and width, or one number for all, px.
-        stride: Steps along each axis, or one number for all, px; at most the window's.
+        window: The window's size along each axis, such as height and width, or one number for all, px. None for 16 px
+            of an image, or half of a smaller one; 1/16 of a signal; and 1/4 along each axis of a volume or a clip.
+        stride: Steps along each axis, or one number for all, px; at most the window's. None for half the window.
         fill: What stands in the window, in the image's unit.
 
     Raises:
@@ -135,8 +138,8 @@ class Occlusion:
         Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, arXiv 1311.2901.
     """
 
-    window: int | tuple[int, ...] = 16
-    stride: int | tuple[int, ...] = 8
+    window: int | tuple[int, ...] | None = None
+    stride: int | tuple[int, ...] | None = None
     fill: float = 0.0
     name: ClassVar[str] = "occlusion"
     needs: ClassVar[tuple[str, ...]] = ("images", "scores", "score")
@@ -144,31 +147,46 @@ class Occlusion:
     def __post_init__(self) -> None:
         for name in ("window", "stride"):
             value = getattr(self, name)
+            if value is None:
+                continue
             check(name, value, value not in ((), []), "a number, or one for each axis", "16")
             for side in value if isinstance(value, (tuple, list)) else (value,):
                 check_whole(name, side, 1, 8)
-        axes = next((len(value) for value in (self.window, self.stride) if isinstance(value, (tuple, list))), 1)
-        sides, steps = _sides(self.window, axes), _sides(self.stride, axes)
-        if any(step > side for step, side in zip(steps, sides, strict=True)):
-            raise ValueError(
-                "`stride` must be at most `window`, or pixels are left out. "
-                f"Received: stride={self.stride!r}, window={self.window!r}."
-            )
+        if self.window is not None and self.stride is not None:
+            axes = next((len(value) for value in (self.window, self.stride) if isinstance(value, (tuple, list))), 1)
+            self._check_steps(_sides(self.window, axes), _sides(self.stride, axes))
         if not is_real(self.fill):
             raise ValueError(f"`fill` must be a finite number. Received: {self.fill!r}.")
 
     def check_images(self, size: Sequence[int]) -> None:
         """Raises ValueError where the window doesn't fit into images of a size, or has another number of axes."""
-        sides = _sides(self.window, len(size))
-        _sides(self.stride, len(size))
+        self._windows(size)
+
+    def _windows(self, size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the window's size and its steps along each axis of images of a size."""
+        if self.window is not None:
+            sides = _sides(self.window, len(size))
+        elif len(size) == 2:
+            sides = tuple(_WINDOW if side >= _WINDOW else max(1, side // 2) for side in size)
+        else:
+            sides = tuple(max(1, side // (16 if len(size) == 1 else 4)) for side in size)
+        steps = tuple(max(1, side // 2) for side in sides) if self.stride is None else _sides(self.stride, len(size))
         if any(side > whole for side, whole in zip(sides, size, strict=True)):
             raise ValueError(f"`window` must fit into the images, {tuple(size)}. Received: window={self.window!r}.")
+        self._check_steps(sides, steps)
+        return sides, steps
+
+    def _check_steps(self, sides: Sequence[int], steps: Sequence[int]) -> None:
+        if any(step > side for step, side in zip(steps, sides, strict=True)):
+            raise ValueError(
+                "`stride` must be at most `window`, or pixels are left out. "
+                f"Received: stride={self.stride!r}, window={self.window!r}."
+            )
 
     def __call__(self, images: Floats, scores: Floats, score: Score) -> Floats:
         """Returns (N, H, W), signed, from images (N, H, W, C) and their scores (N,)."""
         size = images.shape[1:-1]
-        self.check_images(size)
-        sides, steps = _sides(self.window, len(size)), _sides(self.stride, len(size))
+        sides, steps = self._windows(size)
         # The last window of a row is the first that reaches the border.
         starts = (range(0, whole - side + step, step) for whole, side, step in zip(size, sides, steps, strict=True))
         windows = [

@@ -20,7 +20,15 @@ from .layers import (
     may_be_chosen,
 )
 
-_CONVOLUTIONS = tuple(getattr(keras.layers, name) for name in ("Conv2D", "SeparableConv2D", "Conv2DTranspose"))
+_CONVOLUTIONS = tuple(
+    getattr(keras.layers, name.format(axes))
+    for axes, names in (
+        (1, ("Conv{}D", "SeparableConv{}D", "Conv{}DTranspose")),
+        (2, ("Conv{}D", "SeparableConv{}D", "Conv{}DTranspose")),
+        (3, ("Conv{}D", "Conv{}DTranspose")),
+    )
+    for name in names
+)
 
 _COARSEST = 32
 """Most pixels along an axis that a position of a bottleneck stands for."""
@@ -43,6 +51,7 @@ def preferred(
     sources: Sequence[Any],
     tokens: bool,
     dense: tuple[int, ...] | None = None,
+    axes: int = 2,
 ) -> list[LayerCall]:
     """Returns the layers among which one is chosen, the best first.
 
@@ -59,9 +68,10 @@ def preferred(
         used: Ids of the tensors that the score depends on, where that is known; other branches are left out.
         sources: Ids of the inputs of the self-attentions on the way to the score, in their order.
         tokens: Whether rows of tokens may be chosen.
-        dense: Height and width of the image, where pixels of a mask are explained; else None.
+        dense: The image's sizes, where pixels of a mask are explained; else None.
+        axes: How many axes the image has.
     """
-    options = candidates(calls) + ([*token_calls(calls), *_made_maps(calls)] if tokens else [])
+    options = candidates(calls, axes) + ([*token_calls(calls), *_made_maps(calls, axes)] if tokens else [])
     order = {id(call): i for i, call in enumerate(calls)}
     options = _behind_weights(calls, options)
     options = [call for call in options if used is None or any(tensor in used for tensor in call.output_ids)]
@@ -71,7 +81,7 @@ def preferred(
         options.sort(key=lambda call: (_cells(call, calls) < least, _cells(call, calls)))
         return options
     single = called_once(calls)
-    makers = [call_that_made(source, calls) for source in reversed(sources)] if tokens else []
+    makers = [call_that_made(source, calls) for source in reversed(sources)] if tokens or axes == 1 else []
     first = [call for call in makers if call in single and (call in options or is_tokens(call))]
     made = [order[id(call)] for call in options if isinstance(call.layer, _CONVOLUTIONS) and _is_wide(call.layer)]
     if first and max(made, default=-1) > order[id(first[0])]:
@@ -82,27 +92,33 @@ def preferred(
 def _cells(call: LayerCall, calls: Sequence[LayerCall]) -> float:
     """Returns how many positions a map or a row of tokens has; infinity where that isn't fixed."""
     sides = list(call.output_shape or ())[1:]
-    sides.pop(0 if len(sides) == 3 and data_format([c.layer for c in calls], call.layer) == "channels_first" else -1)
+    sides.pop(0 if len(sides) > 2 and data_format([c.layer for c in calls], call.layer) == "channels_first" else -1)
     return prod(inf if side is None else side for side in sides)
 
 
-def _made_maps(calls: Sequence[LayerCall]) -> list[LayerCall]:
+def _made_maps(calls: Sequence[LayerCall], axes: int) -> list[LayerCall]:
     """Returns the calls that reshape something into a map, which may be tokens."""
     reshapes = [call for call in called_once(calls) if type(call.layer).__name__ == "Reshape"]
-    return [call for call in reshapes if is_feature_map(call.output_shape) and (call.output_shape or (1,))[-1] != 1]
+    maps = [call for call in reshapes if is_feature_map(call.output_shape, axes=axes)]
+    return [call for call in maps if (call.output_shape or (1,))[-1] != 1]
 
 
-def no_layer(model: Any, calls: Sequence[LayerCall], refused: Sequence[str]) -> ValueError:
+def no_layer(
+    model: Any, calls: Sequence[LayerCall], refused: Sequence[str], axes: Sequence[str] = ("height", "width")
+) -> ValueError:
     """Returns the error of a model in which no layer can be chosen.
 
     Args:
         model: The model.
         calls: The calls of its layers.
         refused: Paths of layers whose positions are no places of the image.
+        axes: Names of the axes of the image.
     """
     return ValueError(
-        "A heatmap needs a layer whose output is a feature map (samples, height, width, channels) larger than "
-        "1 x 1, or tokens (samples, tokens, channels) that make one, in one call, on the way to the score. "
+        f"A heatmap needs a layer whose output is a feature map (samples, {', '.join(axes)}, channels) of more than "
+        "one position, "
+        + ("or tokens (samples, tokens, channels) that make one, " if len(axes) > 1 else "")
+        + "in one call, on the way to the score. "
         f"Received: model {model.name!r}, which has none among: {listing([call.path for call in calls])}. "
         + (
             f"Positions of {listing(refused)} don't answer to places of the image; layer_name=... takes one all the "

@@ -57,7 +57,7 @@ def find_head(model: Any, calls: Sequence[LayerCall], output_id: Any) -> Head:
     dense, tensor = before(tensor, "Dense")
     if dense is not None:
         tensor = before(tensor, "Flatten")[1]
-    pooling, tensor = before(tensor, "GlobalAveragePooling2D")
+    pooling, tensor = before(tensor, "GlobalAveragePooling2D", "GlobalAveragePooling1D", "GlobalAveragePooling3D")
     if pooling is None or tensor not in producers or not (_is_linear(last) and _is_linear(dense)):
         leaves = [call.path for call in calls if not isinstance(call.layer, keras.Model)]
         raise ValueError(

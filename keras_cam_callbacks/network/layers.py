@@ -19,10 +19,16 @@ _NOT_CHOSEN = tuple(
     getattr(keras.layers, name)
     for name in (
         *("MaxPooling2D", "AveragePooling2D", "GlobalMaxPooling2D", "GlobalAveragePooling2D"),
+        *("MaxPooling1D", "AveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling1D"),
+        *("MaxPooling3D", "AveragePooling3D", "GlobalMaxPooling3D", "GlobalAveragePooling3D"),
         *("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise"),
+        *("SpatialDropout1D", "SpatialDropout3D", "Masking", "Embedding", "RepeatVector"),
         *("Reshape", "Permute", "Flatten", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Resizing"),
+        *("ZeroPadding1D", "Cropping1D", "UpSampling1D", "ZeroPadding3D", "Cropping3D", "UpSampling3D"),
         *("InputLayer", "Identity", "Rescaling", "Normalization"),
-        *("EinsumDense", "Softmax", "MultiHeadAttention"),  # tokens by heads are no picture
+        *("EinsumDense", "Softmax", "MultiHeadAttention", "Attention"),  # tokens by heads are no picture
+        # Each step holds something of all before it.
+        *("LSTM", "GRU", "SimpleRNN", "Bidirectional", "LSTMCell", "GRUCell", "SimpleRNNCell", "StackedRNNCells"),
         *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomCrop", "CenterCrop"),
         *("RandomContrast", "RandomBrightness"),
     )
@@ -50,6 +56,9 @@ class LayerCall:
         output_shape: Shape of its output with None for the samples, or None where it isn't one tensor.
         input_ids: One hashable for each input tensor.
         output_ids: The same for its outputs; a tensor that is passed on keeps its id.
+        number: Which of its layer's calls it is, counted from 1; from the second on the path ends in it: "conv#2".
+        steps: Where a layer around it steps through time, and all steps of a sample are rows of their own in its
+            output: how many they are, a number or a tensor. `output_shape` has an axis for them behind the samples.
     """
 
     path: str
@@ -57,6 +66,12 @@ class LayerCall:
     output_shape: tuple[int | None, ...] | None
     input_ids: tuple[Any, ...]
     output_ids: tuple[Any, ...]
+    number: int = 1
+    steps: Any = None
+
+    def makes(self, layer: Any, number: int) -> bool:
+        """Tells whether it is one of the calls of a layer."""
+        return self.layer is layer and self.number == number
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +84,9 @@ class Tap:
         space: What its axes are, and in which layout it puts them out.
         channels: C; None where it isn't fixed.
         tokens: How its tokens lie on the image, where it puts out a row of them.
+        number: Which of the layer's calls it is, counted from 1.
+        stepped: Whether steps in time of a sample are rows of their own in what it puts out.
+        lacking: How many of the first axes of its space it doesn't put out: there they have one position.
     """
 
     path: str
@@ -76,6 +94,9 @@ class Tap:
     space: Space
     channels: int | None
     tokens: Tokens | None = None
+    number: int = 1
+    stepped: bool = False
+    lacking: int = 0
 
     @property
     def layer(self) -> Any:
@@ -145,6 +166,21 @@ def walk(model: Any) -> Iterator[tuple[str, Any]]:
     yield from inside(model, "")
 
 
+def find_call(model: Any, layer_name: Any) -> tuple[str, Any, int | None]:
+    """Finds a layer as `find_layer` does, and which of its calls is meant, as by "tower/conv#2"; None where none is."""
+    if isinstance(layer_name, str) and "#" in layer_name:
+        name, _, number = layer_name.rpartition("#")
+        if number.isdecimal() and int(number) > 0 and layer_name not in [path for path, _ in walk(model)]:
+            path, layer = find_layer(model, name)
+            return numbered(path, int(number)), layer, int(number)
+    return *find_layer(model, layer_name), None
+
+
+def numbered(path: str, number: int) -> str:
+    """Returns how a layer's call is addressed: the first one by the layer's path."""
+    return path if number == 1 else f"{path}#{number}"
+
+
 def find_layer(model: Any, layer_name: Any) -> tuple[str, Any]:
     """Finds a layer at any depth of the model.
 
@@ -192,12 +228,18 @@ def find_layer(model: Any, layer_name: Any) -> tuple[str, Any]:
     )
 
 
-def is_feature_map(shape: tuple[int | None, ...] | None, data_format: str = "channels_last") -> bool:
-    """Tells whether a layer's output shape is that of a feature map larger than 1 x 1."""
-    if shape is None or len(shape) != 4:
+def is_feature_map(shape: tuple[int | None, ...] | None, data_format: str = "channels_last", axes: int = 2) -> bool:
+    """Tells whether a layer's output shape is that of a feature map of more than one position.
+
+    Args:
+        shape: The shape, (None, ...), or None.
+        data_format: Where its channels are.
+        axes: How many axes the input's space has; of a volume or a clip a map may lack the first one.
+    """
+    if shape is None or len(shape) not in (axes + 2, 4 if axes > 2 else 0):
         return False
-    h, w = shape[1:3] if data_format == "channels_last" else shape[2:4]
-    return (h is None or h >= 1) and (w is None or w >= 1) and (h, w) != (1, 1)
+    sizes = shape[1:-1] if data_format == "channels_last" else shape[2:]
+    return all(side is None or side >= 1 for side in sizes) and any(side != 1 for side in sizes)
 
 
 class Candidates:
@@ -208,7 +250,9 @@ class Candidates:
     of that layer, and so is a layer that is called again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, axes: int = 2) -> None:
+        """Begins, for an input whose space has so many axes."""
+        self._axes = axes
         self._layers: list[Any] = []
         self._outputs: set[Any] = set()
 
@@ -220,7 +264,7 @@ class Candidates:
         self._layers.append(call.layer)
         layout = data_format(self._layers, call.layer)
         return (
-            is_feature_map(call.output_shape, layout)
+            is_feature_map(call.output_shape, layout, self._axes)
             and call.output_shape is not None
             and call.output_shape[-1 if layout == "channels_last" else 1] != 1
             and may_be_chosen(call)
@@ -236,9 +280,9 @@ def may_be_chosen(call: LayerCall) -> bool:
     return type(layer).__name__ in _CHOSEN_OPERATIONS
 
 
-def candidates(calls: Sequence[LayerCall]) -> list[LayerCall]:
-    """Returns the calls among which a layer is chosen, in call order."""
-    accept, single = Candidates(), {id(call) for call in called_once(calls)}
+def candidates(calls: Sequence[LayerCall], axes: int = 2) -> list[LayerCall]:
+    """Returns the calls among which a layer is chosen, in call order, for an input whose space has so many axes."""
+    accept, single = Candidates(axes), {id(call) for call in called_once(calls)}
     return [call for call in calls if accept(call) and id(call) in single]
 
 
@@ -258,7 +302,7 @@ def has_kernels(layer: Any) -> bool:
     return not sublayers(layer) and any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ()))
 
 
-def maps_before(calls: Sequence[LayerCall], call: LayerCall) -> list[tuple[int | None, ...]]:
+def maps_before(calls: Sequence[LayerCall], call: LayerCall, axes: int = 2) -> list[tuple[int | None, ...]]:
     """Returns the sizes of the maps that layers put out before a call, the last ones first."""
     sizes: list[tuple[int | None, ...]] = []
     layers = [other.layer for other in calls]
@@ -266,7 +310,7 @@ def maps_before(calls: Sequence[LayerCall], call: LayerCall) -> list[tuple[int |
         if other is call:
             break
         layout = data_format(layers, other.layer)
-        if is_feature_map(other.output_shape, layout):
+        if is_feature_map(other.output_shape, layout, axes):
             assert other.output_shape is not None
             sizes.append(other.output_shape[2:] if layout == "channels_first" else other.output_shape[1:-1])
     return list(dict.fromkeys(reversed(sizes)))

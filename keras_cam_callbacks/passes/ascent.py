@@ -121,10 +121,10 @@ class Ascent:
         self._dtype = str(inputs[0].dtype) if inputs else str(keras.config.floatx())
         self._flat = len(shape) == 2
         example = np.zeros((self._fixed or 1, *shape), np.float32)
-        self.path, self._layer = named_layer(model, layer, example)
+        self.path, self._layer, number = named_layer(model, layer, example, SHOWN)
         calls = layer_calls(model, example)
         self._layout = model_layout(example, [call.layer for call in calls])
-        self._tap = make_tap(single_call(self.path, self._layer, calls, SHOWN), calls, SHOWN)
+        self._tap = make_tap(single_call(self.path, self._layer, calls, SHOWN, number=number), calls, SHOWN)
         self.channels = self._tap.channels or 0
         self.filters = _checked_filters(filters, self.channels, self.path)
         self._early = math.ceil(settings.steps / 4)
@@ -217,13 +217,13 @@ class Ascent:
             goes into the layer's ReLU, None where it doesn't end in one.
         """
         run = self._engine.tapped_run(self._model, self._to_input(images))
-        (output_id,) = next(call for call in run.calls if call.layer is self._layer).output_ids
+        (output_id,) = next(call for call in run.calls if call.makes(self._layer, self._tap.number)).output_ids
         output, before = run.tensors[output_id], run.before_relu(output_id)
         return self._means(output, filters), None if before is None else self._means(before, filters)
 
     def _means(self, tensor: Any, filters: Any) -> Any:
         ops = keras.ops
-        means = ops.mean(as_activations(tensor, self._tap.space), axis=(1, 2))
+        means = ops.mean(as_activations(tensor, self._tap), axis=(1, 2))
         return ops.take_along_axis(means, filters[:, None], axis=1)[:, 0]
 
     def _climbed(self, images: Any, filters: Any, early: Any) -> Any:

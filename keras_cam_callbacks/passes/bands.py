@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.layout import channels_last, in_layout
+from ..data.spaces import has_channels
 from ..network.tokens import Tokens, grids
+from ..records import Space
 
 BANDS = 6
 """Bands along each axis of the image."""
@@ -38,20 +40,20 @@ _STRAIGHT = 0.8
 Answers = npt.NDArray[np.float64]
 
 
-def banded(inputs: Any, at: int, layout: str) -> Any:
+def banded(inputs: Any, at: int, space: Space) -> Any:
     """Returns copies of one sample, in each but the first of which a band of the image is changed.
 
     Args:
         inputs: One sample in the structure that the model takes.
         at: Which of the inputs, flattened, is the image.
-        layout: Its layout.
+        space: What its axes are, and its layout.
 
     Returns:
         The same structure with 1 + 6 x axes rows: the sample itself, then bands along the first axis, and so on.
     """
     leaves = keras.tree.flatten(inputs)
     image = leaves[at][:1]
-    placed = channels_last(image, layout) if image.ndim > 3 else image[..., None]
+    placed = channels_last(image, space.layout) if has_channels(space, image) else image[..., None]
     placed = np.asarray(placed, np.float64 if image.dtype.kind != "b" else np.uint8)
     low, high = (float(np.nanmin(placed)), float(np.nanmax(placed))) if placed.size else (0.0, 1.0)
     if not high > low:
@@ -68,7 +70,7 @@ def banded(inputs: Any, at: int, layout: str) -> Any:
             rows.append(copy)
     copies = np.stack(rows)
     copies = copies if image.dtype.kind == "f" else np.rint(copies)
-    copies = in_layout(copies, layout) if image.ndim > 3 else copies[..., 0]
+    copies = in_layout(copies, space.layout) if has_channels(space, image) else copies[..., 0]
     count = len(copies)
     varied = [np.repeat(leaf[:1], count, axis=0) for leaf in leaves]
     varied[at] = np.ascontiguousarray(copies.astype(image.dtype))
@@ -127,14 +129,14 @@ class Sight:
     Attributes:
         follows: Its `agreement`.
         turned: Whether the map follows the image flipped or transposed, and not as it stands.
-        seen: (axes, 6) bool, the bands that it answers to.
+        seen: For each axis (bands,) bool, the bands that it answers to.
         profiles: For each axis the centre of what each row of cells answers to, as a share of the image; NaN where it
             answers to nothing.
     """
 
     follows: float
     turned: bool
-    seen: npt.NDArray[np.bool_]
+    seen: tuple[npt.NDArray[np.bool_], ...]
     profiles: tuple[Answers, ...]
 
     def covers(self, box: Sequence[tuple[float, float]]) -> bool:
@@ -146,10 +148,10 @@ class Sight:
         Returns:
             False where it plainly lies otherwise. A map that answers to nothing may lie anywhere.
         """
-        if not self.seen.any():
+        if not any(map(np.any, self.seen)):
             return True
         for seen, profile, (low, high) in zip(self.seen, self.profiles, box, strict=True):
-            edges = np.arange(BANDS + 1) / BANDS
+            edges = np.arange(len(seen) + 1) / len(seen)
             inside = (edges[:-1] >= low - 1e-6) & (edges[1:] <= high + 1e-6)
             cells = low + (np.arange(len(profile)) + 0.5) / len(profile) * (high - low)
             on_image = (cells > _EDGE) & (cells < 1 - _EDGE)
@@ -166,11 +168,12 @@ class Sight:
         return True
 
 
-def sight(changes: Answers) -> Sight:
+def sight(changes: Answers, size: Sequence[int]) -> Sight:
     """Returns which part of the image a map sees.
 
     Args:
         changes: (6 x axes, *space), as `answers` gives it, with as many axes as the image has.
+        size: The image's size along each axis; where that is less than 6, so are the bands.
     """
     space = changes.shape[1:]
     axes = len(space)
@@ -185,10 +188,11 @@ def sight(changes: Answers) -> Sight:
                 for flipped in itertools.combinations(range(axes), count)
             )
     bands = changes.reshape(axes, BANDS, -1).sum(axis=-1)
-    seen = bands > 1e-3 * bands.max(initial=0.0)
-    middle = (np.arange(BANDS) + 0.5) / BANDS
+    counts = [min(BANDS, side) for side in size]
+    seen = tuple(row[:count] > 1e-3 * bands.max(initial=0.0) for row, count in zip(bands, counts, strict=True))
     profiles = []
     for axis in range(axes):
+        middle = (np.arange(BANDS) + 0.5) / counts[axis]
         others = tuple(1 + other for other in range(axes) if other != axis)
         of_rows = changes[axis * BANDS : (axis + 1) * BANDS].sum(axis=others)
         total = of_rows.sum(axis=0)

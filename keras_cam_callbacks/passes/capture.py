@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..data.layout import as_images, image_size, input_at
+from ..data.layout import as_images, input_at
+from ..data.spaces import AXES
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.choosing import is_tokens
 from ..network.head import class_weights
@@ -111,18 +112,18 @@ class Capturer:
                 "This method explains the image itself and knows no layer. "
                 f"Received: layer_name={getattr(layer_names[0], 'name', layer_names[0])!r}. Leave it out."
             )
-        named = [named_layer(model, name, self.like) for name in layer_names]
-        if len({id(layer) for _, layer in named}) < len(named):
+        self.ground = Ground(model, self.like, image_input, "images" in self._needs)
+        named = [named_layer(model, name, self.like, axes=self.ground.axes) for name in layer_names]
+        if len({(id(layer), number) for _, layer, number in named}) < len(named):
             raise ValueError(
                 "Fused layers must differ from each other. "
-                f"Received: {listing([path for path, _ in named])}. Name each once."
+                f"Received: {listing([path for path, *_ in named])}. Name each once."
             )
-        self._named = [(path, weakref.ref(layer)) for path, layer in named]
+        self._named = [(path, weakref.ref(layer), number) for path, layer, number in named]
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
         self.outputs = ModelOutputs(clues_of(model) if clues is None else clues, self.targets, self._engine)
         self.traces = 0
-        self.ground = Ground(model, self.like, image_input, "images" in self._needs)
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
         self.explained = ""
@@ -175,14 +176,16 @@ class Capturer:
             self._whole,
             self.like,
             self.ground.image_input,
-            self.ground.layout,
+            self.ground.space,
             unsure=self.ground.unsure,
             earlier=self.ground.earlier,
             tokens=self._tokens,
             named=bool(self._named),
         )
+        self._laid = {tap.path: tap for tap in measured.taps if tap.tokens is not None}
         self.taps = measured.taps[: len(self.taps)]
-        self._laid = {tap.path: tap for tap in self.taps if tap.tokens is not None}
+        if self.head is not None:
+            self.head = measured.taps[-1]
         self.ground.sights = measured.sights
         self._refused.update(measured.refused)
         for path, why in measured.refused.items():
@@ -282,8 +285,8 @@ class Capturer:
         return self.scores_by_rule[target] or self.outputs.is_own(target)
 
     def as_images(self, images: Any) -> Floats:
-        """Returns images as (N, H, W, C) float32, whatever the model takes."""
-        return as_images(images, self.ground.layout)
+        """Returns images as (N, *space, C) float32, whatever the model takes."""
+        return as_images(images, self.ground.layout, self.ground.axes)
 
     def _check_alike(self, inputs: Any) -> None:
         received, like = (keras.tree.map_structure(sample_text, tree) for tree in (inputs, self.like))
@@ -338,7 +341,9 @@ class Capturer:
                 or (of_target,)
             )
             if self.head is not None:
-                heads.append(replace(of_target, activations=arrays["head"], kernel=arrays[f"kernel {t}"]))
+                heads.append(
+                    replace(of_target, activations=_placed(arrays["head"], self.head), kernel=arrays[f"kernel {t}"])
+                )
         return Chunk(tuple(captures), tuple(heads), count)
 
     def _attention(self, arrays: dict[str, Any], target: int) -> dict[str, Any]:
@@ -356,14 +361,16 @@ class Capturer:
 
     def _traced(self, inputs: Any, asked: Any) -> dict[str, Any]:
         self.traces += 1
-        return self._step(inputs, asked, [held() for _, held in self._named])
+        return self._step(inputs, asked, [(held(), number) for _, held, number in self._named])
 
-    def _step(self, inputs: Any, asked: Any, named: list[Any]) -> dict[str, Any]:
+    def _step(self, inputs: Any, asked: Any, named: list[tuple[Any, int | None]]) -> dict[str, Any]:
         """What is traced: one run of the model, then the ways back from the scores to the layers."""
-        accept = Candidates()
+        accept = Candidates(self.ground.axes)
 
         def wanted(call: LayerCall) -> bool:
-            return self._watches and (any(call.layer is layer for layer in named) if named else accept(call))
+            if not self._watches or not named:
+                return self._watches and accept(call)
+            return any(call.makes(layer, number or call.number) for layer, number in named)
 
         def behind(run: Run) -> tuple[list[Any], tuple[list[Any], dict[str, Any]]]:
             return self._scored(run, asked)
@@ -380,18 +387,17 @@ class Capturer:
             results |= captured_attention(run, self._needs, self.model)
         self._shapes = {call.path: call.output_shape for call in run.calls if call.output_shape is not None}
         calls = self._find_calls(run, named)
-        # The model may be traced again once it is known how tokens lie on the image.
-        self.taps = tuple(self._laid.get(call.path) or make_tap(call, run.calls) for call in calls)
+        self.taps = tuple(self._tap_of(call, run) for call in calls)
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
-            return self._step(inputs, asked, [call.layer for call in calls])
+            return self._step(inputs, asked, [(call.layer, call.number) for call in calls])
         self.ground.look(run, calls)
         self.ground.look_at(run, self._head_calls(run))
         self.ground.look_behind(run, calls)
         if not self._named and not self.outputs.is_dense:  # A bottleneck has much behind it, and is chosen for that.
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
-            results[f"activations {i}"] = as_activations(run.watched[i][1], tap.space)
+            results[f"activations {i}"] = as_activations(run.watched[i][1], tap, calls[i].steps)
         for t in range(len(run.scores)):
             wants = "gradients" in self._needs
             # Where no gradient is needed, the way to the score is followed in the graph.
@@ -399,7 +405,7 @@ class Capturer:
             every = run.gradients(t) if wants else [None] * len(calls)
             for i, (call, gradients) in enumerate(zip(calls, every, strict=True)):
                 if gradients is not None:
-                    results[f"gradients {t} {i}"] = as_activations(gradients, self.taps[i].space)
+                    results[f"gradients {t} {i}"] = as_activations(gradients, self.taps[i], call.steps)
                 elif wants or (used is not None and used.isdisjoint(call.output_ids)):
                     if not self._named and is_tokens(call):
                         # The way to the score is there, but gradients are stopped on it.
@@ -408,7 +414,7 @@ class Capturer:
                     raise ValueError(
                         "The explained score must depend on the explained layer. Received: layer "
                         f"{call.path!r}, from which no gradient reaches target {self.targets[t].text!r}. "
-                        f"These would do: {listing(reachable(run, t))}."
+                        f"These would do: {listing(reachable(run, t, self.ground.axes))}."
                     )
         return dict(results)
 
@@ -450,10 +456,11 @@ class Capturer:
                     "Grad-CAM (GradCAMLogger) explains any score."
                 )
         head = head_call(run, self.model, self._named)
-        tap = make_tap(head.feature_map, run.calls)
-        activations = as_activations(run.tensors[head.feature_map_id], tap.space)
+        tap = self._tap_of(head.feature_map, run)
+        activations = as_activations(run.tensors[head.feature_map_id], tap, head.feature_map.steps)
         _, *sizes, channels = activations.shape
-        self.head = replace(tap, space=replace(tap.space, sizes=tuple(sizes)), channels=channels)
+        space = tap.space if tap.tokens is not None else replace(tap.space, sizes=tuple(sizes))
+        self.head = replace(tap, space=space, channels=channels)
         assert self.outputs.units is not None
         results = {"head": activations}
         for t, classes in enumerate(targets):
@@ -466,18 +473,25 @@ class Capturer:
         """Returns the call of the layer that feeds the pooling, where CAM asked for it."""
         return [call for call in run.calls if self.head and call.path == self.head.path][-1:]
 
-    def _find_calls(self, run: DifferentiatedRun, named: Sequence[Any]) -> list[LayerCall]:
+    def _tap_of(self, call: LayerCall, run: DifferentiatedRun) -> Tap:
+        """Describes a layer's call on the input's space."""
+        if call.path in self._laid:  # The model was traced before.
+            return self._laid[call.path]
+        axes = AXES["image"] if self.ground.space is None else self.ground.space.axes
+        return make_tap(call, run.calls, axes=axes, attends=len(axes) == 1 and bool(self.ground.attended(run)))
+
+    def _find_calls(self, run: DifferentiatedRun, named: Sequence[tuple[Any, int | None]]) -> list[LayerCall]:
         """Returns the one call of each named layer in call order, or the chosen call."""
         if named:
-            return named_calls(run, named, {id(held()): path for path, held in self._named})
+            return named_calls(run, named, {id(held()): path for path, held, _ in self._named}, self.ground)
         attends = bool(self._needs.intersection(OF_ATTENTION))
         call, self._resigned = chosen_call(run, self.model, self.ground, self._refused, attends, self._dense_size())
         return [call]
 
     def _dense_size(self) -> tuple[int, ...] | None:
         """Returns the image's size where pixels of a mask are explained, else None."""
-        image = input_at(self.like, self.ground.image_input)
-        return image_size(image, self.ground.layout) if self.outputs.is_dense and image.ndim in (3, 4) else None
+        space = self.ground.space
+        return space.size if self.outputs.is_dense and space is not None else None
 
     def _describe_outputs(self, run: Run, logits: Any) -> None:
         """Notes what the outputs are and what is explained of them, in words."""

@@ -78,15 +78,15 @@ class LayerActivations:
         if self._named is None:
             calls = self._chosen(run.calls)
         else:
-            mine = [single_call(path, layer, run.calls, SHOWN) for path, layer in self._named]
+            mine = [single_call(path, layer, run.calls, SHOWN, number=number) for path, layer, number in self._named]
             calls = [call for call in run.calls if call in mine]
         self.taps = tuple(make_tap(call, run.calls, SHOWN) for call in calls)
         return {
-            str(i): as_activations(run.tensors[call.output_ids[0]], tap.space)
+            str(i): as_activations(run.tensors[call.output_ids[0]], tap)
             for i, (call, tap) in enumerate(zip(calls, self.taps, strict=True))
         }
 
-    def _named_layers(self, layers: Any) -> list[tuple[str, Any]] | None:
+    def _named_layers(self, layers: Any) -> list[tuple[str, Any, int | None]] | None:
         """Finds the named layers; where there is none of a name, the error lists those that would do."""
         if layers is None:
             return None
@@ -94,12 +94,13 @@ class LayerActivations:
         if not names:
             raise ValueError("`layers` must name at least one layer, or be None. Received: an empty list.")
         named = [named_layer(self._model, name, self._inputs, SHOWN) for name in names]
-        if len({id(layer) for _, layer in named}) < len(named):
-            raise ValueError(f"`layers` must differ from each other. Received: {listing([path for path, _ in named])}.")
+        if len({(id(layer), number) for _, layer, number in named}) < len(named):
+            paths = [path for path, *_ in named]
+            raise ValueError(f"`layers` must differ from each other. Received: {listing(paths)}.")
         return named
 
     def _chosen(self, calls: Sequence[LayerCall]) -> list[LayerCall]:
-        shown = SHOWN.options(calls)
+        shown = _shown(calls)
         if not shown:
             raise ValueError(
                 "Without `layers`, the model must have a convolution or pooling layer whose output is a feature map "
@@ -112,14 +113,14 @@ class LayerActivations:
         return [call for call in shown if call in last.values()]
 
 
-def _shown(calls: Sequence[LayerCall]) -> list[LayerCall]:
+def _shown(calls: Sequence[LayerCall], axes: int = 2) -> list[LayerCall]:
     """Returns the calls of convolutions and poolings that put out a feature map and are called once."""
     layers = [call.layer for call in calls]
     return [
         call
         for call in calls
         if isinstance(call.layer, _SHOWN)
-        and is_feature_map(call.output_shape, data_format(layers, call.layer))
+        and is_feature_map(call.output_shape, data_format(layers, call.layer), axes)
         and sum(layer is call.layer for layer in layers) == 1
     ]
 

@@ -13,18 +13,27 @@ from .ground import Ground
 from .taps import single_call
 
 
-def named_calls(run: Run, layers: Sequence[Any], paths: Mapping[int, str]) -> list[LayerCall]:
+def named_calls(
+    run: Run, layers: Sequence[tuple[Any, int | None]], paths: Mapping[int, str], ground: Ground
+) -> list[LayerCall]:
     """Returns the one call of each layer, in call order.
 
     Args:
         run: The run.
-        layers: The layers.
+        layers: The layers, each with the number of the call that is meant; None for the only one, or the only one on
+            the image.
         paths: What they were named, by their `id`.
+        ground: Knows the image.
 
     Raises:
         ValueError: As `single_call`.
     """
-    chosen = [single_call(paths.get(id(layer), layer.name), layer, run.calls) for layer in layers]
+    calls = ground.of_image(run, run.calls)
+    chosen = []
+    for layer, number in layers:
+        on_image = number is None and any(call.layer is layer for call in calls)
+        path = paths.get(id(layer), layer.name)
+        chosen.append(single_call(path, layer, calls if on_image else run.calls, axes=ground.axes, number=number))
     return [call for call in run.calls if call in chosen]
 
 
@@ -55,11 +64,11 @@ def chosen_call(
     """
     # The map of an output is the prediction itself, and so is that of its logits.
     prediction = prediction_ids(run.calls, run.output_ids)
-    calls = [call for call in run.calls if prediction.isdisjoint(call.output_ids)]
+    calls = [call for call in ground.of_image(run, run.calls) if prediction.isdisjoint(call.output_ids)]
     used = [run.used(t) for t in range(len(run.scores))]
     common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
     attended = ground.attended(run)
-    options = preferred(calls, common, attended, ground.may_be_tokens, dense)
+    options = preferred(calls, common, attended, ground.may_be_tokens, dense, ground.axes)
     if attended and attends:
         options = list(filter(None, [call_that_made(attended[-1], run.calls)]))
     left = [call for call in options if call.path not in refused]
@@ -68,16 +77,17 @@ def chosen_call(
     turned = [call for call in options if not is_tokens(call) and ground.moves(run, call)]
     if turned:
         return turned[0], True
-    raise no_layer(model, run.calls, [call.path for call in options])
+    axes = ("height", "width") if ground.space is None else ground.space.axes
+    raise no_layer(model, run.calls, [call.path for call in options], axes)
 
 
-def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any]]) -> Head:
+def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any, int | None]]) -> Head:
     """Returns the GAP + Dense head, which must be fed by the layer that the user named, if any.
 
     Args:
         run: The run.
         model: The model.
-        named: For each named layer its path and a weak reference to it.
+        named: For each named layer its path, a weak reference to it, and which of its calls is meant, if that was said.
 
     Raises:
         ValueError: As `find_head`, or if another layer was named.
@@ -86,9 +96,9 @@ def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any]]) -> Head:
     if not named:
         return head
     for call in run.calls:
-        if [held() for _, held in named] == [call.layer] and head.feature_map_id in call.output_ids:
+        if [held() for _, held, _ in named] == [call.layer] and head.feature_map_id in call.output_ids:
             return Head(call, head.feature_map_id, head.dense)
-    names = [path for path, _ in named]
+    names = [path for path, *_ in named]
     raise ValueError(
         "CAM explains the layer that feeds the global average pooling. "
         f"Received: layer_name={names if len(names) > 1 else names[0]!r}; "
@@ -97,7 +107,7 @@ def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any]]) -> Head:
     )
 
 
-def reachable(run: DifferentiatedRun, score: int) -> list[str]:
-    """Returns the paths of the candidates that a score depends on."""
+def reachable(run: DifferentiatedRun, score: int, axes: int) -> list[str]:
+    """Returns the paths of the candidates that a score depends on, for an input whose space has so many axes."""
     used = run.used(score)
-    return [call.path for call in candidates(run.calls) if used is None or used.intersection(call.output_ids)]
+    return [call.path for call in candidates(run.calls, axes) if used is None or used.intersection(call.output_ids)]

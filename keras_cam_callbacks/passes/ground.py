@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..data.layout import image_size, input_at, largest_index, model_layout
+from ..data.spaces import input_space
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.layers import LayerCall, Tap, maps_before
 from .bands import Sight
 from .images import explained_image
-from .placement import WHOLE, Box, measured_box, needs_measuring, unknown_place
+from .placement import Box, measured_box, needs_measuring, unknown_place, whole
 
 
 class Ground:
@@ -20,7 +23,7 @@ class Ground:
     Attributes:
         image_input: Which of the flattened inputs it is.
         image_note: What is to be said of its choice.
-        layout: "channels_last" or "channels_first", as the model takes it.
+        space: What its axes are, with its sizes and its layout as the model takes it; None for an input without places.
         notes: What else is to be said.
         boxes: For each explained layer where its map lies on the image; None where that isn't known.
         unsure: Paths of the explained layers of which the graph doesn't tell that they are pictures of the image.
@@ -40,7 +43,8 @@ class Ground:
         """
         self._model, self._like, self._wanted, self._varied = weakref.ref(model), like, image_input, varied
         self.image_input = largest_index(like) if image_input is None else image_input
-        self.image_note, self.layout = "", "channels_last"
+        self.image_note = ""
+        self.space = input_space(model, input_at(like, self.image_input))
         self.notes: tuple[str, ...] = ()
         self.boxes: dict[str, Box | None] = {}
         self.unsure: set[str] = set()
@@ -63,30 +67,62 @@ class Ground:
         self.image_input, self.image_note = explained_image(run, calls, self._like, model, self._wanted)
         self.notes, self._unmeasured, self.unsure, self.earlier = (), set(), set(), {}
         images = input_at(self._like, self.image_input)
-        if self._varied or images.ndim == 4:
-            self.layout = model_layout(images, [call.layer for call in run.calls])
+        self.space = input_space(model, images)
+        if self.space is None and self._varied:
+            raise ValueError(
+                "Methods that vary the image need images (samples, height, width, channels), signals (samples, time, "
+                "channels), or volumes and clips with an axis more. "
+                f"Received: inputs of shape {images.shape}. Methods of a layer, such as 'gradcam', may do."
+            )
+        if self.space is not None and images.ndim == 4:
+            layout = model_layout(images, [call.layer for call in run.calls])
+            self.space = replace(self.space, sizes=image_size(images, layout), layout=layout)
         self.look_at(run, calls)
 
     def look_at(self, run: Run, calls: Sequence[LayerCall]) -> None:
         """Looks up of further layers whether their maps are pictures of the image, and on which part of it they lie."""
-        images = input_at(self._like, self.image_input)
-        for call in calls if images.ndim in (3, 4) else ():
+        for call in calls if self.space is not None else ():
             if not run.keeps_places(call.output_ids[0], self.image_input):
                 self.unsure.add(call.path)
-                self.earlier[call.path] = maps_before(run.calls, call)
+                self.earlier[call.path] = maps_before(run.calls, call, self.axes)
             if self.moves(run, call):
                 self._unmeasured.add(call.path)
 
     @property
+    def axes(self) -> int:
+        """How many axes the image has; 2 for an input without places, whose layers may have a map all the same."""
+        return 2 if self.space is None else len(self.space.axes)
+
+    @property
+    def layout(self) -> str:
+        """Whether the model takes the image "channels_last" or "channels_first"."""
+        return "channels_last" if self.space is None else self.space.layout
+
+    @property
     def may_be_tokens(self) -> bool:
         """Whether rows of numbers in the model may be tokens of an image, and are no signal's."""
-        return bool(input_at(self._like, self.image_input).ndim == 4)
+        return self.space is not None and input_at(self._like, self.image_input).ndim > 3
+
+    def of_image(self, run: Run, calls: Sequence[LayerCall]) -> list[LayerCall]:
+        """Returns the calls, of layers that are called several times only those on the image.
+
+        A siamese model's tower is called once for each of its images.
+        """
+        times = Counter(id(call.layer) for call in calls)
+        kept = []
+        for call in calls:
+            reads = None
+            if times[id(call.layer)] > 1 and call.output_ids:
+                reads = run.read_inputs(call.output_ids[0])
+            if reads is None or self.image_input in reads:
+                kept.append(call)
+        return kept
 
     def moves(self, run: Run, call: LayerCall) -> bool:
         """Whether what lies before the first convolutions moves the image's pixels, so that no map lies as it does."""
-        images = input_at(self._like, self.image_input)
-        size = image_size(images, self.layout)
-        return images.ndim in (3, 4) and needs_measuring(run, call, self._model(), self.image_input, size)
+        if self.space is None or self.axes != 2:  # Of others bands alone tell which part a layer sees.
+            return False
+        return needs_measuring(run, call, self._model(), self.image_input, self.space.size)
 
     def look_behind(self, run: DifferentiatedRun, calls: Sequence[LayerCall]) -> None:
         """Looks up behind which of the explained layers self-attention mixes positions."""
@@ -109,7 +145,7 @@ class Ground:
     def measure(self, taps: Sequence[Tap]) -> None:
         """Fills `boxes`, once the layers are known; what can't be told is noted."""
         for tap in taps:
-            box: Box | None = WHOLE
+            box: Box | None = whole(self.axes)
             if tap.path in self._unmeasured:
                 box = measured_box(self._model(), self._like, self.image_input, self.layout, tap)
             seen = self.sights.get(tap.path)

@@ -49,7 +49,14 @@ def explained_image(
     largest = largest_index(inputs)
     at = largest if largest in common else max(common, key=lambda i: (_size(inputs, i), -i))
     if len(common) == 1:
-        return at, ""
+        others = [other for call in calls for other in run.calls if other.layer is call.layer and other is not call]
+        if not others or wanted is not None:
+            return at, ""
+        return at, (
+            f"Heatmaps are of the input {names[at]!r}: layer {calls[0].path!r} is called {len(others) + 1} times, once "
+            f"for each of several images. input={names[min(set(images) - {at})]!r} takes another one, and "
+            f"input={names[at]!r} says that it is this one."
+        )
     what = f"layer {calls[0].path!r} depends" if len(calls) == 1 else "the explained layers depend"
     what = what if calls else "this method explains the image itself, and the score depends"
     return at, (

@@ -16,7 +16,6 @@ from ..network.layers import LayerCall, Tap, walk
 Box = tuple[tuple[float, float], ...]
 """For each axis of a map where it begins and ends, as shares of the image; beyond [0, 1] where it is larger."""
 
-WHOLE: Box = ((0.0, 1.0), (0.0, 1.0))
 # A border of so many px is what "valid" convolutions behind it take off again.
 _OWN_BORDER = 3
 _LEAST_CUT = 1.5  # px that make a difference
@@ -31,6 +30,11 @@ _PLANES = (1, 2)
 _MOVING = ("Cropping2D", "CenterCrop", "RandomCrop")
 
 
+def whole(axes: int) -> Box:
+    """Returns the box of the whole image."""
+    return ((0.0, 1.0),) * axes
+
+
 def moving_layer(model: Any) -> bool:
     """Tells whether a model has a layer that cuts images, or resizes them with another aspect's crop or border."""
     return any(
@@ -41,7 +45,7 @@ def moving_layer(model: Any) -> bool:
     )
 
 
-def needs_measuring(run: Run, call: LayerCall, model: Any, at: int, size: tuple[int, int]) -> bool:
+def needs_measuring(run: Run, call: LayerCall, model: Any, at: int, size: tuple[int, ...]) -> bool:
     """Tells whether the place of a layer's map is not known from the kinds of ways that the image goes to it.
 
     Args:
@@ -66,11 +70,11 @@ def unknown_place(model: Any, tap: Tap) -> str:
     )
 
 
-def _own(tensor: Any, size: tuple[int, int]) -> bool:
+def _own(tensor: Any, size: tuple[int, ...]) -> bool:
     return len(tensor.shape) == 4 and any(_bordered(tensor.shape[at : at + 2], size) for at in _PLANES)
 
 
-def _bordered(sizes: Any, size: tuple[int, int]) -> bool:
+def _bordered(sizes: Any, size: tuple[int, ...]) -> bool:
     return all(
         side is not None and 0 <= side - whole <= 2 * _OWN_BORDER for side, whole in zip(sizes, size, strict=True)
     )
@@ -116,7 +120,7 @@ def measured_box(model: Any, inputs: Any, at: int, layout: str, tap: Tap) -> Box
                         image = keras.ops.cast(image, leaves[at].dtype.name)
                     fed.insert(at, image)
                     run = loaded.tapped_run(model, keras.tree.pack_sequence_as(inputs, fed))
-                    call = next(call for call in run.calls if call.layer is tap.layer)
+                    call = next(call for call in run.calls if call.makes(tap.layer, tap.number))
                     entries = run.fronts(call.output_ids[0], at) or []
                     fronts[:] = [tuple(tensor.shape) for tensor, _ in entries]
                     return [tensor for tensor, _ in entries]
@@ -194,9 +198,9 @@ def _box(total: Any, weighted: Sequence[Any], sides: Sequence[int]) -> Box | Non
 
 def _settled(box: Box, tap: Tap, size: Sequence[int]) -> Box:
     """Returns the whole image for a box that differs from it by a px, or by a border such as convolutions have."""
-    whole = True
+    covers = True
     for (low, high), cells, side in zip(box, tap.space.sizes, size, strict=True):
         cell = (high - low) / (cells or side)
         least, border = _LEAST_CUT / side, max(cell, _OWN_BORDER / side) * 1.01
-        whole = whole and -border <= low <= least and 1 - least <= high <= 1 + border
-    return WHOLE if whole else box
+        covers = covers and -border <= low <= least and 1 - least <= high <= 1 + border
+    return whole(2) if covers else box

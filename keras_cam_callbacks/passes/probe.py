@@ -22,6 +22,7 @@ from ..network.tokens import Tokens
 from ..records import Floats, Ints
 from .capture import Capturer, as_traced
 from .shares import shares
+from .taps import as_activations, as_output
 
 Copies = Iterable[tuple[Floats, int]]
 """Varied images (H, W, C) or activations (h, w, C), each with the row of the sample that it is a copy of."""
@@ -207,10 +208,10 @@ class Probe:
         with self._engine.left_as_found(model):
             if name == "layer_score":
                 assert self._tap is not None
-                layered = in_layout(values, self._tap.space.layout)
+                layered = as_output(values, self._tap)
                 if self._tap.tokens is not None:
                     layered = partial(_among_special, self._tap.tokens, values)
-                with self._engine.replaced(self._tap.layer, layered):
+                with self._engine.replaced(self._tap.layer, layered, self._tap.number):
                     return {"result": self._score(inputs, asked)}
             if name in ("score", "confidence"):
                 inputs[self._at] = self._to_input(values, whole=True)
@@ -249,7 +250,7 @@ class Probe:
         if gradient is None:
             raise ValueError(self._no_gradient())
         count = ops.shape(images)[0]
-        maps, rest = shares(places, count)
+        maps, rest = shares(places, count, self._capturer.ground.axes)
         for other, slope in zip(others, outer, strict=True):
             if slope is not None:
                 rest += ops.sum(ops.reshape(ops.cast(other, "float32") * slope, (count, -1)), axis=1)
@@ -284,9 +285,8 @@ class Probe:
         tap = self._tap
         assert tap is not None
         run = self._engine.tapped_run(capturer.model, keras.tree.pack_sequence_as(capturer.like, leaves))
-        call = next(call for call in run.calls if call.layer is tap.layer)
-        channels = 1 if tap.space.layout == "channels_first" else -1
-        highest = ops.cast(ops.max(run.tensors[call.output_ids[0]], axis=channels), "float32")
+        call = next(call for call in run.calls if call.makes(tap.layer, tap.number))
+        highest = ops.max(as_activations(run.tensors[call.output_ids[0]], tap, call.steps), axis=-1)
         if tap.tokens is not None:
             highest = ops.take(highest, tap.tokens.positions, axis=1)
         return ops.sum(highest, axis=tuple(range(1, len(highest.shape))))
@@ -294,8 +294,9 @@ class Probe:
     def _to_input(self, images: Any, whole: bool = False) -> Any:
         """Turns images (M, H, W, C) into what the model takes; whole numbers only where no gradient is needed."""
         ops = keras.ops
-        images = in_layout(images, self._capturer.ground.layout)
-        if self._leaves[self._at].ndim == 3:
+        ground = self._capturer.ground
+        images = in_layout(images, ground.layout)
+        if self._leaves[self._at].ndim == ground.axes + 1:
             images = images[..., 0]
         if self._dtype.kind in "iu" and whole:
             limits = np.iinfo(self._dtype)

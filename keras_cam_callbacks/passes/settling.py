@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from .. import engine
-from ..data.layout import image_size
 from ..network.layers import Tap, walk
 from ..network.tokens import Tokens, settled
 from ..records import Space
@@ -42,7 +41,7 @@ def settle(
     run: Callable[[Any, int], Mapping[str, Any]],
     inputs: Any,
     at: int,
-    layout: str,
+    image: Space | None,
     *,
     unsure: Container[str],
     earlier: Mapping[str, Sequence[Sequence[int | None]]],
@@ -57,7 +56,7 @@ def settle(
         run: Runs a number of samples; returns what is captured, as the pass of `Capturer` does.
         inputs: One sample of the model's inputs.
         at: Which of them, flattened, is the image.
-        layout: Its layout.
+        image: Its space, with its layout; None for an input without places.
         unsure: Paths of the layers of which the graph doesn't tell that they are pictures.
         earlier: For each layer of tokens the sizes of the maps that were computed before it.
         tokens: How tokens lie on the image, where the user says it.
@@ -67,14 +66,14 @@ def settle(
         ValueError: If a layer that was named puts out no row for each sample, or tokens whose layout isn't found.
     """
     for tap in taps.values():
-        if tap.space.axes == ("tokens",) and tap.path not in unsure:
+        if tap.space.axes == ("tokens",) and (image is None or tap.path not in unsure):
             raise ValueError(
                 "Tokens are explained of images (samples, height, width, channels). "
                 f"Received: layer {tap.path!r} and inputs of shape {(None, *keras.tree.flatten(inputs)[at].shape[1:])}."
             )
-    if not any(tap.path in unsure for tap in taps.values()):
+    if image is None or not any(tap.path in unsure for tap in taps.values()):
         return Settled(tuple(taps.values()), {}, (), {})
-    copies = banded(inputs, at, layout)
+    copies = banded(inputs, at, image)
     count = len(keras.tree.flatten(copies)[0])
     try:
         arrays = run(copies, count)
@@ -83,7 +82,6 @@ def settle(
             raise
         # A function of the user's own that takes no image but theirs: training is not kept from beginning by that.
         return Settled(tuple(taps.values()), {}, (), {})
-    size = image_size(keras.tree.flatten(inputs)[at], layout)
     results, refused, notes, sights = dict(taps), {}, [], {}
     for name, tap in taps.items():
         if tap.path not in unsure:
@@ -97,7 +95,7 @@ def settle(
         changes = answers(values)
         if tap.space.axes == ("tokens",):
             laid, follows = (
-                layout_of_tokens(changes, size, earlier.get(tap.path, ()))
+                layout_of_tokens(changes, image.size, earlier.get(tap.path, ()))
                 if tokens is None
                 else (settled(tokens, values.shape[1]), np.nan)
             )
@@ -106,9 +104,13 @@ def settle(
                     raise ValueError(_no_grid(tap, values.shape[1], follows))
                 refused[tap.path] = NO_GRID
                 continue
-            tap = results[name] = replace(tap, space=Space(("height", "width"), laid.grid), tokens=laid)
+            if len(laid.grid) != len(image.axes):
+                raise ValueError(
+                    f"The grid of tokens must have the axes {', '.join(image.axes)}. Received: {laid.grid}."
+                )
+            tap = results[name] = replace(tap, space=Space(image.axes, laid.grid), tokens=laid)
             changes = changes[:, laid.positions].reshape(len(changes), *laid.grid)
-        seen = sight(changes)
+        seen = sight(changes, image.size)
         if tokens is None or tap.tokens is None:  # Where tokens lie is the user's word.
             sights[tap.path] = seen
         if seen.follows < LEAST and not seen.turned:

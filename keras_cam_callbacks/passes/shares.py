@@ -12,16 +12,17 @@ from ..network.biases import Place, adds_constant
 from ..network.layers import is_feature_map
 
 
-def shares(places: Sequence[Place], count: Any) -> tuple[tuple[Any, ...], Any]:
+def shares(places: Sequence[Place], count: Any, axes: int = 2) -> tuple[tuple[Any, ...], Any]:
     """Multiplies each constant by the gradient where it is added.
 
     Args:
         places: Where they are added. No layer's `call` may be wrapped any more.
         count: M, the number of samples.
+        axes: How many axes the image has.
 
     Returns:
-        One tensor (M, h, w, C) float32, channels last, for each place that is a feature map larger than 1 x 1; and
-        the sum over all other places, (M,) float32.
+        One tensor (M, *space, C) float32, channels last, for each place that is a feature map of more than one
+        position; and the sum over all other places, (M,) float32.
     """
     ops = keras.ops
     maps, rest = [], ops.zeros((count,), "float32")
@@ -29,8 +30,9 @@ def shares(places: Sequence[Place], count: Any) -> tuple[tuple[Any, ...], Any]:
         part = place.gradient * _constant(place)
         shape = tuple(place.tensor.shape)
         # Of the tokens by heads that an EinsumDense may put out no axis is one of the image's.
-        if is_feature_map(shape, place.layout) and not isinstance(place.layer, keras.layers.EinsumDense):
-            maps.append(channels_last(part, place.layout))
+        if is_feature_map(shape, place.layout, axes) and not isinstance(place.layer, keras.layers.EinsumDense):
+            part = channels_last(part, place.layout)
+            maps.append(part if len(shape) == axes + 2 else ops.expand_dims(part, 1))
         else:
             rest += ops.sum(ops.reshape(part, (count, -1)), axis=1)
     return tuple(maps), rest

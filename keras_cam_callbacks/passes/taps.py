@@ -10,9 +10,10 @@ from typing import Any
 import keras
 
 from .. import engine
-from ..data.layout import channels_last
+from ..data.layout import channels_last, in_layout
+from ..data.spaces import AXES
 from ..network.choosing import is_tokens, token_calls
-from ..network.layers import LayerCall, Tap, candidates, data_format, find_layer, input_tensors, is_feature_map, listing
+from ..network.layers import LayerCall, Tap, candidates, data_format, find_call, input_tensors, is_feature_map, listing
 from ..records import Space
 
 
@@ -22,21 +23,21 @@ class Purpose:
 
     Attributes:
         subject: How messages call such a layer.
-        options: Returns those of the calls that would do.
+        options: Returns those of the calls that would do, for an input whose space has so many axes.
         tokens: Whether rows of tokens do as well.
     """
 
     subject: str
-    options: Callable[[Sequence[LayerCall]], list[LayerCall]]
+    options: Callable[[Sequence[LayerCall], int], list[LayerCall]]
     tokens: bool = False
 
-    def advice(self, calls: Sequence[LayerCall]) -> str:
+    def advice(self, calls: Sequence[LayerCall], axes: int = 2) -> str:
         """Returns which layers would do, in words."""
-        return f"These layers would do: {listing([call.path for call in self.options(calls)])}."
+        return f"These layers would do: {listing([call.path for call in self.options(calls, axes)])}."
 
 
-def _explained(calls: Sequence[LayerCall]) -> list[LayerCall]:
-    options = [*candidates(calls), *token_calls(calls)]
+def _explained(calls: Sequence[LayerCall], axes: int) -> list[LayerCall]:
+    options = [*candidates(calls, axes), *(token_calls(calls) if axes > 1 else ())]
     return [call for call in calls if call in options]
 
 
@@ -63,63 +64,113 @@ def layer_calls(model: Any, inputs: Any) -> list[LayerCall]:
     return calls
 
 
-def named_layer(model: Any, layer_name: Any, inputs: Any, purpose: Purpose = EXPLAINED) -> tuple[str, Any]:
-    """Finds a named layer; where there is none, the error lists the layers that would do."""
+def named_layer(
+    model: Any, layer_name: Any, inputs: Any, purpose: Purpose = EXPLAINED, axes: int = 2
+) -> tuple[str, Any, int | None]:
+    """Finds a named layer, and which of its calls is meant, None where that isn't said.
+
+    Where there is none, the error lists the layers that would do.
+    """
     try:
-        return find_layer(model, layer_name)
+        return find_call(model, layer_name)
     except ValueError as error:
-        raise ValueError(f"{error} {purpose.advice(layer_calls(model, inputs))}") from None
+        raise ValueError(f"{error} {purpose.advice(layer_calls(model, inputs), axes)}") from None
 
 
-def single_call(path: str, layer: Any, calls: Sequence[LayerCall], purpose: Purpose = EXPLAINED) -> LayerCall:
-    """Returns the one call of a layer.
+def single_call(
+    path: str,
+    layer: Any,
+    calls: Sequence[LayerCall],
+    purpose: Purpose = EXPLAINED,
+    axes: int = 2,
+    number: int | None = None,
+) -> LayerCall:
+    """Returns the one call of a layer, or one of several by its number.
 
     Raises:
         ValueError: If there is none, or there are several.
     """
     mine = [call for call in calls if call.layer is layer]
+    if number is not None and number <= len(mine):
+        mine = [call for call in mine if call.number == number]
     if len(mine) != 1:
         raise ValueError(
-            f"{purpose.subject} must be called once when the model runs. "
+            f"{purpose.subject} must be called once when the model runs, or one of its calls be named. "
             f"Received: layer {path!r}, called {len(mine) or 'no'} times"
-            + (". " if mine else ", either because the model doesn't use it or because it is quantized. ")
-            + purpose.advice(calls)
+            + (
+                f"; {mine[-1].path!r} names its last call. "
+                if mine
+                else ", either because the model doesn't use it or because it is quantized. "
+            )
+            + purpose.advice(calls, axes)
         )
     return mine[0]
 
 
-def make_tap(call: LayerCall, calls: Sequence[LayerCall], purpose: Purpose = EXPLAINED) -> Tap:
+def make_tap(
+    call: LayerCall,
+    calls: Sequence[LayerCall],
+    purpose: Purpose = EXPLAINED,
+    axes: tuple[str, ...] = AXES["image"],
+    attends: bool = False,
+) -> Tap:
     """Describes a layer, after a check that it puts out a feature map.
 
     Args:
         call: The layer's call.
         calls: All calls of the model's layers, in call order.
         purpose: What it is tapped for.
+        axes: Names of the axes of the input's space.
+        attends: Whether rows of a signal may have special tokens among them, as for self-attention.
 
     Raises:
         ValueError: If it puts out anything else.
     """
-    if purpose.tokens and is_tokens(call):
+    held, stepped = weakref.ref(call.layer), call.steps is not None
+    if purpose.tokens and (len(axes) > 1 or attends) and is_tokens(call):
         assert call.output_shape is not None
-        return Tap(
-            call.path, weakref.ref(call.layer), Space(("tokens",), (call.output_shape[1],)), call.output_shape[2]
-        )
+        space = Space(("tokens",), (call.output_shape[1],))
+        return Tap(call.path, held, space, call.output_shape[2], number=call.number)
     layout = data_format([c.layer for c in calls], call.layer)
-    if not is_feature_map(call.output_shape, layout):
+    if not is_feature_map(call.output_shape, layout, len(axes)):
         raise ValueError(
-            f"{purpose.subject} must put out a feature map (samples, height, width, channels) larger than 1 x 1. "
-            f"Received: layer {call.path!r} with output shape {call.output_shape or 'of several tensors'}. "
-            f"{purpose.advice(calls)}"
+            f"{purpose.subject} must put out a feature map (samples, {', '.join(axes)}, channels) of more than one "
+            f"position. Received: layer {call.path!r} with output shape {call.output_shape or 'of several tensors'}. "
+            f"{purpose.advice(calls, len(axes))}"
         )
     assert call.output_shape is not None
     sizes = list(call.output_shape[1:])
-    channels = sizes.pop(0 if layout == "channels_first" else -1)
-    return Tap(call.path, weakref.ref(call.layer), Space(("height", "width"), tuple(sizes), layout), channels)
+    channels = sizes.pop(int(stepped) if layout == "channels_first" else -1)
+    lacking = len(axes) - len(sizes)
+    space = Space(axes, (*(1,) * lacking, *sizes), layout)
+    return Tap(call.path, held, space, channels, number=call.number, stepped=stepped, lacking=lacking)
 
 
-def as_activations(tensor: Any, space: Space) -> Any:
-    """Returns what a layer puts out, or its gradient, as (N, *space, C) float32."""
-    return channels_last(keras.ops.cast(tensor, "float32"), space.layout)
+def as_activations(tensor: Any, tap: Tap, steps: Any = None) -> Any:
+    """Returns what a layer puts out, or its gradient, as (N, *space, C) float32.
+
+    Args:
+        tensor: The tensor.
+        tap: The layer.
+        steps: As `LayerCall` has it.
+    """
+    ops = keras.ops
+    values = channels_last(ops.cast(tensor, "float32"), tap.space.layout)
+    if steps is not None:
+        values = ops.reshape(values, (-1, steps, *ops.shape(values)[1:]))
+    for _ in range(tap.lacking):
+        values = ops.expand_dims(values, 1)
+    return values
+
+
+def as_output(activations: Any, tap: Tap) -> Any:
+    """Returns activations (N, *space, C) as the layer puts them out."""
+    ops = keras.ops
+    for _ in range(tap.lacking):
+        activations = ops.squeeze(activations, 1)
+    if tap.stepped:
+        activations = ops.reshape(activations, (-1, *ops.shape(activations)[2:]))
+    return in_layout(activations, tap.space.layout)
 
 
 def fixed_batch(model: Any) -> int | None:

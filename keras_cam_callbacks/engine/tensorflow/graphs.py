@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -140,7 +141,9 @@ def _stays(op: Any) -> bool:
         before, after = op.inputs[0].shape, op.outputs[0].shape
         if None in (before.rank, after.rank) or {before.rank, after.rank} != {4, 5}:
             return False
-        return list(before[1:3]) == list(after[1:3]) and None not in list(before[3:]) + list(after[3:])
+        if None in list(before[3:]) + list(after[3:]):
+            return False
+        return list(before[1:3]) == list(after[1:3]) and math.prod(before[3:]) == math.prod(after[3:])
     return op.type in _IN_PLACE
 
 

@@ -7,6 +7,8 @@ calls are seen in their order; afterwards the wrappers are gone, and so is every
 from __future__ import annotations
 
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +17,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...network.layers import LayerCall, walk
+from ...network.layers import LayerCall, numbered, walk
 from .. import wrapping
 from ..contract import Attention
-from . import graphs
+from . import graphs, stepping
 from .attention import attentions
 
 FLOAT16_SCALE = 1024.0
@@ -148,18 +150,24 @@ def differentiated_run(
     Each wanted call starts the tape anew at its output, or all of them are watched by one tape.
     """
     run = Run(leaves=keras.tree.flatten(inputs))
+    times: Counter[int] = Counter()
     with ExitStack() as recording, left_as_found(model):
 
         def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
+            times[id(layer)] += 1
             tensors = [t for t in tf.nest.flatten(output) if tf.is_tensor(t)]
             for tensor in tensors:
                 run.tensors.setdefault(graphs.tensor_id(tensor), tensor)  # A cast of it comes later.
+            steps = stepping.current()
+            along_time = () if steps is None else (steps if isinstance(steps, int) else None,)
             call = LayerCall(
-                path,
+                numbered(path, times[id(layer)]),
                 layer,
-                (None, *output.shape[1:]) if tf.is_tensor(output) and output.shape.rank else None,
+                (None, *along_time, *output.shape[1:]) if tf.is_tensor(output) and output.shape.rank else None,
                 tuple(graphs.tensor_id(t) for t in tf.nest.flatten(received) if tf.is_tensor(t)),
                 tuple(graphs.tensor_id(t) for t in tensors),
+                times[id(layer)],
+                steps,
             )
             run.calls.append(call)
             if wanted(call) and tf.is_tensor(output):
@@ -228,7 +236,7 @@ def left_as_found(model: Any) -> Iterator[None]:
     """Undoes what running a model writes into it: states of seeds and metrics, and losses that layers add.
 
     Meanwhile each `call` that is a tf.function runs in the graph around it, so that what is inside can be replaced and
-    differentiated in another way.
+    differentiated in another way, and layers that step through time take all steps at once.
     """
     with wrapping:
         every = [model, *(layer for _, layer in walk(model))]
@@ -241,6 +249,8 @@ def left_as_found(model: Any) -> Iterator[None]:
                 for layer in every:
                     if hasattr(layer.call, "python_function"):
                         taps.enter_context(tap(layer, lambda received, output: None))
+                    if stepping.steps_by_itself(layer):
+                        taps.enter_context(exchanged(layer, "call", stepping.at_once(layer)))
                 yield
         finally:
             for layer, losses, ids in noted:
@@ -251,10 +261,13 @@ def left_as_found(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def replaced(layer: Any, activations: Any) -> Iterator[None]:
-    """Has the layer put out something else; in a traced function all that only led to it is left out."""
+def replaced(layer: Any, activations: Any, number: int = 1) -> Iterator[None]:
+    """Has one call of the layer put out something else; in a traced function all that only led to it is left out."""
+    calls = itertools.count(1)
 
     def instead(received: Any, output: Any) -> Any:
+        if next(calls) != number:
+            return None
         return tf.cast(activations(output) if callable(activations) else activations, output.dtype)
 
     with tap(layer, instead):
