@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data.range_names import checked_range
 from ..drawing.overlay import Overlay
+from ..drawing.unfolding import check_slices
 from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations
 from ..explaining.inputs import chooser

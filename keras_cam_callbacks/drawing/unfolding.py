@@ -181,6 +181,8 @@ def _unfolded_signal(display: npt.NDArray[Any], size: int | tuple[int, int] | No
         picture = np.hstack([beside, np.full((high, _GAP, 3), 255, np.uint8), picture])
         ink = np.pad(ink, ((0, 0), (left, 0), (0, 0)))
         add_white(ink, np.s_[:, beside.shape[1] : left])
+        ink[:, : beside.shape[1], :3] = beside / np.float32(255)  # No heat lies on it.
+        ink[:, : beside.shape[1], 3] = 1
     again = partial(_again_signal, size=size)
     return Unfolded(picture, ink, partial(_laid_signal, plot, left), partial(_laid_mask, plot, left), again, True)
 
