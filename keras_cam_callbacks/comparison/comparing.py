@@ -225,7 +225,7 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
     predicted = np.full(shape, -1, np.int64)
     targets = np.full(shape, -1, np.int64)
     confidences = np.full(shape, np.nan, np.float32)
-    peaks = np.full((*shape, 2), np.nan, np.float32)
+    peaks = np.full((*shape, _count_axes(opened, called)), np.nan, np.float32)
     values: dict[str, Doubles] = {}
     scalars: dict[str, Doubles] = {}
     agreement = np.full((len(pairs), *shape[1:]), np.nan)
@@ -260,3 +260,13 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
         differences=alignment.differences(opened, keys),
         left_out=left_out,
     )
+
+
+def _count_axes(opened: Sequence[Run], called: Sequence[str]) -> int:
+    """Returns how many axes the heatmaps of all runs have."""
+    axes = ["height, width" if run.space is None else ", ".join(run.space.axes) for run in opened]
+    counts = [text.count(",") + 1 for text in axes]
+    if len(set(counts)) > 1:
+        listed = "; ".join(f"{name}: {text}" for name, text in zip(called, axes, strict=True))
+        raise ValueError(f"Runs must have heatmaps of as many axes to be compared. Received: {listed}.")
+    return counts[0]

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..drawing.files import read_image
-from ..drawing.overlay import colorize
+from ..drawing.colours import colorize
+from ..drawing.unfolding import as_pictures
 from ..metrics import degenerate, mean
-from ..opencv import cv2
-from ..records import Floats, Image, Region
+from ..records import Floats
 from ..space import resize
 from .compared import Compared, epoch_numbers, ordered, row_of
+from .displays import kind_of_samples, make_displays, shown_samples
 
-__all__ = ["MAP_SIDE", "PALETTES", "epoch_means", "make_payload", "thinned"]
+__all__ = ["MAP_SIDE", "MAP_SIDES", "PALETTES", "epoch_means", "make_payload", "thinned"]
 
 Doubles = npt.NDArray[np.float64]
 
 MAP_SIDE = 32  # px: the longer side of what is kept of a heatmap
+MAP_SIDES = {1: 256, 3: 16}  # cells along each axis of what is kept of maps of signals, and of volumes and clips
 PALETTES = ("viridis", "cividis", "turbo")
 
 _MISSING = 65535
@@ -99,8 +100,7 @@ def make_payload(comparison: Compared, shown: Sequence[int], image_side: int, im
         "charts": [{"name": name, "about": row_of(name).about} for name in scalars],
         "scalars": _packed(list(scalars.values()), np.float64),
         "pairMeans": [[_number(value) for value in row] for row in mean(comparison.agreement, 2)],
-        "images": _images(comparison, image_side, image_quality),
-        "regions": [None if region is None else _outlines(region) for region in comparison.regions()],
+        **make_displays(comparison, image_side, image_quality),
         "colormaps": {
             name: _packed(colorize(np.arange(256, dtype=np.uint8)[None], name), np.uint8) for name in PALETTES
         },
@@ -137,25 +137,27 @@ def _heatmaps(
 ) -> tuple[Floats, list[dict[str, Any]]]:
     """(R, E, N) each map's largest value, 0 where it is degenerate or missing; and of each run its maps in bytes."""
     tops = np.zeros((len(comparison.names), len(shown), len(comparison.sample_keys)), np.float32)
-    runs = []
+    runs, displays = [], shown_samples(comparison) if kind_of_samples(comparison) != "image" else []
     for run, manifest in enumerate(each.manifest for each in comparison.runs):
         levels: list[npt.NDArray[np.uint8]] = []
-        size = kept = (1, 1)
+        size: tuple[int, ...] = (1, 1)
+        kept = size
         for e, place in enumerate(shown):
             maps = comparison.heatmaps(run, comparison.epochs[place]) if held[run, place] else None
             if maps is None:
                 continue
-            dead = degenerate(maps)
-            height, width = maps.shape[1:]
+            maps = as_pictures(displays, maps) if displays else maps
+            dead, space = degenerate(maps), maps.shape[1:]
             # Other epochs of the run are brought to the size of the first, should they differ from it.
             if not levels:
-                size, kept = (height, width), _pooled((height, width))
+                size, kept = space, _pooled(space)
             # Sums of float32 can overflow.
-            positive = np.where(dead[:, None, None], 0, np.maximum(maps, 0)).astype(np.float64)
-            if (height, width) != kept:
-                smaller = kept[0] <= height and kept[1] <= width
+            each = tuple(range(1, maps.ndim))
+            positive = np.where(np.expand_dims(dead, each), 0, np.maximum(maps, 0)).astype(np.float64)
+            if space != kept:
+                smaller = all(new <= old for new, old in zip(kept, space, strict=True))
                 positive = resize(positive, kept, "area" if smaller else "linear")
-            tops[run, e] = positive.max(axis=(1, 2))
+            tops[run, e] = positive.max(axis=each)
             levels.append(_bytes(positive, tops[run, e]))
         runs.append(
             {
@@ -169,14 +171,16 @@ def _heatmaps(
     return tops, runs
 
 
-def _pooled(size: tuple[int, int]) -> tuple[int, int]:
+def _pooled(size: tuple[int, ...]) -> tuple[int, ...]:
+    if len(size) != 2:
+        return tuple(min(side, MAP_SIDES[len(size)]) for side in size)
     factor = min(1.0, MAP_SIDE / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+    return tuple(max(1, round(side * factor)) for side in size)
 
 
 def _bytes(positive: Doubles, tops: Floats) -> npt.NDArray[np.uint8]:
     """Each map's values from 0 to 255, which is its largest one."""
-    scale = np.where(tops > 0, tops, 1).astype(np.float64)[:, None, None]
+    scale = np.expand_dims(np.where(tops > 0, tops, 1).astype(np.float64), tuple(range(1, positive.ndim)))
     return np.round(positive / scale * 255).astype(np.uint8)
 
 
@@ -185,32 +189,3 @@ def epoch_means(comparison: Compared) -> dict[str, Doubles]:
     every = epoch_numbers(comparison) | {comparison.right_name: mean(comparison.correct(), 2)}
     every.setdefault("confidence", mean(comparison.confidences, 2))
     return {name: every[name] for name in ordered(every) if np.isfinite(every[name]).any()}
-
-
-def _images(comparison: Compared, side: int, quality: int) -> list[dict[str, Any]]:
-    run = comparison.runs[0]
-    files = dict(zip(run.sample_keys, run.image_files, strict=True))
-    return [_image(read_image(files[key]), side, quality) for key in comparison.sample_keys]
-
-
-def _image(image: Image, side: int, quality: int) -> dict[str, Any]:
-    height, width = image.shape[:2]
-    factor = min(1.0, side / max(height, width))
-    width, height = max(1, round(width * factor)), max(1, round(height * factor))
-    if factor < 1:
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
-    source = "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode("ascii")
-    return {"source": source, "width": width, "height": height}
-
-
-def _outlines(region: Region) -> list[list[list[float]]]:
-    boxes = [[[left, top], [right, top], [right, bottom], [left, bottom]] for left, top, right, bottom in region.boxes]
-    shapes = [np.clip(np.array(box), 0, 1) for box in boxes]
-    if region.mask is not None:
-        size = np.array(region.mask.shape[::-1])
-        contours, _ = cv2.findContours(region.mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1)
-        # A contour runs through the middle of pixels.
-        shapes += [(contour[:, 0] + 0.5) / size for contour in contours]
-    return [np.round(shape, 4).tolist() for shape in shapes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class SampleEpoch:
     """One epoch of one run, its rows in the order of the comparison's samples.
 
     Attributes:
-        heatmaps: (N, h, w) float32, raw.
+        heatmaps: (N, *space) float32, raw.
         predicted: (N,) int64, -1 where none.
         targets: (N,) int64, the explained classes, -1 where a score is explained that is no class's.
         confidences: (N,) float32, NaN where none.
@@ -92,7 +93,7 @@ class Reader:
         )
 
     def heatmaps(self, epoch: StoredEpoch) -> Floats:
-        """Reads the raw heatmaps of one epoch, (N, h, w) float32; raises as `read` does."""
+        """Reads the raw heatmaps of one epoch, (N, *space) float32; raises as `read` does."""
         return self._heatmaps(epoch, self._arrays(epoch), self._place(epoch))
 
     def _place(self, epoch: StoredEpoch) -> int:
@@ -139,14 +140,10 @@ class Reader:
             )
         maps = arrays[name]
         space = self._run.space
-        if space is not None and len(space.axes) != 2 and maps.ndim == 1 + len(space.axes):
-            raise ValueError(
-                "Runs must have heatmaps of images to be compared, of two axes. "
-                f"Received: {self._run.directory}, whose heatmaps have {', '.join(space.axes)}. "
-                "StoredEpoch.heatmaps() reads them."
-            )
-        if maps.ndim != 3 or len(maps) != self._count or 0 in maps.shape or maps.dtype.kind != "f":
-            raise self._wrong(epoch, f"heatmaps of shape {maps.shape} and type {maps.dtype}, not float (N, h, w)")
+        axes = 2 if space is None else len(space.axes)
+        if maps.ndim != 1 + axes or len(maps) != self._count or 0 in maps.shape or maps.dtype.kind != "f":
+            received = f"heatmaps of shape {maps.shape} and type {maps.dtype}, not float of {1 + axes} axes"
+            raise self._wrong(epoch, received)
         return np.asarray(maps[self._rows], np.float32)
 
     def _column(
@@ -201,11 +198,11 @@ def unlike(targets: Ints, pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.bo
 def agreements(maps: Sequence[Floats | None], pairs: Sequence[tuple[int, int]]) -> Doubles:
     """Measures how far the heatmaps of pairs of runs agree: Pearson's correlation of their positive parts.
 
-    As `metrics.correlation` does for maps of one size. Of two sizes, the positive parts are resized bilinearly to the
-    larger height and the larger width first.
+    As `metrics.correlation` does for maps of one size. Of two sizes, the positive parts are resized linearly to the
+    larger size along each axis first.
 
     Args:
-        maps: R times (N, h, w) float32, raw; or None where a run has none.
+        maps: R times (N, *space) float32, raw; or None where a run has none.
         pairs: P pairs of runs.
 
     Returns:
@@ -213,20 +210,20 @@ def agreements(maps: Sequence[Floats | None], pairs: Sequence[tuple[int, int]]) 
     """
     count = next((len(each) for each in maps if each is not None), 0)
     found = np.full((len(pairs), count), np.nan)
-    size = max((each.shape[1] * each.shape[2] for each in maps if each is not None), default=1)
+    size = max((each[0].size for each in maps if each is not None and len(each)), default=1)
     step = max(1, _CHUNK // (8 * size * max(1, len(maps))))
     for start in range(0, count, step):
         chunk = slice(start, start + step)
-        standards: dict[tuple[int, int, int], Doubles] = {}
+        standards: dict[tuple[int, tuple[int, ...]], Doubles] = {}
         for pair, (one, other) in enumerate(pairs):
             first, second = maps[one], maps[other]
             if first is None or second is None:
                 continue
-            height, width = np.maximum(first.shape[1:], second.shape[1:]).tolist()
+            common = tuple(np.maximum(first.shape[1:], second.shape[1:]).tolist())
             for run, each in ((one, first), (other, second)):
-                if (run, height, width) not in standards:
-                    standards[run, height, width] = _standards(each[chunk], height, width)
-            found[pair, chunk] = correlated(standards[one, height, width], standards[other, height, width])
+                if (run, common) not in standards:
+                    standards[run, common] = _standards(each[chunk], common)
+            found[pair, chunk] = correlated(standards[one, common], standards[other, common])
     return found
 
 
@@ -234,25 +231,27 @@ def peaks_of(maps: Floats) -> Floats:
     """Finds where heatmaps are highest.
 
     Args:
-        maps: (N, h, w) float32, raw.
+        maps: (N, *space) float32, raw.
 
     Returns:
-        (N, 2) float32 in [0, 1], the middle of each map's highest pixel: x and y as shares of width and height; NaN
-        where a map is degenerate.
+        (N, axes) float32 in [0, 1], the middle of each map's highest position as shares of the axes, from the last one
+        to the first: of images x and y, of volumes and clips what lies along the first axis behind them; NaN where a
+        map is degenerate.
     """
-    height, width = maps.shape[1:]
-    y, x = np.divmod(maps.reshape(len(maps), -1).argmax(axis=1), width)
-    peaks = np.stack([(x + 0.5) / width, (y + 0.5) / height], axis=1).astype(np.float32)
+    space = maps.shape[1:]
+    places = np.unravel_index(maps.reshape(len(maps), -1).argmax(axis=1), space)
+    shares = [(place + 0.5) / side for place, side in zip(places, space, strict=True)]
+    peaks = np.stack(shares[::-1], axis=1).astype(np.float32)
     peaks[degenerate(maps)] = np.nan
     return peaks
 
 
-def _standards(maps: Floats, height: int, width: int) -> Doubles:
-    """(N, height * width) maps of that size as `correlated` takes them; NaN where degenerate."""
+def _standards(maps: Floats, size: tuple[int, ...]) -> Doubles:
+    """(N, positions) maps of that size as `correlated` takes them; NaN where degenerate."""
     valid = ~degenerate(maps)
     positive = np.maximum(maps[valid], 0)
-    if positive.shape[1:] != (height, width):
-        positive = resize(positive, (height, width))
-    standards = np.full((len(maps), height * width), np.nan)
-    standards[valid] = standardized(positive.reshape(len(positive), height * width))
+    if positive.shape[1:] != size:
+        positive = resize(positive, size)
+    standards = np.full((len(maps), math.prod(size)), np.nan)
+    standards[valid] = standardized(positive.reshape(len(positive), math.prod(size)))
     return standards

@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const state = { epoch: page.epochs.length - 1, playing: 0, sample: -1 };
+const state = { epoch: page.epochs.length - 1, playing: 0, sample: -1, slice: page.slices?.start ?? 0 };
 const rows = []; // of the table, by sample
 const GRID_SIDE = 224;
 const DIALOG_SIDE = 448;
@@ -206,7 +206,7 @@ function describe(tile) {
   const view = look().view === "image" ? "image" : dead ? "image, no heatmap" : look().view;
   tile.canvas.setAttribute(
     "aria-label",
-    `${page.names[run]}, ${page.keys[sample]}, epoch ${at < 0 ? "not logged yet" : page.epochs[at]}: ${view}${what ? `, predicted ${what}` : ""}`,
+    `${page.names[run]}, ${page.keys[sample]}, epoch ${at < 0 ? "not logged yet" : page.epochs[at]}${sliceText(", ")}: ${view}${what ? `, predicted ${what}` : ""}`,
   );
 }
 
@@ -235,7 +235,7 @@ function makeRow(sample) {
   head.scope = "row";
   head.setAttribute("role", "rowheader");
   const image = element("img", "thumb");
-  image.src = page.images[sample].source;
+  image.src = page.images[sample].thumb ?? page.images[sample].source;
   image.alt = "";
   image.loading = "lazy";
   const button = element("button", "key");
@@ -248,7 +248,7 @@ function makeRow(sample) {
   if (page.labels[sample] !== null) truth.append("true class: ", isolated(className(page.labels[sample])));
   const agreement = element("span", "agreement");
   words.append(button, truth, agreement);
-  head.append(image, words);
+  head.append(...(page.kind === "signal" ? [] : [image]), words); // A line so small can't be read.
   row.append(head);
   const tiles = page.names.map((_, run) => {
     const tile = makeTile(run, sample, GRID_SIDE);
@@ -273,6 +273,11 @@ function update() {
     slider.setAttribute("aria-valuetext", `epoch ${step}`);
   }
   for (const text of document.querySelectorAll(".step")) text.textContent = step;
+  for (const slider of document.querySelectorAll("input.slice")) {
+    slider.value = state.slice;
+    slider.setAttribute("aria-valuetext", sliceText());
+  }
+  for (const text of document.querySelectorAll(".at")) text.textContent = page.slices.numbers[state.slice];
   rows.forEach(({ agreement }, sample) => {
     const agreed = meanAgreement(state.epoch, sample);
     const since = page.parted[sample];
@@ -289,6 +294,15 @@ function update() {
     refreshCharts(false);
     if (!state.playing) byId("said").textContent = `Epoch ${step}. ${byId("count").textContent}.`;
   }, 150);
+}
+
+function sliceText(lead = "") {
+  return page.slices ? `${lead}${page.slices.axis} ${page.slices.numbers[state.slice]}` : "";
+}
+
+function setSlice(slice) {
+  state.slice = slice;
+  update();
 }
 
 function setEpoch(epoch, settled = true) {

@@ -6,7 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -20,7 +20,7 @@ from ..checks import check_whole
 from ..store import label
 from ..store.whole import whole_file
 from .compared import Compared, row_of
-from .payload import MAP_SIDE, epoch_means, make_payload, thinned
+from .payload import MAP_SIDE, MAP_SIDES, epoch_means, make_payload, thinned
 from .words import sentences
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def write_report(
         "table": _table(comparison),
         "differences": {name: list(map(_text, values)) for name, values in comparison.differences.items()},
         "runs": _about(comparison),
+        "kind": payload["kind"],
+        "slices": payload["slices"],
         "payload": _Json(json.dumps(payload, separators=(",", ":"), allow_nan=False).translate(_DEFUSED)),
         "notes": notes,
         "version": __version__,
@@ -222,13 +224,22 @@ def _notes(comparison: Compared, payload: Mapping[str, Any], image_side: int) ->
         yield f"Heatmaps of {shown} of {epochs} epochs, evenly spaced; the means over the images are of every epoch."
     for name, run in zip(comparison.names, payload["runs"], strict=True):
         if run["pooled"]:
-            (high, wide), (height, width) = run["pooled"], run["shape"]
-            yield f"Heatmaps of {name} have {wide} × {high} values; {width} × {height} of them are kept, as means."
+            whole, part = (" × ".join(map(str, _in_words(run[key]))) for key in ("pooled", "shape"))
+            yield f"Heatmaps of {name} have {whole} values; {part} of them are kept, as means."
     if any(max(image["width"], image["height"]) == image_side for image in payload["images"]):
         yield f"Images are shown with at most {image_side} px a side."
     for name, keys in comparison.left_out.items():
         yield f"{len(keys)} samples of {name} are left out, as not all runs have them."
+    if payload["slices"] is not None and len(payload["slices"]["numbers"]) < payload["slices"]["count"]:
+        axis, count = payload["slices"]["axis"], payload["slices"]["count"]
+        yield f"Of {count} slices along {axis} {len(payload['slices']['numbers'])} are shown, evenly spaced."
+    axes = len(payload["runs"][0]["shape"])
+    most = " × ".join([str(MAP_SIDE if axes == 2 else MAP_SIDES[axes])] * axes)
     yield (
-        "Of each heatmap its positive part is kept, in 256 levels, at most "
-        f"{MAP_SIDE} × {MAP_SIDE}; the run records hold it as it was."
+        f"Of each heatmap its positive part is kept, in 256 levels, at most {most}; the run records hold it as it was."
     )
+
+
+def _in_words(size: Sequence[int]) -> Sequence[int]:
+    """Sizes as people say them: of an image its width first."""
+    return size[::-1] if len(size) == 2 else size

@@ -5,6 +5,7 @@ const page = JSON.parse(document.getElementById("payload").textContent);
 const KINDS = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array, float32: Float32Array, float64: Float64Array };
 const MISSING = 65535; // of a number that was stored in 16 bits
 const pixelCache = new Map();
+const imageCache = new Map();
 const axisCache = new Map();
 
 async function inflate(base64) {
@@ -71,16 +72,29 @@ function scaleOf(scale, run, epoch, sample) {
 
 // The map's levels in [0, 1], or null where it explains nothing.
 function levelsOf(run, epoch, sample, scale) {
-  const [height, width] = page.runs[run].shape;
+  const shape = page.runs[run].shape;
+  const [height, width] = shape.length === 1 ? [1, shape[0]] : shape.slice(-2);
   const top = topOf(run, epoch, sample);
   if (!(top > 0)) return null;
   let stored = 0; // A run has no maps of epochs that it lacks.
   for (let i = 0; i < epoch; i++) stored += page.runs[run].has[i];
-  const size = height * width;
+  const size = shape.reduce((all, side) => all * side, 1);
   const start = (stored * page.keys.length + sample) * size;
   const gain = top / scaleOf(scale, run, epoch, sample) / 255;
-  const levels = new Float32Array(size);
-  for (let i = 0; i < size; i++) levels[i] = Math.min(1, page.maps[run][start + i] * gain);
+  const levels = new Float32Array(height * width);
+  const maps = page.maps[run];
+  if (shape.length < 3) {
+    for (let i = 0; i < size; i++) levels[i] = Math.min(1, maps[start + i] * gain);
+    return { levels, height, width };
+  }
+  // Linear between the two cells next to the slice.
+  const { numbers, count } = page.slices;
+  const place = Math.min(shape[0] - 1, Math.max(0, ((numbers[state.slice] + 0.5) * shape[0]) / count - 0.5));
+  const first = start + Math.floor(place) * levels.length;
+  const second = start + Math.min(shape[0] - 1, Math.floor(place) + 1) * levels.length;
+  const share = place - Math.floor(place);
+  for (let i = 0; i < levels.length; i++)
+    levels[i] = Math.min(1, (maps[first + i] * (1 - share) + maps[second + i] * share) * gain);
   return { levels, height, width };
 }
 
@@ -128,19 +142,34 @@ function sizeOf(sample, side) {
   return [Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor))];
 }
 
-async function pixelsOf(sample, width, height) {
-  const name = `${sample} ${width} ${height}`;
+function decoded(sample, part) {
+  const name = `${sample} ${part}`;
+  if (!imageCache.has(name)) {
+    const image = new Image();
+    image.src = page.images[sample][part];
+    imageCache.set(name, image.decode().then(() => image));
+    if (imageCache.size > 100) imageCache.delete(imageCache.keys().next().value);
+  }
+  return imageCache.get(name);
+}
+
+// A sample's picture, or its ink, which is drawn over the heat.
+async function pixelsOf(sample, width, height, part = "source") {
+  const name = `${sample} ${width} ${height} ${part} ${page.slices ? state.slice : ""}`;
   if (!pixelCache.has(name)) {
+    const slice = state.slice;
     const read = async () => {
-      const image = new Image();
-      image.src = page.images[sample].source;
-      await image.decode();
+      const image = await decoded(sample, part);
       const canvas = document.createElement("canvas");
       canvas.width = width;
       canvas.height = height;
       const context = canvas.getContext("2d", { willReadFrequently: true });
       context.imageSmoothingQuality = "high";
-      context.drawImage(image, 0, 0, width, height);
+      if (page.slices) {
+        const { columns, width: across, height: down } = page.images[sample];
+        const [x, y] = [(slice % columns) * across, Math.floor(slice / columns) * down];
+        context.drawImage(image, x, y, across, down, 0, 0, width, height);
+      } else context.drawImage(image, 0, 0, width, height);
       return context.getImageData(0, 0, width, height).data;
     };
     pixelCache.set(name, read());
@@ -169,6 +198,7 @@ async function paint(canvas, run, epoch, sample, side, look) {
   const [width, height] = sizeOf(sample, side);
   const wanted = (canvas.wanted = (canvas.wanted ?? 0) + 1);
   const image = await pixelsOf(sample, width, height);
+  const ink = page.images[sample].ink ? await pixelsOf(sample, width, height, "ink") : null;
   if (canvas.wanted !== wanted) return; // A later call has overtaken this one.
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
   const context = canvas.getContext("2d", { willReadFrequently: true }); // Kept where the numbers are.
@@ -176,10 +206,14 @@ async function paint(canvas, run, epoch, sample, side, look) {
   const map = epoch < 0 ? null : levelsOf(run, epoch, sample, look.scale);
   drawn.data.set(image);
   if (look.view !== "image" && map) {
-    const level = resized(map, height, width);
+    // Beside and below a signal's ground there is no heat.
+    const [left, top, right, bottom] = (page.images[sample].box ?? [0, 0, 1, 1]).map((share, i) => Math.round(share * (i % 2 ? height : width)));
+    const across = right - left;
+    const level = resized(map, bottom - top, across);
     const colours = page.palettes[look.colormap];
     const alpha = look.view === "heatmap" ? 1 : look.alpha;
-    for (let i = 0, at = 0; i < level.length; i++, at += 4) {
+    for (let i = 0; i < level.length; i++) {
+      const at = 4 * ((top + Math.floor(i / across)) * width + left + (i % across));
       const tone = Math.round(level[i] * 255) * 3;
       for (let c = 0; c < 3; c++)
         drawn.data[at + c] = image[at + c] * (1 - alpha) + colours[tone + c] * alpha; // It rounds.
@@ -188,8 +222,14 @@ async function paint(canvas, run, epoch, sample, side, look) {
     drawn.data.fill(225);
     for (let at = 3; at < drawn.data.length; at += 4) drawn.data[at] = 255;
   }
+  for (let at = 0; ink && at < ink.length; at += 4) {
+    const cover = ink[at + 3] / 255;
+    for (let c = 0; c < 3; c++) drawn.data[at + c] = drawn.data[at + c] * (1 - cover) + ink[at + c] * cover;
+  }
   context.putImageData(drawn, 0, 0);
-  if (look.regions && page.regions[sample] && epoch >= 0) outline(context, page.regions[sample], width, height);
+  const shapes = page.slices ? page.regions[sample]?.[state.slice] : page.regions[sample];
+  if (look.regions && shapes && epoch >= 0) outline(context, shapes, width, height);
+  canvas.dataset.slice = page.slices ? page.slices.numbers[state.slice] : "";
   canvas.dataset.epoch = epoch < 0 ? "" : page.epochs[epoch];
 }
 

@@ -61,6 +61,9 @@ function listen() {
     slider.addEventListener("input", () => setEpoch(Number(slider.value), false));
     slider.addEventListener("change", () => setEpoch(Number(slider.value)));
   }
+  for (const slider of document.querySelectorAll("input.slice")) {
+    slider.addEventListener("input", () => setSlice(Number(slider.value)));
+  }
   for (const button of document.querySelectorAll(".play")) {
     button.addEventListener("click", () => (state.playing ? pause() : play()));
     button.disabled = page.epochs.length < 2;
@@ -116,6 +119,8 @@ function repaint() {
 async function start() {
   await unpackPage();
   fillChoices();
+  if (page.kind === "signal") byId("size").value = "340";
+  document.documentElement.style.setProperty("--tile", `${byId("size").value}px`);
   page.keys.forEach((_, sample) => makeRow(sample));
   listen();
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) byId("speed").value = "1";

@@ -89,6 +89,8 @@ def _since(comparison: Compared, holds: Flags, known: Flags) -> str:
 def _peak(comparison: Compared, run: int, last: int) -> str:
     """Says where in the image the maps are highest, where that is the same ninth in at least half of the samples."""
     peaks = comparison.peaks[run]
+    if peaks.shape[-1] == 1:
+        return ""
     cells = np.searchsorted(_THIRDS, peaks[..., 1]) * 3 + np.searchsorted(_THIRDS, peaks[..., 0])
     known = np.isfinite(peaks[..., 0])
     of_last = cells[last][known[last]]
@@ -99,7 +101,8 @@ def _peak(comparison: Compared, run: int, last: int) -> str:
     common = 2 * counts >= totals
     if not common[last]:
         return ""
-    where = f"{'in' if cell == 4 else 'near'} {_PLACES[cell // 3][cell % 3]} of the image"
+    thing = "image" if peaks.shape[-1] == 2 else "slices"
+    where = f"{'in' if cell == 4 else 'near'} {_PLACES[cell // 3][cell % 3]} of the {thing}"
     return f"its peak is {where} in {counts[last]} of {totals[last]} samples{_since(comparison, common, totals > 0)}"
 
 

@@ -349,7 +349,7 @@ class _Sheet:
                 x = left + int((cuts[along] + 0.5) * width / self.sizes[along])
                 y = int((cuts[down] + 0.5) * height / self.sizes[down])
                 tick = max(3, max(height, width) // 16)
-                up, side = min(tick, height // 4), min(tick, width // 4)
+                up, side = min(tick, height // 8), min(tick, width // 8)
                 ends = [((x, 0), (x, up)), ((x, height - 1), (x, height - 1 - up))]
                 ends += [((left, y), (left + side, y)), ((left + width - 1, y), (left + width - 1 - side, y))]
                 add_lines(ink, [np.array(end) for end in ends], 1, light=True)
