@@ -45,8 +45,8 @@ class Comparison(Compared):
         predicted: (R, E, N) int64, the predicted class; -1 where there is none or the run lacks the epoch.
         targets: (R, E, N) int64, the class that the heatmap explains; -1 likewise.
         confidences: (R, E, N) float32 in [0, 1], the probability of the explained class; NaN likewise.
-        peaks: (R, E, N, 2) float32 in [0, 1], where each heatmap is highest: x and y as shares of the image's width and
-            height; NaN where it is degenerate or missing.
+        peaks: (R, E, N, axes) float32 in [0, 1], where each heatmap is highest, as shares of the axes from the last to
+            the first: of images x and y; NaN where it is degenerate or missing.
         values: (R, E, N) float64 by name, the numbers of each sample; NaN where missing.
         scalars: (R, E) float64 by name, the numbers of each epoch; NaN where missing. Of several views, the numbers
             are those of the compared one, without its name.

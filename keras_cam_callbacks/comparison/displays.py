@@ -24,10 +24,10 @@ _SLICE_SIDE = 160  # px
 _SIGNAL_WIDTH = 448  # px
 
 
-def shown_samples(comparison: Compared) -> list[npt.NDArray[Any]]:
-    """Returns what people see of the samples, by the first run, as in `Look`."""
-    run = comparison.runs[0]
-    rows = [run.sample_keys.index(key) for key in comparison.sample_keys]
+def shown_samples(comparison: Compared, samples: Sequence[int] | None = None) -> list[npt.NDArray[Any]]:
+    """Returns what people see of some samples, or of all, by the first run, as in `Look`."""
+    run, keys = comparison.runs[0], comparison.sample_keys
+    rows = [run.sample_keys.index(keys[i]) for i in (range(len(keys)) if samples is None else samples)]
     return list(run.display(rows))
 
 

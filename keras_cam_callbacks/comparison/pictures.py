@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..checks import is_whole
-from ..drawing.files import read_image
-from ..drawing.overlay import Overlay, colorize
+from ..drawing.colours import colorize
+from ..drawing.overlay import Overlay
 from ..metrics import mean
-from ..records import Image, Region
+from ..records import Floats, Image, Region
 from .charts import CHART, CHART_FOOT, CHART_HEAD, draw_charts
 from .compared import Compared, epoch_numbers
+from .displays import shown_samples, space_of_samples
 from .sheets import EDGE, SMALL, Sheet, bare, cut, cut_apart
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = ["draw"]
 
 # inches: a tile, the bar under it, gaps between tiles and between blocks, the column of words; headings, key
 _TILE, _BAR, _GAP, _BLOCK, _WORDS = 1.5, 0.42, 0.1, 0.3, 2.05
+_ROW = 3.6  # a tile of a signal, or of slices side by side
 _HEAD, _KEY = 0.75, 0.55
 _NARROWEST = 10.0  # inches: room for two charts
 _LETTERS = 17  # that fit under a tile
@@ -60,17 +62,17 @@ def draw(
             'A tile has room for one picture. Received: overlay with layout="panel". layout="overlay" and "mask" work.'
         )
     plan = _Plan(_samples(comparison, samples), _epochs(comparison, epochs), *_metric(comparison, metric))
-    pictures = _Pictures(comparison, plan, overlay or _OVERLAY)
-    block = len(plan.epochs) * (_TILE + _GAP) - _GAP
+    pictures = _Pictures(comparison, plan, overlay)
+    block = len(plan.epochs) * (pictures.tile + _GAP) - _GAP
     blocks = len(comparison.names) * (block + _BLOCK)
-    width = max(_NARROWEST, EDGE + _WORDS + _TILE + _BLOCK + blocks - _BLOCK + EDGE)
+    width = max(_NARROWEST, EDGE + _WORDS + pictures.tile + _BLOCK + blocks - _BLOCK + EDGE)
     rows = len(plan.samples) * pictures.row
     height = _HEAD + rows + _KEY + CHART_HEAD + CHART + CHART_FOOT
     figure = NotebookFigure(figsize=(width, height), facecolor="white")
     sheet = Sheet(figure, width, height)
     _draw_samples(sheet, pictures)
     for run in range(len(comparison.names)):
-        _draw_run(sheet, pictures, run, EDGE + _WORDS + _TILE + _BLOCK + run * (block + _BLOCK))
+        _draw_run(sheet, pictures, run, EDGE + _WORDS + pictures.tile + _BLOCK + run * (block + _BLOCK))
     _draw_key(sheet, EDGE, _HEAD + rows, overlay or _OVERLAY, framed=any(map(_has_place, pictures.regions)))
     draw_charts(sheet, comparison, plan.metric, plan.numbers, _HEAD + rows + _KEY + CHART_HEAD)
     return figure
@@ -130,25 +132,31 @@ def _metric(comparison: Compared, metric: str | None) -> tuple[str, npt.NDArray[
 class _Pictures:
     """The tiles of a figure: reads images and maps when they are drawn, and keeps none."""
 
-    def __init__(self, comparison: Compared, plan: _Plan, overlay: Overlay) -> None:
-        self.comparison, self.plan, self.overlay = comparison, plan, overlay
-        self.images = _images(comparison, plan.samples)
+    def __init__(self, comparison: Compared, plan: _Plan, overlay: Overlay | None) -> None:
+        self.comparison, self.plan = comparison, plan
+        self.images = shown_samples(comparison, plan.samples)
+        self.space = space_of_samples(comparison)
         regions = comparison.regions()
-        self.regions = [regions[i] for i in plan.samples]
+        # Signals, and slices side by side, are wide; where the object is in one slice isn't where it is in all.
+        is_row = self.images[0].ndim != 3
+        self.tile = _ROW if is_row else _TILE
+        self.overlay = overlay or (replace(_OVERLAY, size=None) if is_row else _OVERLAY)
+        self.regions = [None if self.space is not None else regions[i] for i in plan.samples]
+        # A map of nothing leaves the bare images.
+        blank = np.zeros((len(self.images), *[1] * comparison.peaks.shape[-1]), np.float32)
+        self.bare = (self.overlay if is_row else _OVERLAY).draw(self.images, blank, space=self.space)
         # A row is as high as the highest image, but has room for its words.
-        aspect = max(image.shape[0] / image.shape[1] for image in self.images)
-        self.high = _TILE * min(max(aspect, 0.7), 1.5)
+        aspect = max(image.shape[0] / image.shape[1] for image in (self.bare if is_row else self.images))
+        self.high = max(_TILE * 0.7, self.tile * min(aspect, 1.5))
         self.row = self.high + _BAR + _GAP
 
     def drawn(self, run: int, place: int) -> tuple[Image, ...] | None:
         """Returns the overlays of the samples in one epoch, or None where the run lacks it."""
         heatmaps = self.comparison.heatmaps(run, self.comparison.epochs[place])
-        return None if heatmaps is None else self.overlay.draw(self.images, heatmaps[list(self.plan.samples)])
+        return None if heatmaps is None else self._drawn(heatmaps[list(self.plan.samples)])
 
-
-def _images(comparison: Compared, samples: Sequence[int]) -> list[Image]:
-    files = dict(zip(comparison.runs[0].sample_keys, comparison.runs[0].image_files, strict=True))
-    return [read_image(files[comparison.sample_keys[i]]) for i in samples]
+    def _drawn(self, heatmaps: Floats) -> tuple[Image, ...]:
+        return self.overlay.draw(self.images, heatmaps, space=self.space)
 
 
 def _has_place(region: Region | None) -> bool:
@@ -158,11 +166,10 @@ def _has_place(region: Region | None) -> bool:
 def _draw_samples(sheet: Sheet, pictures: _Pictures) -> None:
     """Draws the bare images, and beside each what sample it is and how far the runs agree on it."""
     comparison, plan = pictures.comparison, pictures.plan
-    blank = np.zeros((1, 1, 1), np.float32)  # A map of nothing leaves the bare image.
     agreement, parted = 1 - comparison.disagreement(), comparison.parted()
-    for row, (i, image) in enumerate(zip(plan.samples, pictures.images, strict=True)):
+    for row, (i, bare_image) in enumerate(zip(plan.samples, pictures.bare, strict=True)):
         top = _HEAD + row * pictures.row
-        _show(sheet.axes(EDGE + _WORDS, top, _TILE, pictures.high), _OVERLAY.draw([image], blank)[0], None)
+        _show(sheet.axes(EDGE + _WORDS, top, pictures.tile, pictures.high), bare_image, None)
         label = comparison.class_name(comparison.labels[i])
         lines = [] if label is None else [f"is {cut(label, _LETTERS)}"]
         if np.isfinite(agreement[i]):
@@ -175,17 +182,17 @@ def _draw_samples(sheet: Sheet, pictures: _Pictures) -> None:
 def _draw_run(sheet: Sheet, pictures: _Pictures, run: int, left: float) -> None:
     """Draws the block of one run: a column for each epoch, the predicted class under each tile."""
     comparison, plan = pictures.comparison, pictures.plan
-    block = len(plan.epochs) * (_TILE + _GAP) - _GAP
+    block = len(plan.epochs) * (pictures.tile + _GAP) - _GAP
     heading = cut_apart(comparison.names, int(block / 0.15))[run]
     sheet.write(heading, left, 0.12, **_LARGE, fontweight="bold")
     right = comparison.correct()
     for column, place in enumerate(plan.epochs):
-        x = left + column * (_TILE + _GAP)
+        x = left + column * (pictures.tile + _GAP)
         sheet.write(f"epoch {comparison.epochs[place]}", x, 0.47, fontsize=12)
         tiles = pictures.drawn(run, place)
         for row, i in enumerate(plan.samples):
             top = _HEAD + row * pictures.row
-            axes = sheet.axes(x, top, _TILE, pictures.high)
+            axes = sheet.axes(x, top, pictures.tile, pictures.high)
             if tiles is None:
                 _note(axes, "no such epoch")
                 continue
@@ -193,7 +200,7 @@ def _draw_run(sheet: Sheet, pictures: _Pictures, run: int, left: float) -> None:
             if np.isnan(comparison.peaks[run, place, i, 0]):
                 axes.set_title("no heatmap", y=0.02, color="white", **SMALL, bbox={"facecolor": "black", "pad": 2})
             _caption(
-                sheet.axes(x, top + pictures.high, _TILE, _BAR),
+                sheet.axes(x, top + pictures.high, pictures.tile, _BAR),
                 _prediction(comparison, run, place, i),
                 right[run, place, i],
             )

@@ -99,15 +99,18 @@ def test_labels_may_be_lists(tmp_path):
     assert class_name(None, (3, 4)) == "3, 4"
 
 
-def test_maps_of_other_axes_are_not_compared(tmp_path):
+def test_maps_of_other_axes_are_compared_among_themselves(tmp_path):
     space = Space(("depth", "height", "width"), (3, None, 5))
     maps = np.random.default_rng(0).random((3, 3, 4, 5), np.float32)
-    for name in ("one", "two"):
-        RunWriter(make_config(tmp_path / name, space=space)).write(make_record(0, heatmaps=maps))
+    for name, of_run in (("one", maps), ("two", maps[:, ::-1])):
+        RunWriter(make_config(tmp_path / name, space=space)).write(make_record(0, heatmaps=of_run))
     assert read_run(tmp_path / "one").space == space
     np.testing.assert_array_equal(read_run(tmp_path / "one").epochs[0].heatmaps(), maps)
-    with pytest.raises(
-        ValueError, match=r"of two axes\. Received: .*have depth, height, width.*heatmaps\(\) reads them"
-    ):
-        compare([tmp_path / "one", tmp_path / "two"])
+    comparison = compare([tmp_path / "one", tmp_path / "two"])
+    expected = [np.corrcoef(of_sample.ravel(), of_sample[::-1].ravel())[0, 1] for of_sample in maps]
+    np.testing.assert_allclose(comparison.agreement[0, 0], expected, atol=1e-6)
+    comparison.report(tmp_path / "report.html")
+    RunWriter(make_config(tmp_path / "flat")).write(make_record(0))
+    with pytest.raises(ValueError, match=r"as many axes.*one: depth, height, width; flat: height, width"):
+        compare([tmp_path / "one", tmp_path / "flat"])
     assert len(write_timelapse(tmp_path / "one", tmp_path / "film.gif")) == 1
