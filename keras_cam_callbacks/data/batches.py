@@ -225,9 +225,10 @@ def check_inputs(inputs: Any, model: Any) -> None:
                 )
     images = largest_input(inputs)
     expected = input_tensors(model)
-    if not expected and images.ndim != 4:
+    if not expected and images.ndim not in (3, 4, 5):
         raise ValueError(
-            f"Images must have the shape (samples, height, width, channels). Received: shape {images.shape}."
+            "Images must have the shape (samples, height, width, channels), signals (samples, time, channels), volumes "
+            f"and clips an axis more than images. Received: shape {images.shape}."
         )
     given = keras.tree.flatten(inputs)
     if expected and len(given) != len(expected):

@@ -43,7 +43,7 @@ class References:
                     f"Received: images of shape {images.shape} for model {model.name!r} of {len(inputs)} inputs. "
                     "An embedding (D,), as model.predict gives it, works."
                 )
-            if images.ndim == 3 and (inputs is None or len(inputs[0].shape) == 4):
+            if images.ndim == (3 if inputs is None else len(inputs[0].shape) - 1):
                 images = images[None]
             reference = make_batch(images, model, max_samples=None).inputs
             number = replace(resolve_target(Value(0)), output=target.output)

@@ -139,18 +139,19 @@ class Sight:
     seen: tuple[npt.NDArray[np.bool_], ...]
     profiles: tuple[Answers, ...]
 
-    def covers(self, box: Sequence[tuple[float, float]]) -> bool:
+    def covers(self, box: Sequence[tuple[float, float]], axes: Sequence[str] = ("height", "width")) -> bool:
         """Tells whether the map may lie on a part of the image, as far as bands can tell.
 
         Args:
             box: For each axis where the map begins and ends, as shares of the image.
+            axes: Their names. Along time a position may answer to all that was before it, as in a recurrent network.
 
         Returns:
             False where it plainly lies otherwise. A map that answers to nothing may lie anywhere.
         """
         if not any(map(np.any, self.seen)):
             return True
-        for seen, profile, (low, high) in zip(self.seen, self.profiles, box, strict=True):
+        for name, seen, profile, (low, high) in zip(axes, self.seen, self.profiles, box, strict=True):
             edges = np.arange(len(seen) + 1) / len(seen)
             inside = (edges[:-1] >= low - 1e-6) & (edges[1:] <= high + 1e-6)
             cells = low + (np.arange(len(profile)) + 0.5) / len(profile) * (high - low)
@@ -158,7 +159,7 @@ class Sight:
             start, end = max(low, 0.0), min(high, 1.0)
             if not seen[inside].all():
                 return False
-            if on_image.sum() < 3:
+            if on_image.sum() < 3 or name == "time":
                 continue
             rows = profile[on_image]
             if np.isnan(rows).any() or abs(rows.mean() - (start + end) / 2) > _ASKEW * (end - start):
@@ -239,6 +240,9 @@ def layout_of_tokens(
                 options.append((follows, over, tokens))
     if not options:
         return None, float("nan")
+    # A signal with a class token at one end follows itself as well: there are as many cells as there were before.
+    fewer = [option for option in options if len(sizes) == 1 and option[1] and option[2].grid in map(tuple, earlier)]
+    options = fewer or options
     best = max((follows for follows, *_ in options if not np.isnan(follows)), default=float("nan"))
     if np.isnan(best):
         follows, _, tokens = options[0]

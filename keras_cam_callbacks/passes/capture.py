@@ -150,6 +150,7 @@ class Capturer:
         self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 
     def _compile(self, model: Any, samples: int, keeps: bool) -> None:
+        before = self.traces
         self._pass = self._engine.compile_frozen_pass(
             self._traced,
             model,
@@ -158,7 +159,7 @@ class Capturer:
             sizes=[self.fixed or min(self.chunk, samples - start) for start in range(0, samples, self.chunk)],
             most=KEPT_BYTES if keeps else 0,
         )
-        if not self.traces:  # An eager model shows its faults only when it runs.
+        if self.traces == before:  # An eager model shows only when it runs what is chosen, and its faults.
             self.once()
 
     def _settle(self, model: Any) -> tuple[bool, tuple[str, ...]]:
@@ -392,9 +393,12 @@ class Capturer:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, asked, [(call.layer, call.number) for call in calls])
         self.ground.look(run, calls)
+        if any(number for *_, number in self._named):  # The user has said which image.
+            self.ground.image_note = ""
         self.ground.look_at(run, self._head_calls(run))
         self.ground.look_behind(run, calls)
-        if not self._named and not self.outputs.is_dense:  # A bottleneck has much behind it, and is chosen for that.
+        # A bottleneck, and what the last self-attention works on, have much behind them, and are chosen for that.
+        if not self._named and not self.outputs.is_dense and calls[0].output_ids[0] not in self.ground.attended(run):
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap, calls[i].steps)

@@ -144,12 +144,13 @@ class Ground:
 
     def measure(self, taps: Sequence[Tap]) -> None:
         """Fills `boxes`, once the layers are known; what can't be told is noted."""
+        axes = ("height", "width") if self.space is None else self.space.axes
         for tap in taps:
             box: Box | None = whole(self.axes)
             if tap.path in self._unmeasured:
                 box = measured_box(self._model(), self._like, self.image_input, self.layout, tap)
             seen = self.sights.get(tap.path)
-            if seen is not None and (seen.turned or (box is not None and not seen.covers(box))):
+            if seen is not None and (seen.turned or (box is not None and not seen.covers(box, axes))):
                 box = None
             self.boxes[tap.path] = box
             if box is None:

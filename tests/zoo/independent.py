@@ -26,7 +26,10 @@ def gradcam(example: Example, path: str, grid=(), special=()) -> Any:
 
 
 def activations_and_gradients(example: Example, path: str, grid=(), special=()) -> tuple[Any, Any]:
-    """Returns what a layer that is called once puts out, and the gradient of the score there, (N, *space, C) float64.
+    """Returns what a layer puts out, and the gradient of the score there, (N, *space, C) float64.
+
+    A layer that is called for each step in time is taken at all of them, one that is called for each of several images
+    at the first.
 
     Args:
         example: The model with its samples.
@@ -51,10 +54,14 @@ def activations_and_gradients(example: Example, path: str, grid=(), special=()) 
             score = _score(example, example.model(inputs, training=False))
         finally:
             del vars(layer)["call"]
-    (output,) = outputs
-    arrays = [np.asarray(tensor, np.float64) for tensor in (output, tape.gradient(score, output))]
+    if "time_distributed" not in path:
+        del outputs[1:]
+    slopes = tape.gradient(score, outputs)
+    arrays = [np.stack([np.asarray(step, np.float64) for step in steps], 1) for steps in (outputs, slopes)]
+    if len(outputs) == 1:
+        arrays = [array[:, 0] for array in arrays]
     if grid:
-        places = [i for i in range(output.shape[1]) if i not in special]
+        places = [i for i in range(arrays[0].shape[1]) if i not in special]
         arrays = [array[:, places].reshape(len(array), *grid, array.shape[2]) for array in arrays]
     return arrays[0], arrays[1]
 

@@ -14,7 +14,7 @@ NORM = "batch_normalization"
 SMALLEST = "the last of the smallest maps"
 AVERAGES = "Grad-CAM averages gradients over all tokens"
 MASK = "was passed an input with a mask attached to it"  # KerasHub's Swin, in any call.
-ONE_OF_SEVERAL = "Heatmaps are drawn on the input"
+ONE_OF_SEVERAL = "Heatmaps are of the input"
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,6 @@ def refused(name, build, names, way_out, **more):
 
 SALIENCY = "method='occlusion' or 'saliency'", {"method": "saliency"}
 DISPLAY = "give `display=`"
-NO_VOLUMES = (
-    "Refused in a circle: Grad-CAM names method='saliency', which names 'gradcam', for inputs with more axes than an "
-    "image."
-)
-NO_CHANNELS = "The way out takes a signal's channels for an image's columns: inputs (N, T, C) have maps of T x C."
-
 FAMILIES: Mapping[str, tuple[Row, ...]] = {
     "Convolutional": (
         of_map("ConvMixer", convolutional.convmixer, "batch_normalization", 4, (16, 16)),
@@ -150,46 +144,56 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
         ),
     ),
     "Signals, volumes and clips": (
-        refused("signals, Conv1D", signals_and_volumes.forda, *SALIENCY, fast=True),
-        refused(
-            "signals of several channels, Conv1D",
-            signals_and_volumes.ecg,
-            *SALIENCY,
-            wrong=NO_CHANNELS,
-        ),
-        refused(
-            "volumes, Conv3D",
-            signals_and_volumes.cnn_3d,
-            DISPLAY,
-            {"display": lambda scans: scans[:, :, :, 4]},
-            wrong=NO_VOLUMES,
-        ),
-        refused("volumes, Conv3D, with display=", signals_and_volumes.cnn_3d_displayed, *SALIENCY, wrong=NO_VOLUMES),
-        refused(
+        of_map("signals, Conv1D", signals_and_volumes.forda, "re_lu", 2, (100,), fast=True),
+        of_map("signals of several channels, Conv1D", signals_and_volumes.ecg, "re_lu", 2, (100,)),
+        of_map("volumes, Conv3D", signals_and_volumes.cnn_3d, NORM, 1, (4, 4, 2), fast=True),
+        of_map("volumes, Conv3D, with display=", signals_and_volumes.cnn_3d_displayed, NORM, 1, (4, 4, 2)),
+        of_map(
             "clips, TimeDistributed",
             signals_and_volumes.time_distributed,
-            DISPLAY,
-            {"display": lambda clips: clips[:, 0]},
-            wrong=NO_VOLUMES,
+            "time_distributed/cnn/conv2d",
+            1,
+            (4, 16, 16),
+            fast=True,
         ),
-        refused(
+        of_map(
             "clips, TimeDistributed, with display=",
             signals_and_volumes.time_distributed_displayed,
-            *SALIENCY,
-            wrong=NO_VOLUMES,
+            "time_distributed/cnn/conv2d",
+            1,
+            (4, 16, 16),
         ),
-        refused("features of frames, recurrent", signals_and_volumes.rnn_on_features, *SALIENCY, wrong=NO_CHANNELS),
-        refused("clips, ConvLSTM", signals_and_volumes.conv_lstm, DISPLAY, {"display": lambda clips: clips[:, -1]}),
-        of_map("clips, ConvLSTM, with display=", signals_and_volumes.conv_lstm_displayed, "conv_lstm2d", 1, (16, 16)),
-        refused(
-            "clips, ViViT", signals_and_volumes.vivit, DISPLAY, {"display": lambda clips: clips[:, 0]}, wrong=NO_VOLUMES
+        refused("features of frames, recurrent", signals_and_volumes.rnn_on_features, *SALIENCY),
+        of_map("clips, ConvLSTM", signals_and_volumes.conv_lstm, "conv_lstm2d", 1, (1, 16, 16)),
+        of_map(
+            "clips, ConvLSTM, with display=", signals_and_volumes.conv_lstm_displayed, "conv_lstm2d", 1, (1, 16, 16)
         ),
-        refused("clips, ViViT, with display=", signals_and_volumes.vivit_displayed, *SALIENCY, wrong=NO_VOLUMES),
+        of_tokens("clips, ViViT", signals_and_volumes.vivit, "layer_normalization", 0, (1, 4, 4)),
+        of_tokens(
+            "clips, ViViT, with display=", signals_and_volumes.vivit_displayed, "layer_normalization", 0, (1, 4, 4)
+        ),
     ),
     "Several inputs": (
         of_map("an image and numbers", several_inputs.image_and_numbers, "cnn/conv2d", 1, (16, 16), fast=True),
-        refused("siamese, contrastive", several_inputs.siamese_contrastive, *SALIENCY, says=(ONE_OF_SEVERAL,)),
-        refused("siamese, triplet", several_inputs.siamese_triplet, *SALIENCY, says=(ONE_OF_SEVERAL,)),
+        of_map(
+            "siamese, contrastive",
+            several_inputs.siamese_contrastive,
+            "cnn/conv2d",
+            1,
+            (16, 16),
+            "the last map of the first image",
+            says=(ONE_OF_SEVERAL,),
+            fast=True,
+        ),
+        of_map(
+            "siamese, triplet",
+            several_inputs.siamese_triplet,
+            "functional/cnn/conv2d",
+            1,
+            (16, 16),
+            "the last map of the first image",
+            says=(ONE_OF_SEVERAL,),
+        ),
     ),
     "Outputs": (
         of_map(
