@@ -142,9 +142,13 @@ class _Pictures:
         self.tile = _ROW if is_row else _TILE
         self.overlay = overlay or (replace(_OVERLAY, size=None) if is_row else _OVERLAY)
         self.regions = [None if self.space is not None else regions[i] for i in plan.samples]
-        # A map of nothing leaves the bare images.
-        blank = np.zeros((len(self.images), *[1] * comparison.peaks.shape[-1]), np.float32)
-        self.bare = (self.overlay if is_row else _OVERLAY).draw(self.images, blank, space=self.space)
+        if is_row:  # The slices are those of the first run's last map.
+            last = comparison.heatmaps(0, comparison.runs[0].epochs[-1].step)
+            assert last is not None
+            shown = self.overlay.unfolded(self.images, [last[list(plan.samples)]], self.space)
+            self.bare = tuple(one.shown for one in shown)
+        else:  # A map of nothing leaves the bare image.
+            self.bare = _OVERLAY.draw(self.images, np.zeros((len(self.images), 1, 1), np.float32))
         # A row is as high as the highest image, but has room for its words.
         aspect = max(image.shape[0] / image.shape[1] for image in (self.bare if is_row else self.images))
         self.high = max(_TILE * 0.7, self.tile * min(aspect, 1.5))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..records import class_name
+from ..records import ValidationBatch, class_name
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -48,6 +48,14 @@ def title(explanation: Explanation, i: int) -> str:
     if column is not None and explanation.segments is not None:
         return f"{int(explanation.segments[i].sum())} pixels of {class_name(names, column)}, {value}"
     return value if column is None else f"{class_name(names, column)} {value}"
+
+
+def display_title(batch: ValidationBatch) -> str:
+    """Returns what the display of a batch is called where others stand beside it."""
+    axes = () if batch.space is None else batch.space.axes
+    if batch.display_name != "image" or len(axes) == 2 or not all(np.ndim(shown) in (2, 4) for shown in batch.display):
+        return batch.display_name
+    return "signal" if len(axes) == 1 else "clip" if axes[:1] == ("time",) else "volume"
 
 
 def _name(explanation: Explanation, index: int) -> str:

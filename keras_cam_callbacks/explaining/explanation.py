@@ -17,6 +17,7 @@ from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, measured
 from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
 from . import captions, films
+from .captions import display_title
 from .objects import object_masks
 
 _SHOWN = 16  # heatmaps in a notebook
@@ -366,7 +367,7 @@ def _row(
     """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
     batch = next(iter(views.values())).batch
     captions, titles = texts(views, overlay, heading, correlations)
-    images, captions, title = batch.display[:most], captions[:most], batch.display_name
+    images, captions, title = batch.display[:most], captions[:most], display_title(batch)
     beside = {name: column[:most] for name, column in batch.beside.items()}
     maps = {name: view.heatmaps[:most] for name, view in views.items()}
     outlines = {name: view.segments[:most] for name, view in views.items() if view.segments is not None}

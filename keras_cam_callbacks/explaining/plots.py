@@ -20,6 +20,7 @@ from ..metrics import degenerate
 from ..network.layers import input_tensors
 from ..passes.capture import needs_layer
 from ..records import Image, ValidationBatch
+from .captions import display_title
 from .explainer import Explainer
 from .explanation import Explanation, Explanations, rows, texts
 
@@ -276,7 +277,7 @@ def _blocks(
     for i, (block, one) in enumerate(zip(blocks, shown, strict=True)):
         if overlay.layout == "panel":
             block += [_Panel(one.again(pictures[i]), name) for name, pictures in batch.beside.items()]
-        block.append(_Panel(one.shown, batch.display_name, captions[i] if overlay.caption else ""))
+        block.append(_Panel(one.shown, display_title(batch), captions[i] if overlay.caption else ""))
     for name, view in views.items():
         drawn = zip(overlay.drawn_on(shown, maps[name], view.segments), degenerate(view.heatmaps), strict=True)
         for i, (block, (pictures, dead)) in enumerate(zip(blocks, drawn, strict=True)):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..drawing.files import encode
 from ..drawing.overlay import Overlay
 from ..records import DrawnFrom, EpochRecord, Image, View
+from .captions import display_title
 from .explanation import Explanation, placed, texts
 
 
@@ -68,7 +69,7 @@ def _drawn_from(views: Mapping[str, Explanation], overlay: Overlay, shown: tuple
         images=first.batch.display,
         captions=tuple(captions),
         titles={} if list(views) == [""] else {name: tuple(of_samples) for name, of_samples in titles.items()},
-        title=first.batch.display_name,
+        title=display_title(first.batch),
         overlay=asdict(overlay),
         space=first.batch.space,
     )
