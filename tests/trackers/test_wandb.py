@@ -20,6 +20,7 @@ from keras_cam_callbacks import GradCAMLogger, HeatmapLogger, Overlay, read_run
 from keras_cam_callbacks.records import Region
 from keras_cam_callbacks.store import Event
 from keras_cam_callbacks.trackers import DiskTracker, WandbTracker
+from keras_cam_callbacks.trackers.wandb.regions import Marks
 
 BOXES = np.array([[0.25, 0.5, 0.75, 1.0], [0, 0, 0.125, 0.25]])
 MASK = np.zeros((24, 32), bool)
@@ -358,3 +359,10 @@ def test_auto_puts_the_record_there(tmp_path):
     log = finished_log(run)
     assert_same_record(read_run(log.files), read_run(logger.directory))
     saved_files(log, "gradcam")
+
+
+def test_regions_of_volumes_are_no_boxes_of_pictures(tmp_path):
+    record = make_record(0, 2)
+    regions = (Region(np.array([[0.1, 0.1, 0.1, 0.5, 0.5, 0.5]])), Region(np.empty((0, 4)), np.ones((3, 4, 5), bool)))
+    marks = Marks(make_config(tmp_path, 2, regions=regions))
+    assert [marks.of(row, record) for row in range(2)] == [{}, {}]
