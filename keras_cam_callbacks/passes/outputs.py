@@ -322,7 +322,7 @@ class ModelOutputs:
         if isinstance(objective, Detection):
             return classes == ABSENT
         if isinstance(objective, Segment) and classes is not None:
-            return (classes == ABSENT) | ~beside.any(axis=(1, 2))
+            return (classes == ABSENT) | ~beside.reshape(len(beside), -1).any(axis=1)
         return None
 
     def handed(self, run: Run, target: int) -> Any:

@@ -87,7 +87,7 @@ ERRORS = {
     ),
     "no spatial output": (
         functional, {"layer_name": "average"}, (X, Y), ValueError,
-        ["larger than 1 x 1", "layer 'average' with output shape (None, 5)", "would do: 'conv1', 'conv2'"],
+        ["of more than one position", "layer 'average' with output shape (None, 5)", "would do: 'conv1', 'conv2'"],
     ),
     "several tensors": (
         with_pair, {"layer_name": "pair"}, (X, Y), ValueError, ["'pair' with output shape of several tensors", "'add'"]

@@ -280,3 +280,72 @@ def test_a_pyramid_beside_the_bottleneck_is_not_chosen():
     x = layers.Conv2D(4, 3, padding="same", name="mixed")(layers.Concatenate()([x, layers.UpSampling2D(8)(pooled)]))
     model = keras.Model(inputs, layers.Conv2D(3, 1)(layers.UpSampling2D(8)(x)))
     assert explain(model, models.images(2, (128, 128, 3)), target=Segment(1, where="all")).layer_name == "mixed"
+
+
+# ---- Masks of signals and volumes ----------------------------------------------------------------------------
+
+
+def of_kind(axes, channels=3):
+    """A net of two sizes, whose last layer is linear."""
+    shape = ((24,), (), (6, 8, 10))[axes - 1]
+    conv, up = (getattr(layers, name.format(axes)) for name in ("Conv{}D", "UpSampling{}D"))
+    inputs = keras.Input((*shape, 2))
+    x = conv(4, 3, 2, padding="same", activation="relu", name="down")(inputs)
+    x = conv(5, 3, padding="same", activation="relu", name="bottleneck")(x)
+    model = keras.Model(inputs, conv(channels, 1, name="mask")(up(2)(x)))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model, models.images(2, (*shape, 2))
+
+
+def masked(model, x, pixels_of, channel):
+    """Grad-CAM of the mean of a channel over pixels, by a tape over the layers behind the bottleneck."""
+    bottleneck = keras.Model(model.input, model.get_layer("bottleneck").output)
+    behind = keras.Sequential(model.layers[-2:])
+    with tf.GradientTape() as tape:
+        activations = bottleneck(x)
+        tape.watch(activations)
+        logits = behind(activations)
+        pixels = tf.cast(pixels_of(logits.numpy()), "float32")
+        axes = tuple(range(1, len(pixels.shape)))
+        score = tf.reduce_sum(logits[..., channel] * pixels, axes) / tf.reduce_sum(pixels, axes)
+    gradients = tape.gradient(score, activations)
+    weights = tf.reduce_mean(gradients, axes, keepdims=True)
+    return tf.reduce_sum(weights * activations, -1).numpy(), pixels.numpy() > 0
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_pixels_of_signals_and_volumes(axes):
+    model, x = of_kind(axes)
+    point = (3, 4, 5)[:axes] if axes > 1 else (3,)
+    channel = int(np.bincount(model.predict(x, verbose=0).argmax(-1).ravel()).argmax())
+    labels = np.zeros((2, *x.shape[1:-1]), int)
+    labels[(slice(None), *[slice(2, 5)] * axes)] = channel or 1
+
+    def at_point(logits):
+        pixels = np.zeros(logits.shape[:-1], bool)
+        pixels[(slice(None), *point)] = True
+        return pixels
+
+    cases = {
+        Segment(channel): (lambda logits: logits.argmax(-1) == channel, channel),
+        Segment(channel, where="all"): (lambda logits: np.ones(logits.shape[:-1], bool), channel),
+        Segment(channel, where=point): (at_point, channel),
+        Segment(channel or 1, where="true"): (lambda _: labels == (channel or 1), channel or 1),
+    }
+    for target, (pixels_of, of_class) in cases.items():
+        found = explain(model, (x, labels), target=target)
+        expected, pixels = masked(model, x, pixels_of, of_class)
+        assert found.layer_name == "bottleneck"
+        np.testing.assert_array_equal(found.segments, pixels)
+        np.testing.assert_allclose(found.heatmaps, expected, rtol=1e-3, atol=1e-6)
+        assert found.overlays()[0].dtype == np.uint8
+
+
+def test_a_signal_of_four_classes_for_each_position_is_no_row_of_boxes():
+    model, x = of_kind(1, channels=4)
+    found = explain(model, x, target=Segment(2, where="all"))
+    assert found.heatmaps.shape == (2, 12)
+    with pytest.raises(ValueError, match="must have a number for each of the output's 1 axes"):
+        explain(model, x, target=Segment(2, where=(1, 2)))
+    with pytest.raises(ValueError, match="can be a mask only for images"):
+        explain(model, x, target=Segment(2, where=np.ones((2, 24), bool)))
