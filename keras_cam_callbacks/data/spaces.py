@@ -6,6 +6,7 @@ that go into layers for signals are no grey image, and a volume that layers step
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -41,7 +42,8 @@ def input_space(model: Any, images: npt.NDArray[Any]) -> Space | None:
     """Returns what the axes of an input are.
 
     Three axes are a signal (N, T, C) where layers for signals come first in the model, else grey images (N, H, W)
-    without an axis for their channel. Five are a clip where the model steps through time or takes three channels, which
+    without an axis for their channel. Two are a signal without one where the model makes a row of it that it convolves
+    or steps through. Five are a clip where the model steps through time or takes three channels, which
     are colours; else a volume.
 
     Args:
@@ -51,9 +53,11 @@ def input_space(model: Any, images: npt.NDArray[Any]) -> Space | None:
     Returns:
         The space with its sizes and its layout; None for an array without places.
     """
-    if images.dtype.kind not in "biuf" or 0 in images.shape or not 3 <= images.ndim <= 5:
+    if images.dtype.kind not in "biuf" or 0 in images.shape or not 2 <= images.ndim <= 5:
         return None
     layers = [layer for _, layer in walk(model)] if isinstance(model, keras.layers.Layer) else []
+    if images.ndim == 2:
+        return Space(AXES["signal"], images.shape[1:]) if images.dtype.kind == "f" and _is_for_signals(layers) else None
     if images.ndim == 4 or (images.ndim == 3 and next(filter(None, map(_axes_taken, layers)), 2) != 1):
         layout = recognized_layout(images)
         height, width = images.shape[2:] if layout == "channels_first" else images.shape[1:3]
@@ -65,6 +69,13 @@ def input_space(model: Any, images: npt.NDArray[Any]) -> Space | None:
     space = Space(AXES["volume"], sizes, layout)
     clip = any(isinstance(layer, _STEPPING) for layer in layers) or _count_channels(images, space) == _COLOURS
     return Space(AXES["clip"], sizes, layout) if clip else space
+
+
+def _is_for_signals(layers: Sequence[Any]) -> bool:
+    """Tells whether a model of rows of numbers takes them for steps of a signal: no text, and no table's columns."""
+    kinds = [layer for layer in layers if not isinstance(layer, (*_FLAT, *_ATTENDING)) and _axes_taken(layer)]
+    texts = any(isinstance(layer, keras.layers.Embedding) for layer in layers)
+    return bool(kinds) and _axes_taken(kinds[0]) == 1 and not texts
 
 
 def _axes_taken(layer: Any) -> int:

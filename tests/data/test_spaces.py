@@ -32,6 +32,7 @@ MODELS = {
     "LSTM": (lambda: sequential(SIGNAL, layers.LSTM(3)), SIGNAL, "signal"),
     "attention": (lambda: attending(SIGNAL), SIGNAL, "signal"),
     "of one channel": (lambda: sequential((28, 1), layers.Conv1D(3, 3)), (28, 1), "signal"),
+    "without channels": (lambda: sequential((24,), layers.Reshape((24, 1)), layers.Conv1D(3, 3)), (24,), "signal"),
     "a grey image": (lambda: sequential(ROWS, layers.Reshape((28, 28, 1)), layers.Conv2D(3, 3)), ROWS, "image"),
     "a grey image, flattened": (lambda: sequential(ROWS, layers.Flatten(), layers.Dense(3)), ROWS, "image"),
     "rows of an image": (lambda: sequential(ROWS, layers.LSTM(3)), ROWS, "signal"),
@@ -47,11 +48,16 @@ def test_the_kind_of_an_input(make, shape, kind):
     inputs = np.random.default_rng(0).random((2, *shape), np.float32)
     space = input_space(make(), inputs)
     assert kind_of(space) == kind
-    assert space.size == (shape if kind == "image" and len(shape) == 2 else shape[:-1])
+    lacks_channels = len(shape) == 1 or (kind == "image" and len(shape) == 2)
+    assert space.size == (shape if lacks_channels else shape[:-1])
     assert make_batch(inputs, make()).space == space
 
 
 def test_what_has_no_places():
+    table = sequential((5,), layers.Dense(3), layers.Reshape((3, 1)), layers.Flatten(), layers.Dense(2))
+    text = sequential((5,), layers.Embedding(9, 4), layers.Conv1D(3, 3))
+    for model in (table, text):
+        assert input_space(model, np.zeros((2, 5), np.float32)) is None
     for array in (np.zeros((2, 5)), np.zeros((2, 5, 5, 5, 5, 1)), np.array([["a b"]]), np.zeros((2, 0, 3))):
         assert input_space(None, array) is None
 
