@@ -22,7 +22,7 @@ from ..records import Image, Look, Space, ValidationBatch, ValueRange
 from .arrays import taken
 from .feeding import preprocessed, preprocesses
 from .labels import class_labels, label_clues, label_sets, labels_of_rows
-from .layout import image_inputs, input_at, largest_index, largest_input, resolve_input
+from .layout import input_at, largest_index, largest_input, placed_inputs, resolve_input
 from .masks import pixel_labels
 from .range_names import checked_range
 from .ranges import display_images
@@ -121,7 +121,7 @@ def make_batch(
     note = ""
     if image_input is not None:
         at = resolve_input(image_input, inputs, model)
-    elif choose_input is not None and len(image_inputs(inputs)) > 1:
+    elif choose_input is not None and len(placed_inputs(inputs)) > 1:
         at, note = choose_input(inputs)
     else:
         at = largest_index(inputs)
@@ -257,6 +257,14 @@ def _look(
     warns: bool,
 ) -> Look:
     """Makes what people see of the images (N, ...), of which the user's `display` may say more."""
+    if display is None and images.ndim == 2:
+        raise ValueError(
+            "Rows of numbers have no places to explain. "
+            f"Received: inputs of shape {images.shape} of type {images.dtype}. Where a layer of the model makes "
+            "signals (samples, time, channels) of them, as by Reshape or Embedding, the part behind it is explained by "
+            "explain(keras.Model(layer.output, model.output), keras.Model(model.inputs, layer.output).predict(rows)). "
+            "Where layers make images of them, give `display=`: what people see."
+        )
     pixel_range = None if make_range is None else make_range()
     seen = display_images(images, pixel_range) if display is None and space is None else None
     if space is not None:

@@ -33,6 +33,11 @@ def image_inputs(inputs: Any) -> list[int]:
     return [i for i, a in enumerate(arrays) if a.dtype.kind in "biuf" and a.ndim == axes >= 3]
 
 
+def placed_inputs(inputs: Any) -> list[int]:
+    """Returns which of a model's inputs, flattened, may have places: images, and signals beside them."""
+    return [i for i, a in enumerate(keras.tree.flatten(inputs)) if a.dtype.kind in "biuf" and a.ndim >= 3]
+
+
 def largest_index(inputs: Any) -> int:
     """Returns which of a model's inputs, flattened, is `largest_input`."""
     largest = largest_input(inputs)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ..network.layers import walk
+from ..network.layers import input_tensors, walk
 from ..records import Image, Space, ValueRange
 from .layout import channels_last, recognized_layout
 from .ranges import display_images
@@ -41,10 +41,10 @@ def kind_of(space: Space) -> str:
 def input_space(model: Any, images: npt.NDArray[Any]) -> Space | None:
     """Returns what the axes of an input are.
 
-    Three axes are a signal (N, T, C) where layers for signals come first in the model, else grey images (N, H, W)
-    without an axis for their channel. Two are a signal without one where the model makes a row of it that it convolves
-    or steps through. Five are a clip where the model steps through time or takes three channels, which
-    are colours; else a volume.
+    Three axes are a signal (N, T, C) where layers for signals come first in the model, or where it has them and takes
+    images beside, else grey images (N, H, W) without an axis for their channel. Two are a signal without one where the
+    model makes a row of it that it convolves or steps through. Five are a clip where the model steps through time or
+    takes three channels, which are colours; else a volume.
 
     Args:
         model: The model; None where there is none.
@@ -58,7 +58,10 @@ def input_space(model: Any, images: npt.NDArray[Any]) -> Space | None:
     layers = [layer for _, layer in walk(model)] if isinstance(model, keras.layers.Layer) else []
     if images.ndim == 2:
         return Space(AXES["signal"], images.shape[1:]) if images.dtype.kind == "f" and _is_for_signals(layers) else None
-    if images.ndim == 4 or (images.ndim == 3 and next(filter(None, map(_axes_taken, layers)), 2) != 1):
+    taken = list(filter(None, map(_axes_taken, layers)))
+    if any(len(tensor.shape) > images.ndim for tensor in input_tensors(model)):  # Those layers are for the other one.
+        taken = [axes for axes in taken if axes == 1]
+    if images.ndim == 4 or (images.ndim == 3 and (taken or [2])[0] != 1):
         layout = recognized_layout(images)
         height, width = images.shape[2:] if layout == "channels_first" else images.shape[1:3]
         return Space(AXES["image"], (int(height), int(width)), layout)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..checks import check_positive, did_you_mean
 from ..data.batches import make_batch
-from ..data.layout import image_inputs, input_at
+from ..data.layout import image_inputs, input_at, largest_index
 from ..methods import Method, resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
@@ -152,12 +152,13 @@ class Explainer:
             self._prepared = self._rows(self.batch)  # What doesn't fit is told before the model is traced.
             self.augmentations, inputs = tuple(self._prepared.augmentations), self._prepared.inputs
         self._references = References(model, self._targets, int(batch_size))
-        self._image_input, self._several_images = batch.image_input, len(image_inputs(inputs)) > 1
+        self._image_input = batch.image_input
+        self._says_input = len(image_inputs(inputs)) > 1 or self._image_input != largest_index(inputs)
         self._trace = traced(
             model,
             inputs,
             layer_names,
-            image_input=self._image_input if self._several_images else None,
+            image_input=self._image_input if self._says_input else None,
             targets=self._targets,
             needs=[one.needs for one in methods.values()] + [NEEDS] * measures_faithfulness,
             batch_size=int(batch_size),
@@ -223,7 +224,7 @@ class Explainer:
             value_range=value_range,
             regions=regions,
             spacing=spacing,
-            image_input=self._image_input if self._several_images else None,
+            image_input=self._image_input if self._says_input else None,
         )
         self.warn_of_range(batch)
         views = self.views(batch)

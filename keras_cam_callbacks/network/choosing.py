@@ -114,6 +114,14 @@ def no_layer(
         refused: Paths of layers whose positions are no places of the image.
         axes: Names of the axes of the image.
     """
+    again = next(
+        (
+            call.path
+            for call in reversed(calls)
+            if call.number > 1 and is_feature_map(call.output_shape, axes=len(axes)) and may_be_chosen(call)
+        ),
+        None,
+    )
     return ValueError(
         f"A heatmap needs a layer whose output is a feature map (samples, {', '.join(axes)}, channels) of more than "
         "one position, "
@@ -126,6 +134,7 @@ def no_layer(
             if refused
             else ""
         )
+        + (f"layer_name={again!r} takes the last call of a layer that is called several times. " if again else "")
         + "Methods of the image itself, such as method='occlusion' or 'saliency', need no layer."
     )
 

@@ -330,6 +330,12 @@ def prediction_ids(calls: Sequence[LayerCall], output_ids: Container[Any]) -> se
         kind = type(call.layer)
         if own and kind.__name__ in _ACTIVATIONS and kind.__module__.split(".")[0] == "keras":
             ids.update(call.input_ids)
+        elif own and isinstance(call.layer, keras.layers.TimeDistributed):
+            # Its steps are put together from rows of the layer inside.
+            inner = call.layer.layer
+            ids.update(tensor for made in calls if made.layer is inner for tensor in made.output_ids)
+            if type(inner).__name__ in _ACTIVATIONS and type(inner).__module__.split(".")[0] == "keras":
+                ids.update(call.input_ids)
     return ids
 
 

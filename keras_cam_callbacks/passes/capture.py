@@ -30,7 +30,7 @@ from .ground import Ground
 from .images import early_layer
 from .levels import chosen_levels
 from .outputs import ModelOutputs
-from .settling import NO_GRID, settle
+from .settling import NO_GRADIENT, NO_GRID, settle
 from .taps import as_activations, fixed_batch, make_tap, named_layer
 
 # What a method can need that has nothing to do with a layer.
@@ -149,6 +149,13 @@ class Capturer:
             if not refused:
                 break
             self._compile(model, samples, keeps)
+        dead = self._dead()
+        if dead:
+            said = (
+                "The gradient is exactly zero at every layer that may be chosen: the score of the first sample depends "
+                "on none, as where no position is predicted as the class that is explained. Such maps are empty. Layer "
+                f"{dead[0]!r} is explained.",
+            )
         self.ground.notes += said
         self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 
@@ -199,6 +206,10 @@ class Capturer:
                 alike = (other for other, shape in self._shapes.items() if len(shape) == 3 and shape[1] == count)
                 self._refused.update(dict.fromkeys(alike, why))
         return bool(measured.refused), measured.notes
+
+    def _dead(self) -> list[str]:
+        """Returns the paths of layers that were chosen although no gradient reaches them, for none has any."""
+        return [tap.path for tap in self.taps if self._resigned and self._refused.get(tap.path) == NO_GRADIENT]
 
     def _whole(self, inputs: Any, count: int) -> dict[str, Any]:
         """Returns what is captured of any number of samples, as the layers put it out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..engine.contract import DifferentiatedRun, Run
@@ -10,6 +10,7 @@ from ..network.choosing import is_tokens, no_layer, preferred
 from ..network.head import Head, find_head
 from ..network.layers import LayerCall, call_that_made, candidates, prediction_ids
 from .ground import Ground
+from .settling import NO_GRADIENT
 from .taps import single_call
 
 
@@ -41,7 +42,7 @@ def chosen_call(
     run: DifferentiatedRun,
     model: Any,
     ground: Ground,
-    refused: Container[str],
+    refused: Mapping[str, str],
     attends: bool,
     dense: tuple[int, ...] | None = None,
 ) -> tuple[LayerCall, bool]:
@@ -51,13 +52,14 @@ def chosen_call(
         run: The run.
         model: The model.
         ground: Knows the image.
-        refused: Paths of layers that turned out to be no picture of the image.
+        refused: Paths of layers that turned out to be no picture of the image, with the reason.
         attends: Whether methods need the tokens of the last self-attention.
         dense: The image's size where pixels of a mask are explained, else None; see `preferred`.
 
     Returns:
         The layer's call; and whether it was among those that are refused, because no layer of the model answers to the
-        places of an image that the model itself turns.
+        places of an image that the model itself turns, or the score depends on none, as that of a class of which no
+        pixel is predicted.
 
     Raises:
         ValueError: If there is none.
@@ -72,9 +74,11 @@ def chosen_call(
     if attended and attends:
         options = list(filter(None, [call_that_made(attended[-1], run.calls)]))
     left = [call for call in options if call.path not in refused]
+    left = [call for call in left if ground.is_wanted(run, call)] or left
     if left:
         return left[0], False
     turned = [call for call in options if not is_tokens(call) and ground.moves(run, call)]
+    turned += [call for call in options if refused.get(call.path) == NO_GRADIENT]
     if turned:
         return turned[0], True
     axes = ("height", "width") if ground.space is None else ground.space.axes

@@ -118,6 +118,11 @@ class Ground:
                 kept.append(call)
         return kept
 
+    def is_wanted(self, run: Run, call: LayerCall) -> bool:
+        """Whether a layer depends on the input that the user has named; any does where none was."""
+        reads = None if self._wanted is None else run.read_inputs(call.output_ids[0])
+        return reads is None or self._wanted in reads
+
     def moves(self, run: Run, call: LayerCall) -> bool:
         """Whether what lies before the first convolutions moves the image's pixels, so that no map lies as it does."""
         if self.space is None or self.axes != 2:  # Of others bands alone tell which part a layer sees.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.layout import image_inputs, input_at, input_names, largest_index
+from ..data.layout import image_inputs, input_at, input_names, largest_index, placed_inputs
 from ..engine.contract import Run
 from ..network.layers import LayerCall, layers_behind, listing
 
@@ -26,9 +26,14 @@ def explained_image(
         ValueError: If a layer doesn't depend on the input that was named, or layers have no image in common.
     """
     images, names = image_inputs(inputs), input_names(inputs, model)
-    if len(images) < 2 and wanted is None:
+    placed = set(placed_inputs(inputs))
+    if len(placed) < 2 and wanted is None:
         return largest_index(inputs), ""
     read = {call.path: run.read_inputs(call.output_ids[0]) or set(range(len(names))) for call in calls}
+    if len(images) < 2 and wanted is None:
+        beside = placed.intersection(*read.values())  # A layer that sees nothing but a signal beside the image.
+        other = max(beside, key=lambda i: (_size(inputs, i), -i), default=images[0])
+        return images[0] if images[0] in beside else other, ""
     seen = set(images if wanted is None else [*images, wanted])
     common = seen.intersection(*read.values())
     shown = "; ".join(f"{path!r} sees {_listed(names, seen & of_layer)}" for path, of_layer in read.items())

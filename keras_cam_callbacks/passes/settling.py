@@ -17,6 +17,8 @@ from .bands import LEAST, Sight, answers, banded, layout_of_tokens, sight
 
 NO_GRID = "puts out tokens that make no grid whose cells answer to places of the image"
 
+NO_GRADIENT = "has a gradient of exactly zero"
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -120,7 +122,7 @@ def settle(
             else:
                 refused[tap.path] = "doesn't answer to places of the image"
         elif not must and all(_is_dead(arrays, *one) for one in results.items() if one[0] != "head"):
-            refused[tap.path] = "has a gradient of exactly zero"
+            refused[tap.path] = NO_GRADIENT
             notes.append(
                 f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't "
                 "depend on it. The next one is taken."

@@ -91,16 +91,19 @@ def single_call(
         ValueError: If there is none, or there are several.
     """
     mine = [call for call in calls if call.layer is layer]
-    if number is not None and number <= len(mine):
-        mine = [call for call in mine if call.number == number]
-    if len(mine) != 1:
+    meant = [call for call in mine if number in (None, call.number)]
+    if len(meant) != 1:
         raise ValueError(
             f"{purpose.subject} must be called once when the model runs, or one of its calls be named. "
-            f"Received: layer {path!r}, called {len(mine) or 'no'} times"
+            f"Received: layer {path!r}, called {_times(len(mine))}"
             + (f"; {mine[-1].path!r} names its last call. " if mine else ", because the model doesn't use it. ")
             + purpose.advice(calls, axes)
         )
-    return mine[0]
+    return meant[0]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count or 'no'} times"
 
 
 def make_tap(
