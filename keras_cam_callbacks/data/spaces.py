@@ -83,7 +83,7 @@ def _is_for_signals(layers: Sequence[Any]) -> bool:
 
 def _axes_taken(layer: Any) -> int:
     """Returns for how many axes a layer is: 1, 2 or 3, and 0 where it takes any."""
-    if isinstance(layer, (*_STEPPING, *_ATTENDING)):
+    if isinstance(layer, (*_STEPPING, *_ATTENDING, keras.layers.Masking)):
         return 1
     if isinstance(layer, _FLAT):
         return 2

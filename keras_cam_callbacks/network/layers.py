@@ -275,6 +275,8 @@ class Candidates:
 def may_be_chosen(call: LayerCall) -> bool:
     """Tells whether a layer is of a kind that computes, and does not merely pool, drop, pad, shift or reshape."""
     layer = call.layer
+    while isinstance(layer, keras.layers.TimeDistributed):
+        layer = layer.layer
     if isinstance(layer, keras.layers.Layer):
         return not isinstance(layer, _NOT_CHOSEN)
     return type(layer).__name__ in _CHOSEN_OPERATIONS

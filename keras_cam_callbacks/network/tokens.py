@@ -202,6 +202,10 @@ def grids(count: int, sizes: Sequence[int], earlier: Sequence[Sequence[int | Non
             options += [grid for grid in divided if 1 / 1.6 <= grid[0] / grid[1] / (sizes[0] / sizes[1]) <= 1.6]
     else:
         options += [tuple(size // patch for size in sizes) for patch in range(1, max(sizes) + 1)]
+        # A token for each step, behind a network of each frame.
+        steps = [(size, 1, 1) for size in dict.fromkeys([sizes[0], *(grid[0] for grid in options)])]
+        steps = [grid for grid in steps if 0 <= count - grid[0] <= 1]
+        options, likely = [*options, *steps], [*likely, *steps]
     left_over = {grid: count - math.prod(grid) for grid in options if 0 not in grid}
     # A single row is a sequence, and few of many tokens would follow the image by chance.
     return [

@@ -118,3 +118,34 @@ def test_rows_of_words_and_the_way_out():
         explain(model, x)
     embedded = keras.Model(model.inputs, embedding.output).predict(x, verbose=0)
     assert explain(keras.Model(embedding.output, model.output), embedded).heatmaps.shape == (3, 18)
+
+
+@QUIET
+def test_a_token_for_each_frame_of_a_clip():
+    frame = [keras.Input((8, 8, 2)), layers.Conv2D(4, 3, activation="relu"), layers.GlobalAveragePooling2D()]
+    clip = keras.Input((8, 8, 8, 2))
+    steps = layers.TimeDistributed(keras.Sequential(frame))(clip)
+    steps = layers.Dense(5, name="steps")(steps)
+    attended = layers.MultiHeadAttention(2, 4)(steps, steps)
+    model = keras.Model(clip, layers.Dense(3)(layers.GlobalAveragePooling1D()(attended)))
+    explanation = explain(model, images(2, (8, 8, 8, 2)), method="hirescam")
+    assert explanation.layer_name == "steps"
+    assert explanation.heatmaps.shape == (2, 8, 1, 1)
+
+
+@QUIET
+def test_pooling_of_each_frame_is_not_chosen():
+    inside = layers.Conv2D(4, 3, activation="relu", name="conv"), layers.MaxPooling2D(name="pool")
+    model = keras.Sequential(
+        [keras.Input((5, 10, 10, 1)), *map(layers.TimeDistributed, inside), layers.Flatten(), layers.Dense(3)]
+    )
+    assert "pool" not in explain(model, images(2, (5, 10, 10, 1))).layer_name
+    assert explain(model, images(2, (5, 10, 10, 1))).heatmaps.shape == (2, 5, 8, 8)
+
+
+@QUIET
+def test_a_masked_signal_without_convolutions():
+    last = layers.GlobalAveragePooling1D(), layers.Dense(3)
+    model = keras.Sequential([keras.Input((12, 4)), layers.Masking(), layers.Dense(8, "relu", name="steps"), *last])
+    explanation = explain(model, images(2, (12, 4)))
+    assert (explanation.layer_name, explanation.heatmaps.shape) == ("steps", (2, 12))
