@@ -29,7 +29,7 @@ from .ranges import display_images
 from .recognition import BatchRange
 from .regions import aligned_rows, resolve_class_regions, resolve_regions, whom
 from .sources import count_samples, is_endless, random_state_kept, read, sample_shape
-from .spaces import displayed_space, input_space, pixels_of
+from .spaces import displayed_space, input_space, pixels_of, shows_slices
 from .spacing import spaced
 
 
@@ -269,7 +269,7 @@ def _look(
     seen = display_images(images, pixel_range) if display is None and space is None else None
     if space is not None:
         seen = displayed_space(images, space, pixel_range)
-    columns = _display_columns(display, seen, images, rows, count)
+    columns = _display_columns(display, seen, images, space, rows, count)
     if warns and pixel_range is not None and pixel_range.note and any(column is seen for column in columns.values()):
         warnings.warn(f"Value range: {pixel_range.note}", stacklevel=2)
     display_name, (shown, value_range) = columns.popitem()
@@ -303,6 +303,7 @@ def _display_columns(
     display: Any,
     seen: tuple[tuple[Image, ...], str] | None,
     images: npt.NDArray[Any],
+    space: Space | None,
     rows: npt.NDArray[np.intp],
     count: int | None,
 ) -> dict[str, tuple[tuple[Image, ...], str]]:
@@ -310,12 +311,12 @@ def _display_columns(
     if display is None and seen is not None:
         return {"image": seen}
     if not isinstance(display, Mapping):
-        return {"image": (_aligned_display("display", display, images, rows, count), "given")}
+        return {"image": (_aligned_display("display", display, images, space, rows, count), "given")}
     columns = {}
     for name, given in display.items():
         label = f"display[{name!r}]"
         if given is not None:
-            columns[name] = _aligned_display(label, given, images, rows, count), "given"
+            columns[name] = _aligned_display(label, given, images, space, rows, count), "given"
         elif seen is not None:
             columns[name] = seen
         else:
@@ -327,9 +328,14 @@ def _display_columns(
 
 
 def _aligned_display(
-    label: str, display: Any, images: npt.NDArray[Any], rows: npt.NDArray[np.intp], count: int | None
+    label: str,
+    display: Any,
+    images: npt.NDArray[Any],
+    space: Space | None,
+    rows: npt.NDArray[np.intp],
+    count: int | None,
 ) -> tuple[Image, ...]:
-    """Returns the user's display images of the selected samples."""
+    """Returns the user's display images of the selected samples: pictures, or of a volume or a clip all its slices."""
     given: Any = display(images) if callable(display) else display
     chosen = aligned_rows(len(given), rows, count) if hasattr(given, "__len__") else None
     if chosen is None:
@@ -338,7 +344,11 @@ def _aligned_display(
             f"Received: {len(given) if hasattr(given, '__len__') else type(given).__name__}."
         )
     pictures = [np.asarray(given[int(i)]) for i in chosen]
-    return display_images(pictures, _range_for_people(pictures))[0]
+    if space is None or not all(shows_slices(picture, space) for picture in pictures):
+        return display_images(pictures, _range_for_people(pictures))[0]
+    slices = [one for picture in pictures for one in picture]
+    shown, depth = display_images(slices, _range_for_people(slices))[0], space.size[0]
+    return tuple(np.stack(shown[start : start + depth]) for start in range(0, len(shown), depth))
 
 
 def _range_for_people(pictures: Sequence[npt.NDArray[Any]]) -> str | None:

@@ -127,6 +127,15 @@ def displayed_space(
     return tuple(np.stack(seen[i : i + depth]) for i in range(0, len(seen), depth)), name
 
 
+def shows_slices(picture: npt.NDArray[Any], space: Space) -> bool:
+    """Tells whether what a user shows of a sample is all slices of a volume or a clip: (d, H, W, C), or grey (d, h, w).
+
+    Without channels it is told from a picture by the model's own sizes.
+    """
+    depth = len(space.axes) == 3 and picture.ndim > 2 and len(picture) == space.size[0]
+    return depth and (picture.ndim == 4 or picture.shape == space.size)
+
+
 def _count_channels(images: npt.NDArray[Any], space: Space) -> int:
     return int(images.shape[1 if space.layout == "channels_first" else -1])
 

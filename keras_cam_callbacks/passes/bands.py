@@ -104,8 +104,10 @@ def agreement(changes: Answers) -> float:
     if max(space) <= 2:
         return float("nan")
     results = []
+    # A few cells along one of three axes, with few bands on each, tell nothing.
+    least = 3 if len(space) > 2 else 2
     for axis, cells in enumerate(space):
-        if cells < 2:
+        if cells < least:
             continue
         of_axis = changes[axis * BANDS : (axis + 1) * BANDS]
         total = of_axis.sum(axis=0)

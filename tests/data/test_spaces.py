@@ -79,3 +79,15 @@ def test_what_people_see():
     volumes = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 9, 1), np.uint8)
     shown = np.stack(make_batch(volumes, MODELS["volume"][0]()).display)
     np.testing.assert_array_equal(shown, np.repeat(volumes, 3, axis=-1))
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_slices_that_are_shown_in_place_of_the_models_input(channels):
+    volumes = np.random.default_rng(0).random((2, 6, 8, 9, 1), np.float32)
+    size = (6, 8, 9) if not channels else (6, 16, 18)
+    shown = np.random.default_rng(1).integers(0, 256, (2, *size, *channels), np.uint8)
+    batch = make_batch(volumes, MODELS["volume"][0](), display=shown)
+    expected = shown[..., None] if not channels else shown
+    np.testing.assert_array_equal(np.stack(batch.display), np.broadcast_to(expected, (2, *size, 3)))
+    middle = make_batch(volumes, MODELS["volume"][0](), display=shown[:, 3])
+    assert middle.display[0].shape == (*size[1:], 3)
