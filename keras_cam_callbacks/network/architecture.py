@@ -93,9 +93,13 @@ def layer_places(model: Any) -> dict[str, str]:
 
 
 def layer_place(model: Any, paths: str) -> str:
-    """Returns paths of layers, joined by ", ", as `layer_places` has them."""
+    """Returns paths of layers or of their calls, such as "tower/conv#2", joined by ", ", as `layer_places` has them."""
     places = layer_places(model)
-    return ", ".join(places.get(path, path) for path in paths.split(", "))
+    named = []
+    for path in paths.split(", "):
+        layer, mark, number = (path, "", "") if path in places else path.partition("#")
+        named.append(places.get(layer, layer) + mark + number)
+    return ", ".join(named)
 
 
 class _Names:

@@ -69,6 +69,11 @@ class LayerCall:
     number: int = 1
     steps: Any = None
 
+    @property
+    def layer_path(self) -> str:
+        """The layer's path, which is the same for all of its calls."""
+        return self.path.removesuffix(f"#{self.number}") if self.number > 1 else self.path
+
     def makes(self, layer: Any, number: int) -> bool:
         """Tells whether it is one of the calls of a layer."""
         return self.layer is layer and self.number == number

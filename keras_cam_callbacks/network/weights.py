@@ -49,7 +49,11 @@ def weights_from_top(model: Any, calls: Sequence[LayerCall]) -> list[LayerWeight
     Raises:
         ValueError: If a layer is quantized, or no layer holds weights.
     """
-    order = [(model.name, model), *((call.path, call.layer) for call in reversed(calls)), *reversed([*walk(model)])]
+    order = [
+        (model.name, model),
+        *((call.layer_path, call.layer) for call in reversed(calls)),
+        *reversed([*walk(model)]),
+    ]
     seen: set[int] = set()
     found = []
     for path, layer in order:

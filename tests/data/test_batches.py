@@ -327,7 +327,7 @@ FAULTS = {
     "number of labels": (lambda: (X, Y[:3]), {}, ValueError, r"x of length \[10\] and y of length \[3\]"),
     "number of inputs": (lambda: {"a": X, "b": X[:3]}, {}, ValueError, r"x of length \[3, 10\]"),
     "infinite": (lambda: SPOILT, {}, ValueError, r"NaN or infinite pixels in samples \[3\] of 10"),
-    "vectors": (lambda: X[:, 0, 0], {}, ValueError, r"\(samples, height, width, channels\). Received: shape"),
+    "vectors": (lambda: X[:, 0, 0], {}, ValueError, r"\(samples, height, width, channels\), .* Received: shape"),
     "max_samples": (lambda: X, {"max_samples": 0}, ValueError, "positive integer. Received: 0"),
     "max_samples True": (lambda: X, {"max_samples": True}, ValueError, "positive integer. Received: True"),
     "select": (lambda: X, {"select": "last"}, ValueError, "'first' or 'balanced'. Received: 'last'"),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 from models import LOGITS, images
 
-from keras_cam_callbacks import CAMLogger, GradCAMLogger, HeatmapLogger, Occlusion, explain
+from keras_cam_callbacks import CAMLogger, GradCAMLogger, HeatmapLogger, Occlusion, explain, read_run
 from keras_cam_callbacks.methods import cams
 
 SIGNAL, VOLUME, CLIP, IMAGE = (40, 2), (8, 10, 12, 1), (4, 12, 10, 3), (12, 10, 3)
@@ -232,12 +232,12 @@ def test_frames_of_a_model_that_runs_eagerly():
 # ---- One network for several images --------------------------------------------------------------------------
 
 
-def siamese():
+def siamese(name="last"):
     tower = keras.Sequential(
         [
             keras.Input(IMAGE),
             layers.Conv2D(4, 3, activation="relu", name="first"),
-            layers.Conv2D(5, 3, activation="relu", name="last"),
+            layers.Conv2D(5, 3, activation="relu", name=name),
             layers.GlobalAveragePooling2D(),
         ],
         name="tower",
@@ -304,6 +304,18 @@ def test_ablation_of_one_call():
         ablated[..., k] = 0
         weights.append((clean - score(ablated)) / np.abs(clean))
     np.testing.assert_allclose(found.heatmaps, cams.cam(activations, np.stack(weights, 1)), rtol=1e-3, atol=1e-5)
+
+
+def test_a_call_goes_on_in_its_record_whatever_number_keras_gives_its_layer(tmp_path):
+    """By another model of the same layers."""
+    x, y = {"left": images(4, IMAGE), "right": images(4, IMAGE, seed=1)}, np.arange(4) % 3
+    for number in range(2):
+        model, tower = siamese(name=None)
+        last = f"tower/{tower.layers[1].name}#2"
+        logger = GradCAMLogger((x, y), last, tracker="disk", log_dir=tmp_path, on_error="raise")
+        model.fit(x, y, initial_epoch=number, epochs=number + 1, verbose=0, callbacks=[logger])
+        assert [epoch.epoch for epoch in read_run(logger.directory).epochs] == list(range(number + 1))
+    assert logger.directory.name == "gradcam"
 
 
 @pytest.mark.parametrize("name", ["tower/last#3", "last#0", "lost#2"])

@@ -248,14 +248,18 @@ def test_an_eager_model_of_tokens_is_explained_alike():
     np.testing.assert_allclose(eager.heatmaps, traced.heatmaps, atol=1e-5 * np.abs(traced.heatmaps).max())
 
 
-def test_tokens_of_volumes_are_refused():
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages")
+def test_tokens_of_volumes():
     inputs = keras.Input((8, 16, 16, 1))
     x = layers.LayerNormalization(name="norm")(layers.Reshape((16, 8))(layers.Conv3D(8, (2, 8, 8), (2, 8, 8))(inputs)))
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
     volumes = np.random.default_rng(0).random((1, 8, 16, 16, 1), np.float32)
-    settings = {"display": lambda batch: batch[:, 0], "output_kind": "classes"}
-    with pytest.raises(ValueError, match=r"Tokens are explained of images.*8, 16, 16, 1"):
-        explain(model, volumes, "norm", **settings)
+    found = explain(model, volumes, "norm", output_kind="classes")
+    assert found.heatmaps.shape == (1, 4, 2, 2)
+    by_hand = explain(model, volumes, "norm", output_kind="classes", tokens=(4, 2, 2))
+    np.testing.assert_array_equal(found.heatmaps, by_hand.heatmaps)
+    with pytest.raises(ValueError, match="must have the axes depth, height, width"):
+        explain(model, volumes, "norm", output_kind="classes", tokens=(4, 4))
 
 
 @pytest.mark.filterwarnings("ignore:Layer 'norm_0' was chosen, the last feature map")
