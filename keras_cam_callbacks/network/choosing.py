@@ -45,6 +45,14 @@ def is_tokens(call: LayerCall) -> bool:
     return shape is not None and len(shape) == 3 and (shape[1] is None or shape[1] >= 4) and shape[2] != 1
 
 
+def is_of_frames(call: LayerCall, frames: int) -> bool:
+    """Tells whether a layer puts out one row of features for each frame of a clip, which has no places in the frame."""
+    if not is_tokens(call):
+        return False
+    stepped = call.steps is not None or isinstance(call.layer, keras.layers.TimeDistributed)
+    return stepped or (call.output_shape is not None and call.output_shape[1] == frames)
+
+
 def preferred(
     calls: Sequence[LayerCall],
     used: Container[Any] | None,

@@ -412,9 +412,10 @@ class Capturer:
             self.ground.image_note = ""
         self.ground.look_at(run, self._head_calls(run))
         self.ground.look_behind(run, calls)
-        # A bottleneck, what the last self-attention works on, and a detector's maps have much behind them, and are
-        # chosen for that.
-        chosen = self.outputs.is_dense or self.outputs.detects or calls[0].output_ids[0] in self.ground.attended(run)
+        # A bottleneck, what the last self-attention works on, a detector's maps, and those of a clip's frames have much
+        # behind them, and are chosen for that.
+        chosen = self.outputs.is_dense or self.outputs.detects or calls[0].steps is not None
+        chosen = chosen or calls[0].output_ids[0] in self.ground.attended(run)
         if not self._named and not chosen:
             self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
         for i, tap in enumerate(self.taps):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..engine.contract import DifferentiatedRun, Run
-from ..network.choosing import is_tokens, no_layer, preferred
+from ..network.choosing import is_of_frames, is_tokens, no_layer, preferred
 from ..network.head import Head, find_head
 from ..network.layers import LayerCall, call_that_made, candidates, prediction_ids
 from .ground import Ground
@@ -71,6 +71,9 @@ def chosen_call(
     common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
     attended = ground.attended(run)
     options = preferred(calls, common, attended, ground.may_be_tokens, dense, ground.axes)
+    if ground.space is not None and ground.axes > 2:  # Maps of the frames come before what is left of each.
+        frames = ground.space.size[0]
+        options.sort(key=lambda call: is_of_frames(call, frames))
     if attended and attends:
         options = list(filter(None, [call_that_made(attended[-1], run.calls)]))
     left = [call for call in options if call.path not in refused]

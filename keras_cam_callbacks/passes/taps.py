@@ -13,7 +13,17 @@ from .. import engine
 from ..data.layout import channels_last, in_layout
 from ..data.spaces import AXES
 from ..network.choosing import is_tokens, token_calls
-from ..network.layers import LayerCall, Tap, candidates, data_format, find_call, input_tensors, is_feature_map, listing
+from ..network.layers import (
+    LayerCall,
+    Tap,
+    candidates,
+    data_format,
+    find_call,
+    input_tensors,
+    is_feature_map,
+    listing,
+    may_be_chosen,
+)
 from ..records import Space
 
 
@@ -38,6 +48,8 @@ class Purpose:
 
 def _explained(calls: Sequence[LayerCall], axes: int) -> list[LayerCall]:
     options = [*candidates(calls, axes), *(token_calls(calls) if axes > 1 else ())]
+    if not options:  # All are called several times.
+        options = [call for call in calls if may_be_chosen(call) and is_feature_map(call.output_shape, axes=axes)]
     return [call for call in calls if call in options]
 
 

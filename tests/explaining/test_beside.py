@@ -128,9 +128,11 @@ def test_a_token_for_each_frame_of_a_clip():
     steps = layers.Dense(5, name="steps")(steps)
     attended = layers.MultiHeadAttention(2, 4)(steps, steps)
     model = keras.Model(clip, layers.Dense(3)(layers.GlobalAveragePooling1D()(attended)))
-    explanation = explain(model, images(2, (8, 8, 8, 2)), method="hirescam")
-    assert explanation.layer_name == "steps"
-    assert explanation.heatmaps.shape == (2, 8, 1, 1)
+    clips = images(2, (8, 8, 8, 2))
+    assert explain(model, clips, "steps", method="hirescam").heatmaps.shape == (2, 8, 1, 1)
+    # Without a name the last map of each frame is taken, which has places in it.
+    assert explain(model, clips).heatmaps.shape == (2, 8, 6, 6)
+    assert explain(model, clips, method="attention_rollout").heatmaps.shape == (2, 8, 1, 1)
 
 
 @QUIET
