@@ -172,7 +172,7 @@ def test_no_retrace_and_no_growth_over_fifty_epochs(tmp_path):
     logger = GradCAMLogger((x, y), tracker=Forgetful(), log_dir=tmp_path, batch_size=4, on_error="raise")
 
     def measure(epoch, logs):
-        if epoch in (9, 49):
+        if epoch in (9, 29, 49):
             gc.collect()
             with open("/proc/self/statm") as statm:
                 resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -180,9 +180,12 @@ def test_no_retrace_and_no_growth_over_fifty_epochs(tmp_path):
 
     callbacks = [logger, keras.callbacks.LambdaCallback(on_epoch_end=measure)]
     model.fit(x, y, epochs=50, verbose=0, callbacks=callbacks)
-    (objects, memory, traced, traces), (later_objects, later_memory, later_traced, later_traces) = seen
+    (objects, memory, traced, traces), (_, middle, _, _), (later_objects, later_memory, later_traced, later_traces) = (
+        seen
+    )
     assert logger.tracker.count == 50
     assert traces == later_traces == 1
     assert traced == later_traced
     assert later_objects - objects < 400
-    assert later_memory - memory < 32 * 2**20
+    # What leaks, leaks in both halves; what allocators keep at some time is no leak.
+    assert min(middle - memory, later_memory - middle) < 16 * 2**20

@@ -80,7 +80,7 @@ PAIRS = {
     "up": lambda b: layers.UpSampling2D(2, interpolation="bilinear" if b else "nearest"),
     "epsilon": lambda b: layers.BatchNormalization(epsilon=0.1 if b else 0.001),
     "axis": lambda b: layers.Softmax(axis=1 if b else -1),
-    "mean": lambda b: layers.Normalization(mean=100.0 if b else 0.0, variance=1.0),
+    "mean": lambda b: layers.Normalization(mean=[100.0 if b else 0.0] * 3, variance=[1.0] * 3),
     "variance": lambda b: layers.Normalization(mean=[0.0] * 3, variance=[1.0, 2.0, 4.0 if b else 3.0]),
     "interpolation": lambda b: layers.Resizing(8, 8, interpolation="nearest" if b else "bilinear"),
     "aspect": lambda b: layers.Resizing(8, 8, crop_to_aspect_ratio=b),
@@ -110,6 +110,10 @@ PAIRS = {
 
 # Keras can't load what they hold.
 UNSAVED = {"custom without config", "custom that can't be saved", "custom with objects", "function kept", "activation"}
+try:
+    layers.Conv2D.from_config(layers.Conv2D(2, 3, activation=layers.LeakyReLU(0.1)).get_config())
+except (ValueError, TypeError):  # Keras 3.5 and some later ones.
+    UNSAVED.add("activation layer")
 
 
 @pytest.mark.parametrize("name", PAIRS)
