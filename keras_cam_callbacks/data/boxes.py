@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BOX_FORMATS", "WORDS", "Words", "check_edges", "check_format", "check_unit", "corners"]
+__all__ = ["BOX_FORMATS", "WORDS", "Words", "check_edges", "check_format", "check_unit", "corners", "edges"]
 
 BOX_FORMATS = tuple(lead + name for lead in ("", "rel_") for name in ("xyxy", "yxyx", "xywh", "center_xywh"))
 """The formats of boxes, named as Keras names them."""
@@ -108,18 +109,20 @@ def corners(boxes: npt.NDArray[np.float64], box_format: str, size: tuple[int, ..
         box_format: Their format.
         size: Positions along each axis of the model's input.
     """
-    found = boxes
-    if len(size) == 2:
-        a, b, c, d = boxes.T
-        kind = box_format.removeprefix("rel_")
-        if kind == "yxyx":
-            a, b, c, d = b, a, d, c
-        elif kind == "xywh":
-            c, d = a + c, b + d
-        elif kind == "center_xywh":
-            a, b, c, d = a - c / 2, b - d / 2, a + c / 2, b + d / 2
-        found = np.stack([a, b, c, d], axis=1)
+    found = np.stack(edges(box_format, *boxes.T), axis=1) if len(size) == 2 else boxes
     return found if box_format.startswith("rel_") else found / (*size[::-1], *size[::-1])
+
+
+def edges(box_format: str, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any, Any, Any]:
+    """Returns left, top, right and bottom of images' boxes, arrays or tensors, from their numbers in a format."""
+    kind = box_format.removeprefix("rel_")
+    if kind == "yxyx":
+        return b, a, d, c
+    if kind == "xywh":
+        return a, b, a + c, b + d
+    if kind == "center_xywh":
+        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    return a, b, c, d
 
 
 def check_edges(

@@ -363,7 +363,7 @@ class Explainer:
         """What the axes of the heatmaps are; of tokens with their layout."""
         taps = [tap for view in self._views.values() for tap in view.taps if tap is not None]
         layouts = dict.fromkeys(tap.tokens.text for tap in taps if tap.tokens is not None)
-        axes = ("height", "width") if self.capturer.ground.space is None else self.capturer.ground.space.axes
+        axes = self.capturer.ground.axis_names
         return Space(axes, (None,) * len(axes), tokens="; ".join(layouts))
 
     def _token_note(self) -> str:

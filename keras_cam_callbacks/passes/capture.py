@@ -12,7 +12,6 @@ import numpy as np
 
 from .. import engine
 from ..data.layout import as_images, input_at
-from ..data.spaces import AXES
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.choosing import is_tokens
 from ..network.detection import Detection
@@ -126,7 +125,8 @@ class Capturer:
         self.chunk = self.fixed or batch_size
         self.traces = 0
         clues = clues_of(model) if clues is None else clues
-        self.outputs = ModelOutputs(clues, self.targets, self._engine, self._image_size(), self.ground.axes)
+        size = None if self.ground.space is None else self.ground.space.image_size
+        self.outputs = ModelOutputs(clues, self.targets, self._engine, size, self.ground.axes)
         self.taps: tuple[Tap, ...] = ()
         self.head: Tap | None = None
         self.explained = ""
@@ -500,7 +500,7 @@ class Capturer:
         """Describes a layer's call on the input's space."""
         if call.path in self._laid:  # The model was traced before.
             return self._laid[call.path]
-        axes = AXES["image"] if self.ground.space is None else self.ground.space.axes
+        axes = self.ground.axis_names
         return make_tap(call, run.calls, axes=axes, attends=len(axes) == 1 and bool(self.ground.attended(run)))
 
     def _find_calls(self, run: DifferentiatedRun, named: Sequence[tuple[Any, int | None]]) -> list[LayerCall]:
@@ -519,11 +519,6 @@ class Capturer:
         """Returns the image's size where pixels of a mask are explained, else None."""
         space = self.ground.space
         return space.size if self.outputs.is_dense and space is not None else None
-
-    def _image_size(self) -> tuple[int, int] | None:
-        """Returns the image's height and width; None where there is none."""
-        space = self.ground.space
-        return (space.size[0], space.size[1]) if space is not None and len(space.axes) == 2 else None
 
     def _describe_outputs(self, run: Run, logits: Any) -> None:
         """Notes what the outputs are and what is explained of them, in words."""

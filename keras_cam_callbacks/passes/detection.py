@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..data.boxes import edges
 from ..network.detection import OVERLAP, Detector
 from ..records import ABSENT
 
@@ -34,15 +35,7 @@ def decoded(boxes: Any, detector: Detector, box_format: str | None, size: tuple[
     box_format = detector.box_format or box_format
     if box_format is None:
         return None
-    kind = box_format.removeprefix("rel_")
-    a, b, c, d = (boxes[..., i] for i in range(4))
-    if kind == "yxyx":
-        a, b, c, d = b, a, d, c
-    elif kind == "xywh":
-        c, d = a + c, b + d
-    elif kind == "center_xywh":
-        a, b, c, d = a - c / 2, b - d / 2, a + c / 2, b + d / 2
-    corners = ops.stack([a, b, c, d], axis=-1)
+    corners = ops.stack(edges(box_format, *(boxes[..., i] for i in range(4))), axis=-1)
     return corners * np.array([width, height] * 2, np.float32) if box_format.startswith("rel_") else corners
 
 

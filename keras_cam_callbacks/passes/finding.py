@@ -84,8 +84,7 @@ def chosen_call(
     turned += [call for call in options if refused.get(call.path) == NO_GRADIENT]
     if turned:
         return turned[0], True
-    axes = ("height", "width") if ground.space is None else ground.space.axes
-    raise no_layer(model, run.calls, [call.path for call in options], axes)
+    raise no_layer(model, run.calls, [call.path for call in options], ground.axis_names)
 
 
 def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any, int | None]]) -> Head:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..data.layout import image_size, input_at, largest_index, model_layout
-from ..data.spaces import input_space
+from ..data.spaces import AXES, input_space
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.layers import LayerCall, Tap, maps_before
 from .bands import Sight
@@ -89,9 +89,14 @@ class Ground:
                 self._unmeasured.add(call.path)
 
     @property
+    def axis_names(self) -> tuple[str, ...]:
+        """The axes of the image; of an input without places, whose layers may have a map all the same, a picture's."""
+        return AXES["image"] if self.space is None else self.space.axes
+
+    @property
     def axes(self) -> int:
-        """How many axes the image has; 2 for an input without places, whose layers may have a map all the same."""
-        return 2 if self.space is None else len(self.space.axes)
+        """How many axes that are."""
+        return len(self.axis_names)
 
     @property
     def layout(self) -> str:
@@ -149,13 +154,12 @@ class Ground:
 
     def measure(self, taps: Sequence[Tap]) -> None:
         """Fills `boxes`, once the layers are known; what can't be told is noted."""
-        axes = ("height", "width") if self.space is None else self.space.axes
         for tap in taps:
             box: Box | None = whole(self.axes)
             if tap.path in self._unmeasured:
                 box = measured_box(self._model(), self._like, self.image_input, self.layout, tap)
             seen = self.sights.get(tap.path)
-            if seen is not None and (seen.turned or (box is not None and not seen.covers(box, axes))):
+            if seen is not None and (seen.turned or (box is not None and not seen.covers(box, self.axis_names))):
                 box = None
             self.boxes[tap.path] = box
             if box is None:

@@ -84,6 +84,11 @@ class Space:
         assert None not in self.sizes
         return tuple(side for side in self.sizes if side is not None)
 
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """H and W of an image; None of another space."""
+        return (self.size[0], self.size[1]) if len(self.axes) == 2 else None
+
 
 @dataclass(frozen=True, eq=False)
 class Region:
@@ -189,10 +194,7 @@ class ValidationBatch:
     @property
     def image_size(self) -> tuple[int, int] | None:
         """H and W of the images; None where they are none."""
-        if self.space is None or len(self.space.axes) != 2:
-            return None
-        height, width = self.space.size
-        return height, width
+        return None if self.space is None else self.space.image_size
 
     @cached_property
     def pixel_labels(self) -> Ints | None:
