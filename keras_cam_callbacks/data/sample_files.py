@@ -170,6 +170,7 @@ def _check_count(shape: Sequence[int], path: Path) -> None:
 def _read_scan(path: Path, taken: Taken) -> Samples:
     try:
         import nibabel
+        from nibabel.filebasedimages import ImageFileError
     except ImportError as error:
         raise ValueError(
             f"{path}: NIfTI needs nibabel. Install it: pip install 'keras_cam_callbacks[nifti]'"
@@ -182,7 +183,7 @@ def _read_scan(path: Path, taken: Taken) -> Samples:
         values = np.asarray(scan.dataobj, np.float32)
         # The file has 32 bits for each: 0.7 is 0.7, not the next number of 64 bits.
         zooms = tuple(float(str(np.float32(one))) for one in scan.header.get_zooms()[: len(taken.sides)])
-    except nibabel.filebasedimages.ImageFileError as error:
+    except ImageFileError as error:
         raise ValueError(f"{path}: no NIfTI, or damaged ({error})") from error
     told = len(zooms) == len(taken.sides) and all(is_real(one) and one > 0 for one in zooms)
     return Samples(_apart(values, taken, path), spacing=zooms if told else ())
