@@ -18,7 +18,7 @@ from ..explaining.explainer import Explainer
 from ..explaining.explanation import Explanation, Explanations
 from ..explaining.inputs import chooser
 from ..explaining.recorded import epoch_record
-from ..methods import resolve_methods
+from ..methods import AUTO, resolve_methods
 from ..methods.fusion import Fusion
 from ..metrics import METRICS, degenerate_cause, mean, measured, worst
 from ..metrics.agreement import same_class
@@ -80,8 +80,9 @@ class HeatmapLogger(EpochLogger):
         layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
             nested model, the layer itself, or None for the last feature map. The heatmaps of several layers in a list
             are fused into one.
-        method: A name (see `METHODS`), a method such as `SmoothGrad(samples=50)`, or a function as for `explain`; or
-            several of these in a list, or in a dict by names of yours. They share one forward pass and one picture.
+        method: A name (see `METHODS`), "auto" as for `explain`, a method such as `SmoothGrad(samples=50)`, or a
+            function as for `explain`; or several of these in a list, or in a dict by names of yours. They share one
+            forward pass and one picture.
         tracker: Where it goes: "auto", "disk", "tensorboard", "wandb", "mlflow", "trackio", "memory", a Tracker, a list
             of these, or None for the numbers in `logs` only. "auto" is the record on disk, and W&B, MLflow and Trackio
             where a run is active, else TensorBoard.
@@ -189,7 +190,7 @@ class HeatmapLogger(EpochLogger):
     ) -> None:
         check_overlay(overlay)
         methods = resolve_methods(method)
-        name = methods[""].name if "" in methods else "heatmaps"
+        name = "heatmaps" if methods.get("", AUTO) is AUTO else methods[""].name
         if not prefix and not name.isidentifier():
             raise ValueError(
                 f"A method without a name needs a `prefix`. Received: method={name}, prefix={prefix!r}. "

@@ -60,8 +60,9 @@ def _colormap(ctx: Any, param: Any, value: str) -> str:
     "methods",
     metavar="NAME",
     multiple=True,
-    default=["gradcam"],
-    help="How it is explained: gradcam, layercam, smoothgrad, rise, ...; several stand side by side.",
+    default=["auto"],
+    help="How it is explained: auto (gradcam, on tokens hirescam), layercam, smoothgrad, rise, ...; several stand side "
+    "by side.",
 )
 @click.option(
     "--layer", "layer_names", multiple=True, help="What `layers` lists; several are fused.  [default: chosen]"

@@ -89,7 +89,7 @@ def explain(
     images: Any,
     layer_name: Any = None,
     *,
-    method: Any = "gradcam",
+    method: Any = "auto",
     target: Any = "predicted",
     fuse: Fusion | None = None,
     augmentations: Any = None,
@@ -116,8 +116,10 @@ def explain(
         layer_name: The layer whose activations are explained: a name, a path such as "base/conv5" for a layer of a
             nested model, the layer itself, or None for the last feature map. The heatmaps of several layers in a list
             are fused into one.
-        method: Name of a method (see `METHODS`), a method with settings, as `SmoothGrad(samples=50)`, or a function
-            (activations, gradients) -> heatmaps (N, h, w); or a list of these, or a dict by names of yours.
+        method: Name of a method (see `METHODS`), or "auto": Grad-CAM, and on layers of tokens HiResCAM, for Grad-CAM
+            averages gradients over tokens that each have their own way to the score; a method with settings, as
+            `SmoothGrad(samples=50)`, or a function (activations, gradients) -> heatmaps (N, h, w); or a list of these,
+            or a dict by names of yours.
         target: "predicted", "true", a class index, one index for each sample, or a function of the model's outputs that
             returns (samples,) class indices (whole numbers) or scores (floating point). Several at once: "both" for
             predicted and true, "top2" to "top9" for the classes with the highest scores, or a dict by names of yours.

@@ -33,7 +33,7 @@ from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
 from .inputs import chooser, layer_list
 from .objects import check_region_classes
-from .placing import averaging_note, on_image
+from .placing import decided, on_image
 from .references import References, with_classes
 from .rows import OF_SCORES, Rows, check_true, cleared, joined, labels_at_most, parts, tiled, without_maps
 from .segments import BEST_BOX, MOST_FREQUENT, missing, of_objective
@@ -86,7 +86,7 @@ class Explainer:
         like: Any,
         layer_name: Any = None,
         *,
-        method: Any = "gradcam",
+        method: Any = "auto",
         target: Any = "predicted",
         fuse: Fusion | None = None,
         augmentations: Any = None,
@@ -169,6 +169,7 @@ class Explainer:
                 model, output_kind, batch.label_clues, None if class_names is None else len(tuple(class_names))
             ),
         )
+        methods, token_note = decided(methods, self.capturer)
         self.capturer.outputs.check(self._targets)  # A trace that is taken again has checked others.
         for one_method in methods.values():
             if "images" in one_method.needs:
@@ -183,7 +184,7 @@ class Explainer:
         self.method = _texts(methods)
         self.target = _texts(targets)
         self._class_names = _checked_names(class_names, self.capturer)
-        words = predict_note(model, inputs), self._token_note()
+        words = predict_note(model, inputs), token_note
         chosen = *self.capturer.ground.notes, *self.capturer.outputs.notes
         self.notes = (*batch.notes, *chosen, *filter(None, words))
         if not keeps:  # A callback says it itself, once a fit.
@@ -365,13 +366,6 @@ class Explainer:
         layouts = dict.fromkeys(tap.tokens.text for tap in taps if tap.tokens is not None)
         axes = self.capturer.ground.axis_names
         return Space(axes, (None,) * len(axes), tokens="; ".join(layouts))
-
-    def _token_note(self) -> str:
-        """Says of Grad-CAM on tokens that there are methods that point better."""
-        if {view.method.name for view in self._views.values()} != {"gradcam"}:
-            return ""
-        averaged = [tap.path for tap in self.capturer.taps if tap.tokens and tap.path in self.capturer.ground.mixed]
-        return averaging_note(averaged[0]) if averaged else ""
 
     def is_of_class(self, view: str) -> bool:
         """Tells whether the maps of a view depend on the explained class, as Grad-CAM's do and Eigen-CAM's don't."""

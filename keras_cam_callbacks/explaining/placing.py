@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..methods import Method
+from ..methods import AUTO, METHODS, Method
 from ..network.layers import Tap
 from ..passes.capture import Capturer
 from ..passes.placement import whole
 from ..passes.probe import Probe
 from ..records import Capture, Floats
 from ..space import laid
+
+
+def decided(methods: Mapping[str, Method], capturer: Capturer) -> tuple[dict[str, Method], str]:
+    """Decides what "auto" is on the layers that are explained, and says what is to be said of methods on tokens.
+
+    Args:
+        methods: The methods by name.
+        capturer: Knows the layers.
+
+    Returns:
+        The methods by name, none of them "auto"; and the words, "" for none.
+    """
+    averaged = [tap.path for tap in capturer.taps if tap.tokens and tap.path in capturer.ground.mixed]
+    better = METHODS["hirescam" if averaged else "gradcam"]
+    settled = {name: better if method is AUTO else method for name, method in methods.items()}
+    if averaged and AUTO in methods.values():
+        return settled, f"method='auto' is 'hirescam' on layer {averaged[0]!r}, which holds tokens."
+    only_averages = averaged and {method.name for method in settled.values()} == {"gradcam"}
+    return settled, averaging_note(averaged[0]) if only_averages else ""
 
 
 def averaging_note(path: str) -> str:

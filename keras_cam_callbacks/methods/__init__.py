@@ -156,6 +156,8 @@ METHODS: dict[str, Method] = {
     **{method.name: Method(method.name, method, method.needs) for method in _WITH_OPTIONS},
     **{name: Method(name, function, (needed, "readout", "positions")) for name, function, needed in _OF_ATTENTION},
 }
+AUTO = Method("auto", cams.gradcam, METHODS["gradcam"].needs)
+"""Stands for Grad-CAM, or for HiResCAM where the layer holds tokens, until the layer is known."""
 
 
 def resolve_methods(method: Any) -> dict[str, Method]:
@@ -193,7 +195,7 @@ def resolve_method(method: str | Callable[..., Floats]) -> Method:
     """Returns the method of that name, or wraps a method with settings, or a user's function.
 
     Args:
-        method: A name; an object with `name` and `needs`, such as `SmoothGrad(samples=50)`; or a function of
+        method: A name, or "auto"; an object with `name` and `needs`, such as `SmoothGrad(samples=50)`; or a function of
             (activations, gradients).
 
     Raises:
@@ -211,6 +213,8 @@ def resolve_method(method: str | Callable[..., Floats]) -> Method:
             "gradients) -> heatmaps. "
             f"Received: {method!r} of type {type(method).__name__}."
         )
+    if method == AUTO.name:
+        return AUTO
     if method not in METHODS:
         raise ValueError(
             f"`method` must be one of {', '.join(METHODS)}. Received: {method!r}.{did_you_mean(method, METHODS)}"

@@ -193,6 +193,32 @@ def test_a_logger_records_the_grid_and_says_once_what_grad_cam_averages(tmp_path
     assert height > width * 32 / 48  # The caption stands below.
 
 
+def test_auto_is_hirescam_on_tokens_and_gradcam_else(tmp_path):
+    keras.utils.set_random_seed(1)
+    model, images = transformer(), models.images(4, SHAPE)
+    with pytest.warns(RuntimeWarning, match="'auto' is 'hirescam' on layer '.*', which holds tokens"):
+        explanation = explain(model, images, output_kind="classes")
+    assert explanation.method == "hirescam"
+    named = explain(model, images, method="hirescam", output_kind="classes")
+    np.testing.assert_array_equal(explanation.heatmaps, named.heatmaps)
+
+    maps = keras.Sequential([keras.Input(SHAPE), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3)])
+    maps.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    explanation = explain(maps, images)
+    assert explanation.method == "gradcam"
+    np.testing.assert_array_equal(explanation.heatmaps, explain(maps, images, method="gradcam").heatmaps)
+    both = explain(maps, images, method=["auto", "hirescam"])
+    assert [both[name].method for name in ("auto", "hirescam")] == ["gradcam", "hirescam"]
+
+    # The names of numbers don't depend on the model.
+    logger = HeatmapLogger(
+        (images, np.arange(4) % 3), method="auto", log_dir=tmp_path, tracker="disk", metrics=["area"]
+    )
+    history = maps.fit(images, np.arange(4) % 3, verbose=0, callbacks=[logger])
+    assert "heatmaps_area" in history.history
+    assert read_run(tmp_path / "heatmaps").manifest["method"] == "gradcam"
+
+
 def test_frozen_blocks_of_a_transformer_are_run_once():
     keras.utils.set_random_seed(1)
     model, images = transformer(), models.images(8, SHAPE)

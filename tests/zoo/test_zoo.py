@@ -232,7 +232,7 @@ def test_a_model_is_explained(row):
     example = built(row)
     before = state(example.model)
     with says(*row.says):
-        explanation = explain(example.model, example.inputs, **settings_of(example))
+        explanation = explain(example.model, example.inputs, method="gradcam", **settings_of(example))
     assert state(example.model) == before
     path = explanation.layer_name
     assert_is_expected(row, example.model, path, explanation.heatmaps)
@@ -275,7 +275,7 @@ def test_a_model_is_refused_with_a_way_out(row):
     with pytest.raises((ValueError, TypeError), match=re.escape(row.refused)):
         begin(logger, example.model)
 
-    way_out = settings | dict(row.way_out)
+    way_out = {"method": "gradcam"} | settings | dict(row.way_out)
     model = way_out.pop("model", lambda layer: layer)(example.model)
     with says(*row.says):
         explanation = explain(model, example.inputs, **way_out)
