@@ -28,7 +28,7 @@ from ..network.rules import rules_digest
 from ..network.tokens import resolve_tokens
 from ..records import EpochRecord, Floats, Ints, RunConfig
 from .base import EpochLogger, check_overlay, run_config
-from .kept import KeptBatch, batch_words, kept_batch
+from .kept import KeptBatch, batch_words, kept_batch, ranges_text
 from .names import check_names, checked_metrics
 
 
@@ -263,7 +263,7 @@ class HeatmapLogger(EpochLogger):
                 batch_size=self.batch_size,
                 tokens=self.tokens,
             ),
-            chosen_by=self.layer_name,
+            chosen_by=(self.layer_name, self.method),
         )
         self._names = checked_metrics(
             self.metrics, self.freq, self.regions, self.faithfulness_freq, self._kept.batch.space
@@ -301,7 +301,7 @@ class HeatmapLogger(EpochLogger):
         self._warn_of_range(self._kept.batch, source.range_word(self._kept.batch))
         return (
             f"explains {source.description} by {config.method} of {source.capturer.explained}, "
-            f"{len(config.sample_keys)} images of range {config.value_range}"
+            f"{len(config.sample_keys)} images of range {ranges_text(self._kept.batch)}"
             f"{batch_words(self._kept, self.select)}"
             + (self.metrics is None)
             * (
@@ -324,7 +324,8 @@ class HeatmapLogger(EpochLogger):
 
     def _config(self, source: Explainer) -> RunConfig:
         assert self._kept is not None
-        check_slices(self.overlay.slices, self._kept.batch.display)
+        for batch in (self._kept.batch, *self._kept.batch.others.values()):
+            check_slices(self.overlay.slices, batch.display)
         return run_config(
             self,
             self._kept.batch,
@@ -339,6 +340,7 @@ class HeatmapLogger(EpochLogger):
             rules=rules_digest(self.target, self.method, self.augmentations),
             space=replace(source.space, spacing=spacing_of(self._kept.batch.space)),
             tells_classes=source.capturer.output.tells_classes,
+            displays=source.displays(self._kept.batch),
         )
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
@@ -375,7 +377,7 @@ class HeatmapLogger(EpochLogger):
                 last_targets=self._run.last_targets.get(name),
                 first_targets=self._run.first_targets.get(name),
                 of_class=source.is_of_class(name),
-                extent=extent_of(source.batch.space),
+                extent=extent_of(view.batch.space),
             )
             if source.is_of_class(name):
                 self._say_flips(name, view.targets, epoch)
