@@ -14,7 +14,6 @@ import numpy as np
 
 from keras_cam_callbacks.records import RunConfig, Space
 
-from .displays import display_entries
 from .regions import check_region, region_entry
 
 SCHEMA_VERSION = 2
@@ -111,12 +110,12 @@ def manifest_of(config: RunConfig) -> dict[str, Any]:
         "files": files,
         "regions": [region_entry(region, f"regions/{files[key]}.png") for key, region in regions],
         **{name: plain(value) for name in _OPTIONAL if (value := getattr(config, name))},
-        **({"inputs": input_entries(config.displays)} if config.displays else {}),
+        **({"inputs": _input_entries(config.displays)} if config.displays else {}),
     }
 
 
-def input_entries(displays: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Returns what a manifest says of further images of the samples: for each the views that lie on it, and its folder.
+def _input_entries(displays: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what a manifest says of further images of the samples: for each its folder, and the views that lie on it.
 
     Args:
         displays: As in `RunConfig`.
@@ -124,13 +123,11 @@ def input_entries(displays: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]
     views: dict[int, list[str]] = {}
     for view, shown in displays.items():
         views.setdefault(id(shown), []).append(view)
-    entries: list[dict[str, Any]] = [
-        {"folder": f"images-{i}", "views": names} for i, names in enumerate(views.values(), 1)
-    ]
-    for entry in entries:
-        shown = display_entries(displays[entry["views"][0]])
-        entry |= {"display": shown} if any(shown) else {}
-    return entries
+    return [{"folder": f"images-{i}", "views": names} for i, names in enumerate(views.values(), 1)]
+
+
+def _inputs(manifest: Mapping[str, Any]) -> list[Any]:
+    return [(entry["folder"], entry["views"]) for entry in manifest.get("inputs") or ()]
 
 
 def input_of(manifest: Mapping[str, Any], view: str) -> Mapping[str, Any] | None:
@@ -154,8 +151,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     if moved_class(one.get("class_names") or (), other.get("class_names") or ()) is not None:
         names.append("class_names")
     # Numbers of other regions don't belong into one curve. A record of none has no such entry, or an empty one.
-    both = ("regions", "inputs")
-    return names + [name for name in both if (one.get(name) or []) != (other.get(name) or [])]
+    names += ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
+    return names + ["inputs"] * (_inputs(one) != _inputs(other))
 
 
 def same_label(one: Any, other: Any) -> bool:

@@ -96,6 +96,9 @@ class RunWriter:
         shown = display_entries(config.display)
         if any(shown):
             manifest["display"] = shown
+        for entry in manifest.get("inputs", ()):
+            kinds = display_entries(config.displays[entry["views"][0]])
+            entry |= {"display": kinds} if any(kinds) else {}
         self._directory.mkdir(parents=True, exist_ok=True)
         check_file(self._directory / MANIFEST)
         if (self._directory / MANIFEST).exists():
