@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..network.architecture import digests, layer_place, model_label
 from ..network.layers import find_layer
 from ..network.legacy import WAY_OUT, check_keras3, is_keras2
 from ..passes.probe import silently
-from ..records import EpochRecord, Region, RunConfig, Space, ValidationBatch
+from ..records import EpochRecord, Image, Region, RunConfig, Space, ValidationBatch
 from ..trackers import Tracker
 from ..versions import versions
 from .run import TrackedRun
@@ -273,9 +273,10 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     def _warn_of_range(self, batch: ValidationBatch, word: str = "") -> None:
         """Warns of values that may be others than they are taken for, and of numbers that are left out for it."""
-        pixel_range = batch.pixel_range
-        if pixel_range is not None and pixel_range.warns:
-            self._warn(f"value range: {pixel_range.note}")
+        for one in (batch, *batch.others.values()):
+            if one.pixel_range is not None and one.pixel_range.warns:
+                of_input = f" of {one.input_name!r}" if one.input_name else ""
+                self._warn(f"value range{of_input}: {one.pixel_range.note}")
         if word:
             self._warn(f"augmentation {word}")
 
@@ -330,6 +331,7 @@ def run_config(
     rules: str = "",
     space: Space | None = None,
     tells_classes: bool = True,
+    displays: Mapping[str, tuple[Image, ...]] | None = None,
 ) -> RunConfig:
     """Returns the config of a run on one batch, with what all loggers of images have; `drawing` is a dataclass."""
     labels: Sequence[int | tuple[int, ...] | None] = [None] * len(batch)
@@ -364,6 +366,7 @@ def run_config(
         augmentations=augmentations,
         regions=regions,
         space=space,
+        displays=displays or {},
     )
 
 

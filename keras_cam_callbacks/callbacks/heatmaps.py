@@ -28,7 +28,7 @@ from ..network.rules import rules_digest
 from ..network.tokens import resolve_tokens
 from ..records import EpochRecord, Floats, Ints, RunConfig
 from .base import EpochLogger, check_overlay, run_config
-from .kept import KeptBatch, batch_words, kept_batch
+from .kept import KeptBatch, batch_words, kept_batch, ranges_text
 from .names import check_names, checked_metrics
 
 
@@ -139,8 +139,11 @@ class HeatmapLogger(EpochLogger):
         run: The stored run that goes on in another process: its run id, its folder, or the folder's name below
             `log_dir`; of the same model and settings, and with a tracker that writes to disk. None to have it found,
             where a fit starts after epoch 0.
-        input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
-            layer depends on; where these are several, the largest, which is said.
+        input: Which image of a model with several the heatmaps lie on, by name or index; or several in a list. By
+            default each that the score depends on has a view of its own, named like the input: methods of the image
+            explain every one, methods of a layer the last layer, or the layer's call, on each. `display` and `regions`
+            concern the first; numbers of regions are NaN for the others. A layer that depends on several images has one
+            map, on the largest of them, which is said.
         tokens: How a layer's tokens (N, T, C), as a vision transformer's, lie on the image: a grid such as (14, 14),
             `Tokens(grid=(14, 14), special=[0])`, or a function from tokens to a map. None to have it found.
 
@@ -264,7 +267,7 @@ class HeatmapLogger(EpochLogger):
                 batch_size=self.batch_size,
                 tokens=self.tokens,
             ),
-            chosen_by=self.layer_name,
+            chosen_by=(self.layer_name, self.method),
         )
         self._names = checked_metrics(
             self.metrics, self.freq, self.regions, self.faithfulness_freq, self._kept.batch.space
@@ -302,7 +305,7 @@ class HeatmapLogger(EpochLogger):
         self._warn_of_range(self._kept.batch, source.range_word(self._kept.batch))
         return (
             f"explains {source.description} by {config.method} of {source.capturer.explained}, "
-            f"{len(config.sample_keys)} images of range {config.value_range}"
+            f"{len(config.sample_keys)} images of range {ranges_text(self._kept.batch)}"
             f"{batch_words(self._kept, self.select)}"
             + (self.metrics is None)
             * (
@@ -325,7 +328,8 @@ class HeatmapLogger(EpochLogger):
 
     def _config(self, source: Explainer) -> RunConfig:
         assert self._kept is not None
-        check_slices(self.overlay.slices, self._kept.batch.display)
+        for batch in (self._kept.batch, *self._kept.batch.others.values()):
+            check_slices(self.overlay.slices, batch.display)
         return run_config(
             self,
             self._kept.batch,
@@ -340,6 +344,7 @@ class HeatmapLogger(EpochLogger):
             rules=rules_digest(self.target, self.method, self.augmentations),
             space=replace(source.space, spacing=spacing_of(self._kept.batch.space)),
             tells_classes=source.capturer.output.tells_classes,
+            displays=source.displays(self._kept.batch),
         )
 
     def _record(self, source: Explainer, epoch: int, step: int) -> tuple[dict[str, float], Callable[[], EpochRecord]]:
@@ -376,7 +381,7 @@ class HeatmapLogger(EpochLogger):
                 last_targets=self._run.last_targets.get(name),
                 first_targets=self._run.first_targets.get(name),
                 of_class=source.is_of_class(name),
-                extent=extent_of(source.batch.space),
+                extent=extent_of(view.batch.space),
             )
             if source.is_of_class(name):
                 self._say_flips(name, view.targets, epoch)

@@ -16,7 +16,7 @@ from ..records import ValidationBatch
 _ROWS_SAID = 32
 
 ANY = object()
-"""Stands for every layer."""
+"""Stands for every layer, and every method."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +26,12 @@ class KeptBatch:
     Attributes:
         batch: The batch.
         read: Data and settings.
-        chosen_by: The layer by which the image was chosen among several inputs; `ANY` where there was but one.
+        chosen_by: Layer and method by which images were chosen among several inputs; `ANY` where there was but one.
     """
 
     batch: ValidationBatch
     read: tuple[Any, ...]
-    chosen_by: Any = ANY
+    chosen_by: tuple[Any, ...] = (ANY, ANY)
 
 
 def kept_batch(
@@ -47,14 +47,14 @@ def kept_batch(
     spacing: Any = None,
     value_range: Any = None,
     image_input: Any = None,
-    choose_input: Callable[[Any], tuple[int, str]] | None = None,
-    chosen_by: Any = None,
+    choose_input: Callable[[Any], tuple[Sequence[int], str]] | None = None,
+    chosen_by: tuple[Any, ...] = (None, None),
 ) -> KeptBatch:
     """Returns the batch that is kept, or reads it anew where the data or a setting of `make_batch` has changed."""
     value_range = checked_range(value_range)
     fed = weakref.ref(model) if preprocesses(model) else None  # What one model's preprocessor has made is no other's.
     read = (data, max_samples, select, display, sample_keys, regions, spacing, value_range, image_input, fed)
-    if kept is not None and all(map(_is_same, (*read, chosen_by), (*kept.read, kept.chosen_by))):
+    if kept is not None and all(map(_is_same, (*read, *chosen_by), (*kept.read, *kept.chosen_by))):
         check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
         return kept
     batch = make_batch(
@@ -72,16 +72,23 @@ def kept_batch(
         choose_input=choose_input,
     )
     several = len(image_inputs(batch.inputs)) > 1  # Else nothing is chosen, and the batch is good for any layer.
-    return KeptBatch(batch, read, chosen_by if several else ANY)
+    return KeptBatch(batch, read, chosen_by if several else (ANY, ANY))
+
+
+def ranges_text(batch: ValidationBatch) -> str:
+    """Returns the value range of a batch's images; of several images each with the name of its input."""
+    every = [batch, *batch.others.values()]
+    if len(every) == 1:
+        return batch.value_range
+    return ", ".join(f"{one.value_range} of {one.input_name!r}" for one in every)
 
 
 def batch_words(kept: KeptBatch, select: str) -> str:
     """Says of a fixed batch what was assumed of its values, and which samples of the data it holds."""
     batch = kept.batch
-    pixel_range = batch.pixel_range
-    words = ""
-    if pixel_range is not None and pixel_range.note and not pixel_range.warns:
-        words += f" ({pixel_range.note})"
+    ranges = [one.pixel_range for one in (batch, *batch.others.values())]
+    notes = dict.fromkeys(one.note for one in ranges if one is not None and one.note and not one.warns)
+    words = "".join(f" ({note})" for note in notes)
     if select != "first" and batch.rows:
         rows = [str(row) for row in batch.rows[:_ROWS_SAID]]
         if batch.labels is not None:

@@ -179,7 +179,10 @@ class TrackedRun:
         same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
         same = same and moved_class(old.class_names or (), config.class_names or ()) is None
         same = same and len(old.regions) == len(config.regions) and all(map(_same_region, old.regions, config.regions))
-        return same and all(map(same_display, old.display, config.display))
+        if not same or old.displays.keys() != config.displays.keys():
+            return False
+        shown = [(old.display, config.display), *((old.displays[view], config.displays[view]) for view in old.displays)]
+        return all(all(map(same_display, *pair)) for pair in shown)
 
     def _resume(self, place: Place) -> None:
         """Goes on with the steps of a run that another process has logged as they were counted."""

@@ -213,7 +213,7 @@ class Compared:
         """Returns where the object is in each sample, by the first run that knows it; None where none does."""
         places: dict[str, Region] = {}
         for run in self.runs:
-            for key, region in zip(run.sample_keys, run.regions(), strict=True):
+            for key, region in zip(run.sample_keys, run.regions(self.view), strict=True):
                 if region is not None:
                     places.setdefault(key, region)
         return [places.get(key) for key in self.sample_keys]

@@ -28,7 +28,7 @@ def shown_samples(comparison: Compared, samples: Sequence[int] | None = None) ->
     """Returns what people see of some samples, or of all, by the first run, as in `Look`."""
     run, keys = comparison.runs[0], comparison.sample_keys
     rows = [run.sample_keys.index(keys[i]) for i in (range(len(keys)) if samples is None else samples)]
-    return list(run.display(rows))
+    return list(run.display(rows, comparison.view))
 
 
 def space_of_samples(comparison: Compared) -> Space | None:

@@ -22,8 +22,17 @@ from ..records import Image, Look, Space, ValidationBatch, ValueRange
 from .arrays import taken
 from .feeding import preprocessed, preprocesses
 from .labels import class_labels, label_clues, label_sets, labels_of_rows
-from .layout import input_at, largest_index, largest_input, placed_inputs, resolve_input
+from .layout import (
+    image_inputs,
+    input_at,
+    input_tensor,
+    largest_index,
+    largest_input,
+    placed_inputs,
+    resolve_inputs,
+)
 from .masks import pixel_labels
+from .other_images import with_others
 from .range_names import checked_range
 from .ranges import display_images
 from .recognition import BatchRange
@@ -45,8 +54,8 @@ def make_batch(
     value_range: Any = None,
     spacing: Any = None,
     warns: bool = True,
-    image_input: int | str | None = None,
-    choose_input: Callable[[Any], tuple[int, str]] | None = None,
+    image_input: int | str | Sequence[int | str] | None = None,
+    choose_input: Callable[[Any], tuple[Sequence[int], str]] | None = None,
 ) -> ValidationBatch:
     """Reads as many samples as are needed, once.
 
@@ -70,12 +79,13 @@ def make_batch(
             `ValueRange`; None to have it recognised.
         spacing: How far positions along each axis are apart, in the array's order; None for 1 along all.
         warns: Whether what is to be said of the value range is told by a warning when people first see the images.
-        image_input: Which of several inputs is the image, by name or index.
+        image_input: Which of several inputs is the image, by name or index; or several in a list.
         choose_input: Asked for it where several may be and none is named: takes the inputs, and returns which of them,
             flattened, and what is to be said of that. By default the largest.
 
     Returns:
-        The batch.
+        The batch. Of several images it is that of the first, which `display` and `regions` concern, with one for each
+        of the others in it. `value_range` concerns those of the first one's type and number of channels.
 
     Raises:
         ValueError: If there are no samples, or images, labels, display or keys do not fit.
@@ -120,12 +130,12 @@ def make_batch(
     check_inputs(inputs, model)
     note = ""
     if image_input is not None:
-        at = resolve_input(image_input, inputs, model)
+        places: Sequence[int] = resolve_inputs(image_input, inputs, model)
     elif choose_input is not None and len(placed_inputs(inputs)) > 1:
-        at, note = choose_input(inputs)
+        places, note = choose_input(inputs)
     else:
-        at = largest_index(inputs)
-    images = input_at(inputs, at)
+        places = [largest_index(inputs)]
+    images = input_at(inputs, places[0])
     keys = tuple(f"sample_{i:02d}" for i in range(len(rows))) if sample_keys is None else tuple(map(str, sample_keys))
     named = aligned_rows(len(keys), sources, known)
     if named is None or len(set(keys)) != len(keys):
@@ -146,7 +156,8 @@ def make_batch(
             "`value_range` needs images (samples, height, width, channels). "
             f"Received: inputs of shape {images.shape} of type {images.dtype}. Leave it out."
         )
-    make_range = None if pixels is None else BatchRange(pixels, expected_range(model), chosen)
+    image = input_tensor(inputs, places[0], model) if len(image_inputs(inputs)) > 1 else None
+    make_range = None if pixels is None else BatchRange(pixels, expected_range(model, image), chosen)
     batch = ValidationBatch(
         inputs=inputs,
         labels=labels,
@@ -161,7 +172,7 @@ def make_batch(
         space=space,
         rows=tuple(map(int, sources)),
         make_range=make_range,
-        image_input=at,
+        image_input=places[0],
         notes=(note,) if note else (),
         read_pixel_labels=of_pixels if space is None else partial(of_pixels, axes=len(space.axes)),
     )
@@ -169,7 +180,7 @@ def make_batch(
         batch.pixel_range  # noqa: B018 - what doesn't fit is told at once
     if display is not None or space is None:
         batch.look  # noqa: B018 - what doesn't fit is told at once
-    return batch
+    return batch if len(places) == 1 else with_others(batch, places, model, chosen, partial(_look, warns=warns))
 
 
 def fingerprint(image: npt.NDArray[Any]) -> str:
@@ -251,10 +262,10 @@ def _look(
     images: npt.NDArray[Any],
     space: Space | None,
     make_range: Callable[[], ValueRange] | None,
-    display: Any,
-    rows: npt.NDArray[np.intp],
-    count: int | None,
-    warns: bool,
+    display: Any = None,
+    rows: Any = (),
+    count: int | None = None,
+    warns: bool = True,
 ) -> Look:
     """Makes what people see of the images (N, ...), of which the user's `display` may say more."""
     if display is None and images.ndim == 2:

@@ -6,6 +6,7 @@ layer's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..checks import did_you_mean, is_whole
 from ..network.layers import input_tensors
 from ..records import Floats
 
+_OF_KERAS = re.compile(r"(keras_tensor|input_layer|input)?(_?\d+)?")
 _FEW = (1, 3, 4)  # what a number of channels looks like, and a height does not
 
 
@@ -36,6 +38,14 @@ def image_inputs(inputs: Any) -> list[int]:
 def placed_inputs(inputs: Any) -> list[int]:
     """Returns which of a model's inputs, flattened, may have places: images, and signals beside them."""
     return [i for i, a in enumerate(keras.tree.flatten(inputs)) if a.dtype.kind in "biuf" and a.ndim >= 3]
+
+
+def input_tensor(inputs: Any, index: int, model: Any) -> Any | None:
+    """Returns the model's own symbolic input for one of the inputs, flattened; None where it knows of none."""
+    tensors, names = input_tensors(model), input_names(inputs, model)
+    if len(tensors) != len(names):
+        return None
+    return next((tensor for tensor in tensors if tensor.name == names[index]), tensors[index])
 
 
 def largest_index(inputs: Any) -> int:
@@ -64,6 +74,43 @@ def input_names(inputs: Any, model: Any) -> list[str]:
     if len(tensors) == count:
         return [str(tensor.name) for tensor in tensors]
     return [str(i) for i in range(count)]
+
+
+def shown_names(inputs: Any, model: Any) -> list[str]:
+    """Returns what a model's inputs are called in pictures and names of numbers: text that is the same in each build.
+
+    A name that Keras has made is "input_0" by the input's place, and what is no letter, digit or "_" is "_".
+
+    Args:
+        inputs: The inputs, in any structure that the model takes.
+        model: The model.
+    """
+    names = []
+    for i, name in enumerate(input_names(inputs, model)):
+        name = f"input_{i}" if _OF_KERAS.fullmatch(name) else re.sub(r"\W", "_", name)
+        names.append(f"{name}_{i}" if name in names else name)
+    return names
+
+
+def resolve_inputs(chosen: Any, inputs: Any, model: Any) -> list[int]:
+    """Returns which of a model's inputs, flattened, a user's `input` names: one, or several in a list.
+
+    Args:
+        chosen: As for `resolve_input`, or a list of such.
+        inputs: The inputs.
+        model: The model.
+
+    Raises:
+        ValueError: As `resolve_input`, or if the list is empty, or names an input twice.
+        TypeError: As `resolve_input`.
+    """
+    if not isinstance(chosen, (list, tuple)):
+        return [resolve_input(chosen, inputs, model)]
+    places = [resolve_input(one, inputs, model) for one in chosen]
+    if not places or len(set(places)) < len(places):
+        names = [input_names(inputs, model)[i] for i in image_inputs(inputs)]
+        raise ValueError(f"`input` as a list must name different images. Received: {chosen!r}. input={names!r} works.")
+    return places
 
 
 def resolve_input(chosen: Any, inputs: Any, model: Any) -> int:

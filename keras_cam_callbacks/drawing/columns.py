@@ -21,6 +21,7 @@ __all__ = [
     "checked_image",
     "displayed",
     "filled",
+    "groups_joined",
     "joined",
     "with_titles",
 ]
@@ -100,6 +101,28 @@ def joined(drawn: Sequence[Drawn], gap: int = GAP, *, down: bool = False) -> Dra
     picture = np.hstack([part for one in drawn for part in (white, one.picture)][1:])
     places = [place for left, one in zip(_lefts(drawn, gap), drawn, strict=True) for place in one.moved(left)]
     return Drawn(picture, tuple(places))
+
+
+def groups_joined(groups: Sequence[Sequence[Drawn]], *, down: bool = False) -> list[Drawn]:
+    """Puts the pictures of several images of each sample side by side, aligned at their tops, or one below the other.
+
+    Args:
+        groups: For each image the N pictures that show it.
+        down: Whether they stand one below the other.
+
+    Returns:
+        N pictures, which tell where the first image is: numbers and regions of one image are none of another's.
+    """
+    found = []
+    for of_sample in zip(*groups, strict=True):
+        high = max(one.picture.shape[0] for one in of_sample)
+        parts = []
+        for i, one in enumerate(of_sample):
+            below = 0 if down else high - one.picture.shape[0]
+            picture = cv2.copyMakeBorder(one.picture, 0, below, 0, 0, cv2.BORDER_CONSTANT, value=(255,) * 3)
+            parts.append(Drawn(np.asarray(picture), () if i else one.places))
+        found.append(joined(parts, 4 * GAP, down=down))
+    return found
 
 
 def filled(pictures: Sequence[Image], shown: Sequence[Image], name: str) -> list[Image]:

@@ -133,6 +133,9 @@ class DifferentiatedRun(Run, Protocol):
     def used(self, score: int) -> set[Hashable] | None:
         """Returns the ids of all tensors that a score depends on; None where an eager run can't tell."""
 
+    def score_inputs(self, score: int) -> set[int] | None:
+        """Returns which of the flattened inputs a score depends on by values; None for an eager run."""
+
     def attention_gradients(self, score: int) -> list[Any | None]:
         """Returns d score / d weights of each of `attentions`, float32 in its shape; None where there is no way."""
 

@@ -55,7 +55,11 @@ def title(explanation: Explanation, i: int) -> str:
 
 
 def display_title(batch: ValidationBatch) -> str:
-    """Returns what the display of a batch is called where others stand beside it."""
+    """Returns what the display of a batch is called where others stand beside it, of several inputs with its name."""
+    return f"{_display_name(batch)} {batch.input_name}".rstrip()
+
+
+def _display_name(batch: ValidationBatch) -> str:
     axes = () if batch.space is None else batch.space.axes
     if batch.display_name != "image" or len(axes) == 2 or not all(np.ndim(shown) in (2, 4) for shown in batch.display):
         return batch.display_name

@@ -151,8 +151,11 @@ def explain(
         spacing: How far positions of the model's input are apart along each axis, in the array's order, such as
             (5.0, 0.7, 0.7) mm of a scan: distances go by it. None for 1 along all axes.
         batch_size: Largest number of samples that run at once.
-        input: Which image of a model with several the heatmaps lie on, by name or index. By default the one that the
-            layer depends on; where these are several, the largest, which is said.
+        input: Which image of a model with several the heatmaps lie on, by name or index; or several in a list. By
+            default each that the score depends on has a view of its own, named like the input: methods of the image
+            explain every one, methods of a layer the last layer, or the layer's call, on each. `display` and `regions`
+            concern the first; numbers of regions are NaN for the others. A layer that depends on several images has one
+            map, on the largest of them, which is said.
         tokens: How a layer's tokens (N, T, C), as a vision transformer's, lie on the image: a grid such as (14, 14),
             `Tokens(grid=(14, 14), special=[0])`, or a function from tokens to a map. None to have it found.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -27,7 +28,7 @@ from ..network.tokens import resolve_tokens
 from ..passes.capture import Capturer, needs_layer
 from ..passes.feeding import predict_note
 from ..passes.probe import FUNCTIONS, Probe
-from ..records import Capture, Floats, Space, ValidationBatch
+from ..records import Capture, Floats, Image, Space, ValidationBatch
 from .augmented import augmented_batch, compared, guessed_range, joined_inputs, resolved_for, without_numbers
 from .explanation import Explanation, Explanations
 from .faithful import NEEDS, confidence_probe, faithfulness
@@ -37,6 +38,7 @@ from .placing import decided, on_image
 from .references import References, with_classes
 from .rows import OF_SCORES, Rows, check_true, cleared, joined, labels_at_most, parts, tiled, without_maps
 from .segments import BEST_BOX, MOST_FREQUENT, missing, of_objective
+from .side_by_side import of_others, owners
 from .tracing import traced
 
 
@@ -153,7 +155,9 @@ class Explainer:
             self.augmentations, inputs = tuple(self._prepared.augmentations), self._prepared.inputs
         self._references = References(model, self._targets, int(batch_size))
         self._image_input = batch.image_input
+        self._input_name = batch.input_name
         self._says_input = len(image_inputs(inputs)) > 1 or self._image_input != largest_index(inputs)
+        self._images = [batch.image_input, *(other.image_input for other in batch.others.values())]
         self._trace = traced(
             model,
             inputs,
@@ -179,14 +183,33 @@ class Explainer:
             self._check_classes(self._prepared)
         self._views = self._make_views(methods, targets)
         self._confidence = confidence_probe(self.capturer) if measures_faithfulness else None
-        self.names = tuple(self._views)
-        self.layer_name = ", ".join(dict.fromkeys(v.layer_name for v in self._views.values() if v.layer_name))
+        layers = dict.fromkeys(v.layer_name for v in self._views.values() if v.layer_name)
+        explain_other = partial(
+            Explainer,
+            model,
+            layer_name=layer_name,
+            target=target,
+            fuse=fuse,
+            augmentations=augmentations,
+            class_names=class_names,
+            output_kind=output_kind,
+            batch_size=batch_size,
+            tokens=tokens,
+            measures_faithfulness=measures_faithfulness,
+            keeps=keeps,
+        )
+        self._beside = of_others(explain_other, batch, method, methods, self.capturer.ground)
+        self._owners = owners(self, tuple(self._views), batch.input_name, self._beside.explainers)
+        self.names = tuple(self._owners)
+        for other in self._beside.explainers.values():
+            layers |= dict.fromkeys(filter(None, other.layer_name.split(", ")))
+        self.layer_name: str = ", ".join(layers)
         self.method = _texts(methods)
         self.target = _texts(targets)
         self._class_names = _checked_names(class_names, self.capturer)
         words = predict_note(model, inputs), token_note
         chosen = *self.capturer.ground.notes, *self.capturer.outputs.notes
-        self.notes = (*batch.notes, *chosen, *filter(None, words))
+        self.notes = tuple(dict.fromkeys((*batch.notes, *chosen, *filter(None, words), *self._beside.notes)))
         if not keeps:  # A callback says it itself, once a fit.
             for note in self.notes:
                 warnings.warn(note, RuntimeWarning, stacklevel=2)
@@ -225,7 +248,7 @@ class Explainer:
             value_range=value_range,
             regions=regions,
             spacing=spacing,
-            image_input=self._image_input if self._says_input else None,
+            image_input=self._images if self._says_input else None,
         )
         self.warn_of_range(batch)
         views = self.views(batch)
@@ -233,7 +256,9 @@ class Explainer:
 
     def range_word(self, batch: ValidationBatch) -> str:
         """Says which augmentations have no numbers for a batch, because its value range is not certain, and why."""
-        return without_numbers(guessed_range(self._augmentations, batch), batch)
+        every = [batch, *(batch.others[name] for name in self._beside.explainers)]
+        words = (without_numbers(guessed_range(self._augmentations, one), one) for one in every)
+        return " Augmentation ".join(dict.fromkeys(filter(None, words)))
 
     def warn_of_range(self, batch: ValidationBatch) -> None:
         """Warns of what `range_word` says."""
@@ -243,6 +268,13 @@ class Explainer:
 
     def views(self, batch: ValidationBatch) -> dict[str, Explanation]:
         """Returns the views of a batch by name, with the weights that the model has now; a single one is named ""."""
+        of_inputs = {id(self): self._own_views(batch)}
+        for name, other in self._beside.explainers.items():
+            of_inputs[id(other)] = other.views(batch.others[name])
+        return {name: of_inputs[id(owner)][own] for name, (owner, own) in self._owners.items()}
+
+    def _own_views(self, batch: ValidationBatch) -> dict[str, Explanation]:
+        """Returns those that lie on the batch's own images, by their names without that of the input."""
         rows = self._prepared if batch is self.batch and self._prepared is not None else self._rows(batch)
         self._check_classes(rows)
         captured: list[list[Capture]] = [[] for _ in self._targets]
@@ -286,7 +318,7 @@ class Explainer:
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
             absent = rows.absent[:, view.target] | missing(self._targets[view.target], arrays)
             numbers |= of_objective(self.capturer.outputs.objectives[view.target], arrays, batch.image_size)
-            arrays, numbers = cleared(arrays, numbers, absent, self.is_of_class(name))
+            arrays, numbers = cleared(arrays, numbers, absent, _is_of_class(view))
             explained[name] = self._explanation(view, {**arrays, "without_label": absent}, numbers, rows)
         return explained
 
@@ -333,7 +365,12 @@ class Explainer:
         for name in names:
             if name not in REGISTRY:
                 raise ValueError(f"`names` must be of metrics. Received: {name!r}.{did_you_mean(name, REGISTRY)}")
-        return faithfulness(self.capturer, self._confidence, views, names)
+        measured: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
+        for owner in (self, *self._beside.explainers.values()):
+            own = {name: view for name, view in views.items() if view.batch.image_input == owner._image_input}
+            assert owner._confidence is not None
+            measured |= faithfulness(owner.capturer, owner._confidence, own, names)
+        return measured
 
     @property
     def capturer(self) -> Capturer:
@@ -369,14 +406,26 @@ class Explainer:
 
     def is_of_class(self, view: str) -> bool:
         """Tells whether the maps of a view depend on the explained class, as Grad-CAM's do and Eigen-CAM's don't."""
-        return not {"activations", "images"}.issuperset(self._views[view].method.needs)
+        owner, own = self._owners[view]
+        return _is_of_class(owner._views[own])
 
     @property
     def description(self) -> str:
         """What is explained, in words."""
         taps = dict.fromkeys(tap for view in self._views.values() for tap in view.taps if tap is not None)
         shown = [f"{tap.path!r} ({' x '.join(map(str, tap.shape[1:]))})" for tap in taps]
-        return f"layer{'s' * (len(shown) > 1)} {', '.join(shown)}" if shown else "the image itself"
+        own = f"layer{'s' * (len(shown) > 1)} {', '.join(shown)}" if shown else "the image itself"
+        others = self._beside.explainers
+        if not others:
+            return own
+        of_inputs = {self._input_name: own} | {name: other.description for name, other in others.items()}
+        return "; ".join(f"of {name!r} {what}" for name, what in of_inputs.items())
+
+    def displays(self, batch: ValidationBatch) -> dict[str, tuple[Image, ...]]:
+        """Returns what people see of the samples in those views that lie on a further image, by the views' names."""
+        names = {id(other): name for name, other in self._beside.explainers.items()}
+        owned = {view: names.get(id(owner)) for view, (owner, _) in self._owners.items()}
+        return {view: batch.others[name].display for view, name in owned.items() if name is not None}
 
     def _rows(self, batch: ValidationBatch) -> Rows:
         """Returns the rows of a batch: the augmented images are further ones, so that all run in one function."""
@@ -444,6 +493,10 @@ class Explainer:
                     f"{self._fuse}({paths})" if len(taps) > 1 else paths,
                 )
         return views
+
+
+def _is_of_class(view: _View) -> bool:
+    return not {"activations", "images"}.issuperset(view.method.needs)
 
 
 def _texts(named: Mapping[str, Method | Target]) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..drawing.columns import groups_joined
 from ..drawing.embedded import image_tag
 from ..drawing.grids import grid, grid_placed
 from ..drawing.overlay import Overlay
 from ..drawing.places import Drawn
-from ..drawing.text import with_outputs
+from ..drawing.text import font_size, over_captions, with_outputs
 from ..metrics import METRICS, degenerate, measured
 from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
 from . import captions, films
@@ -85,7 +86,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         names = (f"{name}={brief(getattr(self, name))}" for name in ("method", "layer_name", "target"))
-        return f"Explanation({', '.join(names)}; {len(self.heatmaps)} heatmaps of {self._extent()})"
+        of_input = f" of {self.batch.input_name!r}," if self.batch.input_name else " of"
+        return f"Explanation({', '.join(names)}; {len(self.heatmaps)} heatmaps{of_input} {self._extent()})"
 
     def _repr_html_(self) -> str:
         return _html({"": self}, repr(self))
@@ -321,18 +323,29 @@ def rows(views: Mapping[str, Explanation]) -> list[tuple[dict[str, Explanation],
     first = next(iter(views.values()))
     if not first.augmented:
         return [(dict(views), "", {})]
-    shown = first.batch
-    if not shown.beside:  # As many columns as the rows below have.
-        columns = {"original": shown.display}
-        shown = shown.shown_as(replace(shown.look, beside=columns, display_name="not augmented"))
-    found: list[tuple[dict[str, Explanation], str, Correlations]] = [
-        ({name: replace(view, batch=shown, augmented={}) for name, view in views.items()}, "not augmented", {})
-    ]
+    bare = {name: replace(view, batch=_in_columns(view.batch), augmented={}) for name, view in views.items()}
+    found: list[tuple[dict[str, Explanation], str, Correlations]] = [(bare, "not augmented", {})]
     for augmentation in first.augmented:
         of_views = {name: view.augmented[augmentation] for name, view in views.items()}
         explanations = {name: augmented.explanation for name, augmented in of_views.items()}
         found.append((explanations, augmentation, {name: each.correlation for name, each in of_views.items()}))
     return found
+
+
+def _in_columns(batch: ValidationBatch) -> ValidationBatch:
+    """Returns a batch with as many columns as its augmented copies have."""
+    if batch.beside:
+        return batch
+    columns = {"original": batch.display}
+    return batch.shown_as(replace(batch.look, beside=columns, display_name="not augmented"))
+
+
+def by_image(views: Mapping[str, Explanation]) -> list[dict[str, Explanation]]:
+    """Returns the views that lie on the same image of each sample together, in their order."""
+    groups: dict[int, dict[str, Explanation]] = {}
+    for name, view in views.items():
+        groups.setdefault(view.batch.image_input, {})[name] = view
+    return list(groups.values())
 
 
 def texts(
@@ -376,16 +389,49 @@ def _row(
     at: int | None,
 ) -> tuple[Drawn, ...]:
     """Draws the views of each sample side by side; captions begin with a heading and end with correlations."""
-    batch = next(iter(views.values())).batch
     captions, titles = texts(views, overlay, heading, correlations)
-    images, captions, title = batch.display[:most], captions[:most], display_title(batch)
+    groups = by_image(views)
+    if len(groups) == 1:
+        return _of_image(overlay, views, at, captions=captions, titles=titles, most=most)
+    shown = [next(iter(of_image.values())).batch.display for of_image in groups]
+    # Of volumes that differ in depth the slices at the same share.
+    slices = [None if at is None else at * len(of_image[0]) // len(shown[0][0]) for of_image in shown]
+    drawn = [
+        _of_image(overlay, *group, captions=None, titles=titles, most=most)
+        for group in zip(groups, slices, strict=True)
+    ]
+    firsts = [one.places[0] for one in drawn[0]]
+    sides = [(bottom - top, right - left) for left, top, right, bottom in firsts]
+    # Signals and slices side by side are wide, and stand one below the other.
+    down = all(np.ndim(one) != 3 for one in shown[0]) and all(across >= 1.2 * high for high, across in sides)
+    whole = groups_joined(drawn, down=down)
+    return (
+        over_captions(whole, captions[:most], [font_size(min(side)) for side in sides])
+        if overlay.caption
+        else tuple(whole)
+    )
+
+
+def _of_image(
+    overlay: Overlay,
+    views: Mapping[str, Explanation],
+    at: int | None,
+    *,
+    captions: Sequence[str] | None,
+    titles: Mapping[str, Sequence[str]],
+    most: int | None,
+) -> tuple[Drawn, ...]:
+    """Draws views that lie on the same image of each sample side by side."""
+    batch = next(iter(views.values())).batch
+    images, title = batch.display[:most], display_title(batch)
+    captions = None if captions is None else captions[:most]
     beside = {name: column[:most] for name, column in batch.beside.items()}
     maps = {name: view.heatmaps[:most] for name, view in views.items()}
     outlines = {name: of_view[:most] for name, view in views.items() if (of_view := view.outlines) is not None}
     settings: Any = {"beside": beside, "title": title, "space": batch.space, "at": at}
     if list(views) == [""]:
         return overlay.draw_placed(images, maps[""], captions, outlines=outlines.get(""), **settings)
-    titles = {name: of_samples[:most] for name, of_samples in titles.items()}
+    titles = {name: titles[name][:most] for name in views}
     return overlay.draw_placed(images, maps, captions, titles=titles, outlines=outlines, **settings)
 
 
@@ -394,7 +440,7 @@ def _html(views: Mapping[str, Explanation], text: str) -> str:
     first = next(iter(views.values()))
     total, several = len(first.batch), list(views) != [""]
     most = max(1, _SHOWN // (len(views) * (1 + len(first.augmented))))
-    display = first.batch.display[:most]
+    display = [shown for of_image in by_image(views) for shown in next(iter(of_image.values())).batch.display[:most]]
     # Signals and slices have sizes of their own.
     size = 320 if display[0].ndim == 3 and max(max(image.shape) for image in display) > 320 else None
     picture = grid(pictures(views, Overlay(size=size), most), 1 if several else None)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..methods import resolve_methods
+from ..methods import Method, resolve_methods
 from ..network.targets import resolve_targets
+from ..passes.capture import needs_layer
+from ..passes.ground import Ground
 from .tracing import traced
 
 
 def chooser(
-    model: Any, layer_name: Any, *, method: Any, target: Any, batch_size: int, tokens: Any = None
-) -> Callable[[Any], tuple[int, str]]:
-    """Returns what finds the image that is explained among several inputs; see `make_batch`.
+    model: Any, layer_name: Any, *, method: Any, target: Any, batch_size: int, tokens: Any = None, one: bool = False
+) -> Callable[[Any], tuple[Sequence[int], str]]:
+    """Returns what finds the images that are explained among several inputs; see `make_batch`.
 
     It traces the model, for only then it is known which layer is explained and what that depends on.
 
@@ -24,23 +26,50 @@ def chooser(
         target: Likewise.
         batch_size: Likewise.
         tokens: Likewise.
+        one: Whether one image alone is explained.
     """
 
-    def choose(inputs: Any) -> tuple[int, str]:
+    def choose(inputs: Any) -> tuple[Sequence[int], str]:
+        methods = resolve_methods(method)
         trace = traced(
             model,
             inputs,
             layer_list(layer_name),
             targets=tuple(resolve_targets(target).values()),
-            needs=[one.needs for one in resolve_methods(method).values()],
+            needs=[each.needs for each in methods.values()],
             batch_size=int(batch_size),
             keeps=False,
             image_input=None,
             tokens=tokens,
         )
-        return trace.capturer.ground.image_input, trace.capturer.ground.image_note
+        ground = trace.capturer.ground
+        of_others = {} if one else {at: methods_of(methods, ground, at) for at in ground.others}
+        shown = [at for at, own in of_others.items() if own]
+        # Where all methods show all images there is nothing to be said of a choice.
+        whole = bool(shown) and all(len(own) == len(methods) for own in of_others.values())
+        return (ground.image_input, *shown), "" if whole else ground.image_note
 
     return choose
+
+
+def methods_of(methods: Mapping[str, Method], ground: Ground, at: int) -> dict[str, Method]:
+    """Returns the methods that have a map of their own of a further image.
+
+    Methods of the image have one of each that the score depends on; methods of a layer where the image has layers of
+    its own. CAM has one head.
+
+    Args:
+        methods: The methods by name.
+        ground: What the explained layers see.
+        at: Which of the inputs, flattened, the image is.
+    """
+
+    def explains(needs: Sequence[str]) -> bool:
+        if "kernel" in needs:
+            return False
+        return at in (ground.unseen if needs_layer(needs) else ground.others if "images" in needs else ())
+
+    return {name: method for name, method in methods.items() if explains(method.needs)}
 
 
 def layer_list(layer_name: Any) -> list[Any]:

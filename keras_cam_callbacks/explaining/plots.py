@@ -22,7 +22,7 @@ from ..passes.capture import needs_layer
 from ..records import Image, ValidationBatch
 from .captions import display_title
 from .explainer import Explainer
-from .explanation import Explanation, Explanations, rows, texts
+from .explanation import Explanation, Explanations, by_image, rows, texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -269,8 +269,20 @@ def _blocks(
     overlay: Overlay, views: Mapping[str, Explanation], heading: str, correlations: Mapping[str, Any]
 ) -> list[list[_Panel]]:
     """Returns for each sample its panels: the image, then what is drawn of each view."""
-    batch = next(iter(views.values())).batch
     captions, titles = texts(views, overlay, heading, correlations)
+    blocks: list[list[_Panel]] = [[] for _ in captions]
+    for i, of_image in enumerate(by_image(views)):
+        panels = _of_image(overlay, of_image, captions if i == 0 else [""] * len(captions), titles)
+        for block, further in zip(blocks, panels, strict=True):
+            block += further
+    return blocks
+
+
+def _of_image(
+    overlay: Overlay, views: Mapping[str, Explanation], captions: Sequence[str], titles: Mapping[str, Sequence[str]]
+) -> list[list[_Panel]]:
+    """Returns for each sample the panels of views that lie on the same image of it."""
+    batch = next(iter(views.values())).batch
     maps = {name: as_pictures(batch.display, view.heatmaps) for name, view in views.items()}
     shown = overlay.unfolded(batch.display, list(maps.values()), batch.space)
     blocks: list[list[_Panel]] = [[] for _ in shown]

@@ -13,7 +13,7 @@ from ..drawing.files import encode
 from ..drawing.overlay import Overlay
 from ..records import DrawnFrom, EpochRecord, Image, View
 from .captions import display_title
-from .explanation import Explanation, placed, texts
+from .explanation import Explanation, by_image, placed, texts
 
 
 def epoch_record(
@@ -56,9 +56,9 @@ def epoch_record(
 
 
 def _drawn_from(views: Mapping[str, Explanation], overlay: Overlay, shown: tuple[Image, ...]) -> DrawnFrom | None:
-    """Returns what pictures were drawn from; None where there is more in them, as augmented images."""
+    """Returns what pictures were drawn from; None where there is more in them, as augmented or several images."""
     first = next(iter(views.values()))
-    if any(view.outlines is not None for view in views.values()):
+    if any(view.outlines is not None for view in views.values()) or len(by_image(views)) > 1:
         return None
     if first.augmented or (first.batch.beside and overlay.layout == "panel"):
         return None

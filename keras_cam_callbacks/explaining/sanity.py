@@ -241,7 +241,7 @@ def sanity_check(
     check_whole("seed", seed, 0, 0)
     methods = _methods(method)
     methods_of = list(methods.values())
-    choose = chooser(model, layer_name, method=methods_of, target=target, batch_size=batch_size)
+    choose = chooser(model, layer_name, method=methods_of, target=target, batch_size=batch_size, one=True)
     batch = make_batch(images, model, max_samples=max_samples, display=display, choose_input=choose)
     settings: dict[str, Any] = {"output_kind": output_kind, "batch_size": batch_size}
     views = Explainer(model, batch, method=_NoMaps(), target=target, **settings).views(batch)

@@ -64,18 +64,19 @@ class _Values:
 _UNCHANGED = _Values(np.ones(1), np.zeros(1))
 
 
-def expected_range(model: Any) -> Expected | None:
+def expected_range(model: Any, image: Any = None) -> Expected | None:
     """Tells which values of its images a model expects, as far as its graph or its name says.
 
     Args:
         model: A Keras model, or None.
+        image: Which of several inputs is meant: one of the model's `inputs`; None for the one with the most axes.
 
     Returns:
         The range, or None where nothing says it.
     """
     if not isinstance(model, keras.Model):
         return None
-    for values in _first_uses(model):
+    for values in _first_uses(model, image):
         if values.by:
             return _expected(values)
     layers = [(model.name, model), *walk(model)]
@@ -86,14 +87,16 @@ def expected_range(model: Any) -> Expected | None:
     return None
 
 
-def _first_uses(model: Any) -> list[_Values]:
+def _first_uses(model: Any, image: Any = None) -> list[_Values]:
     """Returns what the images have become where layers with weights, or others that are not followed, take them."""
     uses: list[_Values] = []
     graph = _graph(model)
     if graph is None:
         _follow_layers(model, uses)
         return uses
-    images = max(input_tensors(graph), key=lambda tensor: len(tensor.shape), default=None)
+    images = image
+    if all(tensor is not image for tensor in input_tensors(graph)):
+        images = max(input_tensors(graph), key=lambda tensor: len(tensor.shape), default=None)
     if images is not None:
         _follow(graph, {id(images): _UNCHANGED}, uses, "")
     return uses
@@ -116,7 +119,9 @@ def _follow(graph: Any, values: dict[int, _Values], uses: list[_Values], prefix:
             operation = node.operation
             inner = _graph(operation) if isinstance(operation, keras.Model) else None
             if inner is not None:
-                start = {id(t): v for t, v in zip(input_tensors(inner), incoming, strict=False)}
+                handed = [values.get(id(t)) for t in arguments if isinstance(t, keras.KerasTensor)]
+                taken = zip(input_tensors(inner), handed, strict=False)
+                start = {id(t): v for t, v in taken if v is not None}
                 _follow(inner, start, uses, f"{prefix}{operation.name}/")
                 ends = [start[id(t)] for t in keras.tree.flatten(inner.outputs) if id(t) in start]
                 changed = ends[0] if len(ends) == 1 else None

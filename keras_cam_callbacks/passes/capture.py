@@ -407,7 +407,7 @@ class Capturer:
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, asked, [(call.layer, call.number) for call in calls])
-        self.ground.look(run, calls)
+        self.ground.look(run, calls, [(held(), number) for _, held, number in self._named])
         if any(number for *_, number in self._named):  # The user has said which image.
             self.ground.image_note = ""
         self.ground.look_at(run, self._head_calls(run))

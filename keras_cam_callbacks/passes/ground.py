@@ -13,7 +13,7 @@ from ..data.spaces import AXES, input_space
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.layers import LayerCall, Tap, maps_before
 from .bands import Sight
-from .images import explained_image
+from .images import explained_image, other_images
 from .placement import Box, measured_box, needs_measuring, unknown_place, whole
 
 
@@ -30,6 +30,8 @@ class Ground:
         earlier: For each of these the sizes of the maps that were computed before it.
         sights: Which part of the image each of the unsure layers sees, once that has been measured.
         mixed: Paths of the explained layers behind which self-attention mixes positions.
+        others: Which further inputs are images that all scores depend on, so that methods of the image have a map each.
+        unseen: Those of them that the explained layers don't see, and others may, or other calls of the named layers.
     """
 
     def __init__(self, model: Any, like: Any, image_input: int | None, varied: bool) -> None:
@@ -51,20 +53,26 @@ class Ground:
         self.earlier: dict[str, list[tuple[int | None, ...]]] = {}
         self.mixed: set[str] = set()
         self.sights: Mapping[str, Sight] = {}
+        self.others: tuple[int, ...] = ()
+        self.unseen: tuple[int, ...] = ()
         self._unmeasured: set[str] = set()
 
-    def look(self, run: Run, calls: Sequence[LayerCall]) -> None:
+    def look(
+        self, run: DifferentiatedRun, calls: Sequence[LayerCall], named: Sequence[tuple[Any, int | None]] = ()
+    ) -> None:
         """Looks up which input the image is, its layout, and of which layers it is to be measured where they look.
 
         Args:
             run: A run of the model.
             calls: The calls of the explained layers; none for a method that explains the image itself.
+            named: The layers that the user named, each with the number of the call that is meant, or None.
 
         Raises:
             ValueError: As `explained_image`, or as `model_layout`.
         """
         model = self._model()
         self.image_input, self.image_note = explained_image(run, calls, self._like, model, self._wanted)
+        self.others, self.unseen = other_images(run, calls, self._like, self.image_input, named)
         self.notes, self._unmeasured, self.unsure, self.earlier = (), set(), set(), {}
         images = input_at(self._like, self.image_input)
         self.space = input_space(model, images)

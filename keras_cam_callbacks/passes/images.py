@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data.layout import image_inputs, input_at, input_names, largest_index, placed_inputs
-from ..engine.contract import Run
+from ..engine.contract import DifferentiatedRun, Run
 from ..network.layers import LayerCall, layers_behind, listing
 
 
 def explained_image(
-    run: Run, calls: Sequence[LayerCall], inputs: Any, model: Any, wanted: int | None
+    run: DifferentiatedRun, calls: Sequence[LayerCall], inputs: Any, model: Any, wanted: int | None
 ) -> tuple[int, str]:
     """Returns which of the flattened inputs is the image that the explained layers see, and what is to be said of it.
 
@@ -36,6 +36,8 @@ def explained_image(
         return images[0] if images[0] in beside else other, ""
     seen = set(images if wanted is None else [*images, wanted])
     common = seen.intersection(*read.values())
+    if not calls and wanted is None:
+        common = common.intersection(scored_images(run, inputs)) or common
     shown = "; ".join(f"{path!r} sees {_listed(names, seen & of_layer)}" for path, of_layer in read.items())
     if wanted is not None:
         if wanted not in common:
@@ -69,6 +71,40 @@ def explained_image(
         f"{_listed(names, common)}. input={names[min(common - {at})]!r} takes another one"
         + f", and input={names[at]!r} says that it is this one."
     )
+
+
+def scored_images(run: DifferentiatedRun, inputs: Any) -> list[int]:
+    """Returns which of the flattened inputs are images that all scores depend on, as far as that can be told."""
+    reads = [run.score_inputs(score) for score in range(len(run.scores))]
+    return [i for i in image_inputs(inputs) if all(of_score is None or i in of_score for of_score in reads)]
+
+
+def other_images(
+    run: DifferentiatedRun, calls: Sequence[LayerCall], inputs: Any, at: int, named: Sequence[tuple[Any, int | None]]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns which further images the scores depend on, and which of these have layers, or calls, of their own.
+
+    Args:
+        run: The run of the model.
+        calls: The calls of the explained layers.
+        inputs: One sample of the model's inputs.
+        at: Which of them, flattened, is the image that these see.
+        named: The layers that the user named, each with the number of the call that is meant, or None. Then an image
+            has its own where each of them is called on it too.
+    """
+    images = image_inputs(inputs)
+    if len(images) < 2:
+        return (), ()
+    others = [i for i in scored_images(run, inputs) if i != at]
+    seen: set[int] = set()
+    for call in calls:
+        seen.update(images if (read := run.read_inputs(call.output_ids[0])) is None else read)
+    unseen = [i for i in others if calls and i not in seen]
+    for layer, number in named if unseen else ():
+        alike = [call for call in run.calls if call.layer is layer and call.output_ids]
+        reads = [run.read_inputs(call.output_ids[0]) or set() for call in alike]
+        unseen = [i for i in unseen if number is None and any(i in of_call for of_call in reads)]
+    return tuple(others), tuple(unseen)
 
 
 def early_layer(run: Run, call: LayerCall) -> str:

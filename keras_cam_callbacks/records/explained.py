@@ -174,6 +174,8 @@ class ValidationBatch:
         image_input: Which of the inputs, flattened, the images are.
         notes: What is to be said, once, of how it was read.
         read_pixel_labels: Reads the true classes of pixels, (N, H, W) int64, or None where the data has none.
+        input_name: What the input that the images are is called, where others are explained beside it; else "".
+        others: By the names of further inputs that are explained, the same samples with that input as their images.
     """
 
     inputs: Any
@@ -190,6 +192,8 @@ class ValidationBatch:
     image_input: int = 0
     notes: tuple[str, ...] = ()
     read_pixel_labels: Callable[[], Ints | None] | None = None
+    input_name: str = ""
+    others: Mapping[str, ValidationBatch] = field(default_factory=dict)
 
     @property
     def image_size(self) -> tuple[int, int] | None:

@@ -158,6 +158,8 @@ class RunConfig:
         freq: Of how many epochs one is logged; the first and the last one of a fit always are.
         tracked: The runs of trackers' libraries that the first fit was sent to, such as "wandb:1a2b3c".
         space: What the axes of the heatmaps are; None where that is not said, or where there are none.
+        displays: By the names of views that lie on another image than `display`, as of a model of several, what people
+            see of that.
     """
 
     directory: Path
@@ -187,6 +189,7 @@ class RunConfig:
     freq: int = 1
     tracked: tuple[str, ...] = ()
     space: Space | None = None
+    displays: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
 
     __repr__ = short_repr
 

@@ -110,7 +110,29 @@ def manifest_of(config: RunConfig) -> dict[str, Any]:
         "files": files,
         "regions": [region_entry(region, f"regions/{files[key]}.png") for key, region in regions],
         **{name: plain(value) for name in _OPTIONAL if (value := getattr(config, name))},
+        **({"inputs": _input_entries(config.displays)} if config.displays else {}),
     }
+
+
+def _input_entries(displays: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what a manifest says of further images of the samples: for each its folder, and the views that lie on it.
+
+    Args:
+        displays: As in `RunConfig`.
+    """
+    views: dict[int, list[str]] = {}
+    for view, shown in displays.items():
+        views.setdefault(id(shown), []).append(view)
+    return [{"folder": f"images-{i}", "views": names} for i, names in enumerate(views.values(), 1)]
+
+
+def _inputs(manifest: Mapping[str, Any]) -> list[Any]:
+    return [(entry["folder"], entry["views"]) for entry in manifest.get("inputs") or ()]
+
+
+def input_of(manifest: Mapping[str, Any], view: str) -> Mapping[str, Any] | None:
+    """Returns what a manifest says of the image that a view lies on; None for the first of several, or the only one."""
+    return next((entry for entry in manifest.get("inputs") or () if view in entry["views"]), None)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -129,7 +151,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     if moved_class(one.get("class_names") or (), other.get("class_names") or ()) is not None:
         names.append("class_names")
     # Numbers of other regions don't belong into one curve. A record of none has no such entry, or an empty one.
-    return names + ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
+    names += ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
+    return names + ["inputs"] * (_inputs(one) != _inputs(other))
 
 
 def same_label(one: Any, other: Any) -> bool:
@@ -292,6 +315,11 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     check_changing(manifest, len(manifest["sample_keys"]))
     space_of(manifest)
     _check_displays(manifest.get("display"), len(manifest["sample_keys"]))
+    for entry in manifest.get("inputs") or ():
+        if not re.fullmatch(r"images-\d+", entry["folder"]) or not isinstance(entry["views"], list):
+            raise ValueError(f"{entry!r} is no input")
+        _check_texts(entry, "views")
+        _check_displays(entry.get("display"), len(manifest["sample_keys"]))
     texts = ("prefix", "model_name", "layer", "method", "target", "run_id", "structure", *STABLE.values())
     for name in texts:
         if not isinstance(manifest.get(name, ""), str):

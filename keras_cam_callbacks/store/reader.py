@@ -20,7 +20,7 @@ from keras_cam_callbacks.records import Floats, Image, Ints, Label, Region, Spac
 from .arrays import read_arrays
 from .displays import display_name, read_display
 from .events import Event, Missing, missing_epochs, read_event
-from .manifest import CHANGING, LOG, MANIFEST, check_changing, check_file, read_manifest, space_of
+from .manifest import CHANGING, LOG, MANIFEST, check_changing, check_file, input_of, read_manifest, space_of
 from .pictures import Pictures, read_recipe
 from .regions import stored_region
 
@@ -202,11 +202,12 @@ class Run:
         """The N files of what people see; raises ValueError where one is a link that leads out of the folder."""
         return _image_files(self.directory, self.manifest)
 
-    def display(self, rows: Sequence[int] | None = None) -> tuple[Image, ...]:
+    def display(self, rows: Sequence[int] | None = None, view: str = "") -> tuple[Image, ...]:
         """Reads what people see of the samples, as it was when the run began.
 
         Args:
             rows: Which samples; None for all.
+            view: Which of the views lies on it, where the model takes several images; by default the first.
 
         Returns:
             As in `Look`: images uint8 RGB (H, W, 3); volumes and clips (d, H, W, 3); signals (T, C) float32.
@@ -215,7 +216,7 @@ class Run:
             ValueError: If a file is damaged, or leads out of the folder.
             OSError: If one is gone.
         """
-        return _display(self.directory, self.manifest, rows)
+        return _display(self.directory, self.manifest, rows, view)
 
     def missing(self) -> tuple[Missing, ...]:
         """Tells which epochs are missing between those that are known of, and why; as text each says so itself.
@@ -225,14 +226,18 @@ class Run:
         """
         return missing_epochs(((e.step, e.epoch, e.freq) for e in self.epochs), self.events)
 
-    def regions(self) -> tuple[Region | None, ...]:
+    def regions(self, view: str = "") -> tuple[Region | None, ...]:
         """Reads where the object is in each of the N images, None where that was not given.
+
+        Args:
+            view: Which of the views lies on these, where the model takes several images; by default the first.
 
         Raises:
             ValueError: If a mask is no picture.
             OSError: If a mask's file is gone.
         """
-        return tuple(map(self._region, self.manifest.get("regions") or [None] * len(self.sample_keys)))
+        unknown = input_of(self.manifest, view) is not None or not self.manifest.get("regions")
+        return (None,) * len(self.sample_keys) if unknown else tuple(map(self._region, self.manifest["regions"]))
 
     def _region(self, stored: Mapping[str, Any] | None) -> Region | None:
         from keras_cam_callbacks.drawing.files import read_image
@@ -362,16 +367,18 @@ def _positive(freq: Any) -> int:
     return freq
 
 
-def _image_files(directory: Path, manifest: Mapping[str, Any]) -> tuple[Path, ...]:
-    folder = os.path.realpath(directory)
-    entries = manifest.get("display") or [None] * len(manifest["sample_keys"])
-    names = zip(manifest["sample_keys"], entries, strict=True)
-    return tuple(inside(folder, f"images/{display_name(manifest['files'][key], entry)}") for key, entry in names)
+def _image_files(directory: Path, manifest: Mapping[str, Any], view: str = "") -> tuple[Path, ...]:
+    folder, of_input = os.path.realpath(directory), input_of(manifest, view) or {**manifest, "folder": "images"}
+    entries = of_input.get("display") or [None] * len(manifest["sample_keys"])
+    names = (display_name(manifest["files"][k], e) for k, e in zip(manifest["sample_keys"], entries, strict=True))
+    return tuple(inside(folder, f"{of_input['folder']}/{name}") for name in names)
 
 
-def _display(directory: Path, manifest: Mapping[str, Any], rows: Sequence[int] | None) -> tuple[Image, ...]:
-    files = _image_files(directory, manifest)
-    entries = manifest.get("display") or [None] * len(files)
+def _display(
+    directory: Path, manifest: Mapping[str, Any], rows: Sequence[int] | None, view: str = ""
+) -> tuple[Image, ...]:
+    files = _image_files(directory, manifest, view)
+    entries = (input_of(manifest, view) or manifest).get("display") or [None] * len(files)
     return tuple(read_display(files[row], entries[row]) for row in (range(len(files)) if rows is None else rows))
 
 

@@ -96,6 +96,9 @@ class RunWriter:
         shown = display_entries(config.display)
         if any(shown):
             manifest["display"] = shown
+        for entry in manifest.get("inputs", ()):
+            kinds = display_entries(config.displays[entry["views"][0]])
+            entry |= {"display": kinds} if any(kinds) else {}
         self._directory.mkdir(parents=True, exist_ok=True)
         check_file(self._directory / MANIFEST)
         if (self._directory / MANIFEST).exists():
@@ -126,6 +129,12 @@ class RunWriter:
         self._shows_images = shown == entries and self._put_pictures(
             "images", dict(zip(self._keys, config.display, strict=True)), dict(zip(self._keys, entries, strict=True))
         )
+        for entry in manifest.get("inputs") or ():
+            further = config.displays.get(entry["views"][0])
+            if further is not None:
+                kinds = entry.get("display") or [None] * len(self._keys)
+                shown_by_key = (dict(zip(self._keys, items, strict=True)) for items in (further, kinds))
+                self._put_pictures(entry["folder"], *shown_by_key)
         check_file(self._log)
         self._log.touch()
         with self._claimed():

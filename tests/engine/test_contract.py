@@ -165,8 +165,11 @@ def test_which_inputs_a_layer_reads_and_what_lies_behind_it():
     seen = {}
 
     def look(inputs):
-        run = loaded.tapped_run(model, inputs)
+        run = loaded.differentiated_run(
+            model, inputs, lambda call: False, lambda run: ([run.outputs[:, 0], ops.sum(run.outputs, axis=1)], None)
+        )
         ids = {call.layer.name: call.output_ids[0] for call in run.calls}
+        seen["scores"] = [run.score_inputs(score) for score in range(2)]
         seen["reads"] = {name: run.read_inputs(ids[name]) for name in ("left", "right", "joined")}
         behind = run.behind(ids["left"])
         seen["behind"] = {name: ids[name] in behind for name in ("mean_left", "joined", "right", "mean_right")}
@@ -178,6 +181,7 @@ def test_which_inputs_a_layer_reads_and_what_lies_behind_it():
 
     traced(model, look, [images(1), images(1)])
     assert seen["reads"] == {"left": {0}, "right": {1}, "joined": {0, 1}}  # The number of samples is no value.
+    assert seen["scores"] == [{0}, {0, 1}]
     assert seen["behind"] == {"mean_left": True, "joined": True, "right": False, "mean_right": False}
     padded = [((8, 7, 3), "padded")]
     assert seen["fronts"] == [[((5, 5, 3), "moved")], padded, padded]

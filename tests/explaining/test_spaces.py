@@ -279,12 +279,15 @@ def test_each_image_of_a_siamese_network(name, settings):
     assert found.batch.image_input == (0 if name == "left" else 1)
 
 
-def test_the_first_image_is_explained_and_it_is_said():
+@pytest.mark.parametrize("layer_name", [None, "tower/last"])
+def test_each_call_on_its_own_image(layer_name):
     model, tower = siamese()
     x = {"left": images(2, IMAGE), "right": images(2, IMAGE, seed=1)}
-    with pytest.warns(RuntimeWarning, match="Heatmaps are of the input 'left': .* input='right' takes another one"):
-        found = explain(model, x)
-    np.testing.assert_allclose(found.heatmaps, of_tower(model, tower, x, "left"), rtol=1e-3, atol=1e-7)
+    found = explain(model, x, layer_name)
+    assert list(found) == ["left", "right"]
+    assert [view.layer_name for view in found.values()] == ["tower/last", "tower/last#2"]
+    for name, view in found.items():
+        np.testing.assert_allclose(view.heatmaps, of_tower(model, tower, x, name), rtol=1e-3, atol=1e-7)
 
 
 def test_ablation_of_one_call():

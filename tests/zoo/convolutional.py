@@ -13,17 +13,17 @@ from zoo.example import ONE_UNIT, PROBABILITIES, Example
 SHAPE = (32, 32, 3)
 
 
-def small_cnn():
+def small_cnn(shape=SHAPE, name="cnn"):
     """Two convolutions and global average pooling, to be built into others."""
     return keras.Sequential(
         [
-            keras.Input(SHAPE),
+            keras.Input(shape),
             layers.Conv2D(8, 3, padding="same", activation="relu"),
             layers.MaxPooling2D(),
             layers.Conv2D(16, 3, padding="same", activation="relu"),
             layers.GlobalAveragePooling2D(),
         ],
-        name="cnn",
+        name=name,
     )
 
 

@@ -25,17 +25,18 @@ def gradcam(example: Example, path: str, grid=(), special=()) -> Any:
     return (activations * gradients.mean(axis=axes, keepdims=True)).sum(axis=-1)
 
 
-def activations_and_gradients(example: Example, path: str, grid=(), special=()) -> tuple[Any, Any]:
+def activations_and_gradients(example: Example, path: str, grid=(), special=(), call=0) -> tuple[Any, Any]:
     """Returns what a layer puts out, and the gradient of the score there, (N, *space, C) float64.
 
     A layer that is called for each step in time is taken at all of them, one that is called for each of several images
-    at the first.
+    at one.
 
     Args:
         example: The model with its samples.
         path: The layer's path.
         grid: Of a layer of tokens the cells along each axis of the image, whose tokens follow one another row by row.
         special: Indices of the tokens that are no cells.
+        call: Which of the layer's calls, where it is called for each of several images.
     """
     inputs = keras.tree.map_structure(tf.convert_to_tensor, example.inputs)
     layer = layer_at(example.model, path)
@@ -55,7 +56,7 @@ def activations_and_gradients(example: Example, path: str, grid=(), special=()) 
         finally:
             del vars(layer)["call"]
     if "time_distributed" not in path:
-        del outputs[1:]
+        outputs = outputs[call : call + 1]
     slopes = tape.gradient(score, outputs)
     arrays = [np.stack([np.asarray(step, np.float64) for step in steps], 1) for steps in (outputs, slopes)]
     if len(outputs) == 1:

@@ -37,6 +37,10 @@ def _cells(row: Row) -> list[str]:
     layer = " or ".join(f"`{path}`" for path in row.layer.split("|"))
     if row.levels:
         layer = " and ".join(f"`{path}`" for path, _ in row.levels)
+    if row.images:
+        layer = " and ".join(dict.fromkeys(f"`{path}`" for _, path, *_ in row.images))
+        sizes = dict.fromkeys(" x ".join(map(str, size)) for *_, size in row.images)
+        return [row.name, f"{row.place}, {layer}", " and ".join(sizes), wrong or "right"]
     cells = " x ".join(map(str, row.cells))
     if row.special is not None:
         cells += " tokens" + (f", {row.special} special" if row.special else "")

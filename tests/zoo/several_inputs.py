@@ -43,3 +43,27 @@ class Triplet(keras.Model):
 def siamese_triplet():
     inputs = {name: images(2, SHAPE, seed=i) for i, name in enumerate(("anchor", "positive", "negative"))}
     return Example(Triplet(), inputs, loss=None, target=lambda outputs: outputs[1] - outputs[0])
+
+
+def two_views():
+    """Two X-ray images of a breast and what is known beside them; each view has its own size, channels and network."""
+    shapes = {"cc": (32, 16, 3), "mlo": (24, 24, 1)}
+    tensors = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
+    meta = keras.Input((2,), name="meta")
+    ends = [layers.Dense(4)(meta)]
+    for name, tensor in tensors.items():
+        whole = small_cnn(shapes[name], f"network_{name}")
+        ends.append(whole(layers.Rescaling(1 / 255)(tensor) if name == "cc" else tensor))
+    model = keras.Model({**tensors, "meta": meta}, layers.Dense(3, activation="softmax")(layers.Concatenate()(ends)))
+    inputs = {"cc": (255 * images(2, shapes["cc"])).astype("uint8"), "mlo": images(2, shapes["mlo"], seed=1)}
+    return Example(model, {**inputs, "meta": images(2, (2,))}, PROBABILITIES)
+
+
+def before_and_after():
+    """What has changed? Both images are the channels of one."""
+    before, after = keras.Input(SHAPE, name="before"), keras.Input(SHAPE, name="after")
+    x = layers.Conv2D(4, 3, padding="same", strides=2, activation="relu")(layers.Concatenate()([before, after]))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    outputs = layers.Dense(2, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    inputs = {"before": images(2, SHAPE), "after": images(2, SHAPE, seed=1)}
+    return Example(keras.Model({"before": before, "after": after}, outputs), inputs, PROBABILITIES)

@@ -17,7 +17,8 @@ LEVELS = "all levels of the pyramid, fused"
 BEST_BOX = "of each image the class of its best box is explained"
 AVERAGES = "Grad-CAM averages gradients over all tokens"
 MASK = "was passed an input with a mask attached to it"  # KerasHub's Swin, in any call.
-ONE_OF_SEVERAL = "Heatmaps are of the input"
+ON_ONE = "Heatmaps are drawn on the input 'before', which is one of several images"
+EACH_IMAGE = "of each image the last map"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Row:
         cells: The size of the heatmap.
         special: Of a layer of tokens how many in front are no cells; None for a layer that puts out a map.
         levels: Of a detector the layers that are fused, each as `layer` and `nth`.
+        images: Of several images, each of which has a view: the name of its input, its layer as `layer` and `nth`,
+            which of the layer's calls it is, counted from 0, and the size of its heatmap.
         score: Of a detector the score that is explained, as a function of the outputs.
         says: Parts of what is said of it, all of it.
         refused: What a refusal names as way out.
@@ -50,6 +53,7 @@ class Row:
     cells: tuple[int, ...] = ()
     special: int | None = None
     levels: tuple[tuple[str, int], ...] = ()
+    images: tuple[tuple[str, str, int, int, tuple[int, ...]], ...] = ()
     score: Callable[[Any], Any] | None = None
     says: tuple[str, ...] = ()
     refused: str = ""
@@ -69,6 +73,10 @@ def of_tokens(name, build, layer, nth, cells, special=0, place="the norm before 
 
 def of_levels(name, build, levels, cells, score, **more):
     return Row(name, build, place=LEVELS, cells=cells, levels=levels, score=score, says=(BEST_BOX,), **more)
+
+
+def of_images(name, build, images, **more):
+    return Row(name, build, place=EACH_IMAGE, images=images, **more)
 
 
 def refused(name, build, names, way_out, **more):
@@ -186,25 +194,27 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
     ),
     "Several inputs": (
         of_map("an image and numbers", several_inputs.image_and_numbers, "cnn/conv2d", 1, (16, 16), fast=True),
-        of_map(
+        of_images(
             "siamese, contrastive",
             several_inputs.siamese_contrastive,
-            "cnn/conv2d",
-            1,
-            (16, 16),
-            "the last map of the first image",
-            says=(ONE_OF_SEVERAL,),
+            tuple((name, "cnn/conv2d", 1, call, (16, 16)) for call, name in enumerate(("left", "right"))),
             fast=True,
         ),
-        of_map(
+        of_images(
             "siamese, triplet",
             several_inputs.siamese_triplet,
-            "functional/cnn/conv2d",
-            1,
-            (16, 16),
-            "the last map of the first image",
-            says=(ONE_OF_SEVERAL,),
+            tuple(
+                (name, "functional/cnn/conv2d", 1, call, (16, 16))
+                for name, call in (("anchor", 0), ("negative", 2), ("positive", 1))
+            ),
         ),
+        of_images(
+            "two views and numbers, a network for each view",
+            several_inputs.two_views,
+            (("mlo", "network_mlo/conv2d", 1, 0, (12, 12)), ("cc", "network_cc/conv2d", 1, 0, (16, 8))),
+            fast=True,
+        ),
+        of_map("two images that become one", several_inputs.before_and_after, "conv2d", 1, (16, 16), says=(ON_ONE,)),
     ),
     "Outputs": (
         of_map(

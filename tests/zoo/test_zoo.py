@@ -224,7 +224,49 @@ def joined(maps, cells):
     return np.sum(scaled, axis=0) / np.maximum(np.sum([top > 0 for top in tops], axis=0), 1)
 
 
-ONE_LAYER = [(family, row) for family, row in ROWS if not row.refused and not row.levels]
+@pytest.mark.parametrize("row", parameters((family, row) for family, row in ROWS if row.images))
+def test_each_image_of_a_model_is_explained(row):
+    example = built(row)
+    before = state(example.model)
+    with says(*row.says):
+        explanations = explain(example.model, example.inputs, **settings_of(example))
+    assert state(example.model) == before
+    assert list(explanations) == [name for name, *_ in row.images]
+    paths = {}
+    for (name, layer, nth, call, cells), view in zip(row.images, explanations.values(), strict=True):
+        alike = [path for path, _ in walk(example.model) if without_numbers(path) == layer]
+        paths[name] = alike[nth], call
+        assert view.layer_name == alike[nth] + (f"#{call + 1}" if call else "")
+        assert view.heatmaps.shape[1:] == cells
+        assert_close(view.heatmaps, *activations_and_gradients(example, alike[nth], call=call))
+        assert view.batch.image_size == example.inputs[name].shape[1:3]
+
+    settings = settings_of(example)
+    data = example.inputs if example.loss is None else (example.inputs, np.array([0, 1]))
+    logger = GradCAMLogger(data, tracker="memory", on_error="raise", **settings)
+    captured = {}
+
+    def capture(epoch=0, logs=None):
+        for name, (path, call) in paths.items():
+            captured[name] = activations_and_gradients(example, path, call=call)
+
+    with says(*row.says):
+        if example.loss is not None:
+            reference = keras.callbacks.LambdaCallback(on_epoch_end=capture)
+            example.model.fit(*data, shuffle=False, verbose=0, callbacks=[logger, reference])
+        else:
+            begin(logger, example.model)
+            logger.on_epoch_end(0)
+            logger.on_train_end()
+            capture()
+    (record,) = logger.trackers[0].records
+    assert list(record.views) == list(captured)
+    for name, view in record.views.items():
+        assert_close(view.heatmaps, *captured[name])
+    assert len(record.overlays) == 2
+
+
+ONE_LAYER = [(family, row) for family, row in ROWS if not (row.refused or row.levels or row.images)]
 
 
 @pytest.mark.parametrize("row", parameters(ONE_LAYER))

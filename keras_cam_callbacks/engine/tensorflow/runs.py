@@ -105,7 +105,13 @@ class Run:
 
     def read_inputs(self, tensor_id: Hashable) -> set[int] | None:
         """Returns which of the flattened inputs a tensor depends on; None for an eager run."""
-        tensor = self.tensors[tensor_id]
+        return self._read_by(self.tensors[tensor_id])
+
+    def score_inputs(self, score: int) -> set[int] | None:
+        """Returns which of the flattened inputs a score depends on; None for an eager run."""
+        return self._read_by(self.scores[score])
+
+    def _read_by(self, tensor: Any) -> set[int] | None:
         if graphs.is_eager(tensor) or any(map(graphs.is_eager, self.leaves)):
             return None
         names = {op.name for op in graphs.ancestors([tensor], graphs.reads_values)}
