@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..data.range_names import checked_range
+from ..data.spaces import kind_of
 from ..drawing.channels import GridStyle
 from ..drawing.files import ImageFormat
-from ..explaining.features import ActivationGrids, ActivationSource
+from ..explaining.features import ActivationGrids, ActivationSource, flat_display
 from ..network.architecture import layer_places
 from ..records import EpochRecord, Look, RunConfig, ValidationBatch
 from .base import EpochLogger, run_config
@@ -30,6 +31,8 @@ class ActivationLogger(EpochLogger):
     One picture for each sample and layer, named "<sample key>/<layer path>": the image, and all channels of the layer
     in a grid, each centred and scaled by itself (64 * (a - mean) / deviation + 128, cut to [0, 255]). The number on the
     left of a row is that of its first channel; those on top are to be added. Dead channels are dark grey with a cross.
+    Of a signal each channel is a strip, below the signal itself. Of a volume or a clip one slice is drawn, the one in
+    which the sample itself varies most: it is the same in all epochs.
 
     Added to Keras' `logs`, for each layer: `<prefix>_<layer>_dead_share`, in [0, 1], the share of its channels that are
     dead: constant over all samples and positions of the batch, or not finite. Behind a ReLU these are the channels that
@@ -142,7 +145,7 @@ class ActivationLogger(EpochLogger):
         self._warn_of_range(self._kept.batch)
         logged = ", ".join(f"{self.prefix}_{name}" for name in self._names_in_logs(source))
         words = batch_words(self._kept, self.select)
-        shown = f"the channels of {config.layer_name} for {len(self._kept.batch)} images{words}"
+        shown = f"the channels of {config.layer_name} for {len(self._kept.batch)} {_plural(self._kept.batch)}{words}"
         return f"shows {shown}; adds {logged} to Keras' logs"
 
     def _config(self, source: ActivationSource) -> RunConfig:
@@ -154,7 +157,7 @@ class ActivationLogger(EpochLogger):
             labels=None if batch.labels is None else batch.labels.repeat(several),
             sample_keys=tuple(_picture_key(key, self._places[path]) for key in batch.sample_keys for path in layers),
             make_look=lambda: Look(
-                _each(batch.fingerprints, several), _each(batch.display, several), batch.value_range
+                _each(batch.fingerprints, several), _each(flat_display(batch), several), batch.value_range
             ),
         )
         return run_config(
@@ -218,6 +221,10 @@ class ActivationLogger(EpochLogger):
                 f"All channels of {', '.join(new)} are dead in epoch {epoch}: constant on all samples, or not "
                 "finite. A smaller learning rate often helps."
             )
+
+
+def _plural(batch: ValidationBatch) -> str:
+    return "images" if batch.space is None else f"{kind_of(batch.space)}s"
 
 
 def metric_names(paths: Iterable[str]) -> dict[str, str]:

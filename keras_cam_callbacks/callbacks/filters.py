@@ -44,7 +44,8 @@ class FilterLogger(EpochLogger):
         jitter: At each step the image is shifted by up to so many px, around its edges, and back after it; 0 for none.
         blur: Deviation in px of the Gaussian that smooths each gradient; 0 for none, as in the book.
         size: (height, width) of the patterns, by default (128, 128), for a model that takes any; (height,
-            width, channels) for one that doesn't say what it takes, such as a subclassed one that has not run yet.
+            width, channels) for one that doesn't say what it takes, such as a subclassed one that has not run yet. Of
+            signals (time,), of volumes and clips (depth or time, height, width).
         value_range: Lowest and highest value of the model's input, (0, 255) or (-1, 1) where it takes these.
         tracker: Where it goes, as in `HeatmapLogger`.
         log_dir: Folder of all runs, as in `HeatmapLogger`.
@@ -105,10 +106,12 @@ class FilterLogger(EpochLogger):
 
     def _description(self, source: PatternSource, config: RunConfig) -> str:
         ascent = source.ascent
-        height, width = ascent.seed_image.shape[:2]
+        *sides, _ = ascent.seed_image.shape
+        what = "images" if len(sides) == 2 else "signals" if len(sides) == 1 else "volumes"
         return (
             f"shows what excites {len(ascent.filters)} of {ascent.channels} filters of {config.layer_name}, in "
-            f"images of {height} x {width} px and range {config.value_range}"
+            f"{what} of {' x '.join(map(str, sides))} {'px' if len(sides) == 2 else 'positions'} and range "
+            f"{config.value_range}"
         )
 
     def _config(self, source: PatternSource) -> RunConfig:

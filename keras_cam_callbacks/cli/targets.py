@@ -12,8 +12,8 @@ __all__ = ["TARGETS", "read_target"]
 
 TARGETS = (
     "predicted, top2 to top9, or a class or number by index or by name; contrast or contrast:CLASS,CLASS; value:INDEX "
-    "or value:OUTPUT; present or present:COUNT; segment:CLASS, segment:CLASS:all or segment:CLASS:ROW,COLUMN; "
-    "detection:CLASS or detection:CLASS:LEFT,TOP,RIGHT,BOTTOM in px."
+    "or value:OUTPUT; present or present:COUNT; segment:CLASS, segment:CLASS:all or segment:CLASS:ROW,COLUMN (TIME of "
+    "a signal, DEPTH,ROW,COLUMN of a volume); detection:CLASS or detection:CLASS:LEFT,TOP,RIGHT,BOTTOM in px."
 )
 """What `--target` takes, in words."""
 
@@ -65,7 +65,7 @@ def _class(text: str, names: Sequence[str] | None) -> Any:
 
 def _where(text: str) -> Any:
     sides = text.split(",")
-    return (int(sides[0]), int(sides[1])) if len(sides) == 2 and all(map(str.isdecimal, sides)) else text
+    return tuple(map(int, sides)) if len(sides) <= 3 and all(map(str.isdecimal, sides)) else text
 
 
 def _box(text: str | None) -> list[float] | None:

@@ -77,13 +77,14 @@ def extremes(activations: Floats) -> tuple[Floats, Floats]:
     """Returns the smallest and the largest value of each channel, over all samples and positions.
 
     Args:
-        activations: (N, h, w, C) float32.
+        activations: (N, *space, C) float32.
 
     Returns:
         Two arrays (C,) float32; NaN where a channel holds NaN.
     """
-    low: Floats = activations.min(axis=(0, 1, 2))
-    high: Floats = activations.max(axis=(0, 1, 2))
+    axes = tuple(range(activations.ndim - 1))
+    low: Floats = activations.min(axis=axes)
+    high: Floats = activations.max(axis=axes)
     return low, high
 
 
@@ -123,7 +124,7 @@ def make_sheet(channels: int, height: int, width: int, size: int) -> Sheet:
         width: Width of a map in px.
         size: Longest side of the grid in px, its numbers included.
     """
-    top, left = _margins(channels)
+    top, left = numbers_around(channels)
     gap = 2 if channels <= 128 else 1
     longest = max(height, width)
     most = max(1, _LARGEST // longest)
@@ -205,7 +206,7 @@ def channel_grid(channels: Tones, dead: Bools, sheet: Sheet, colormap: str = "vi
     """
     coloured = colorize(channels.reshape(-1, sheet.width), colormap).reshape(*channels.shape, 3)
     cells = [_crossed(cell) if blank else cell for cell, blank in zip(coloured, dead, strict=True)]
-    top, left = _margins(len(cells))
+    top, left = numbers_around(len(cells))
     step_x, step_y = sheet.width + sheet.gap, sheet.height + sheet.gap
     canvas = np.full((top + sheet.rows * step_y, left + sheet.columns * step_x, 3), 255, np.uint8)
     for i, cell in enumerate(cells):
@@ -318,7 +319,7 @@ def _crossed(cell: Image) -> Image:
     return out
 
 
-def _margins(channels: int) -> tuple[int, int]:
+def numbers_around(channels: int) -> tuple[int, int]:
     """Height and width in px of the space for numbers; a channel alone has none."""
     if channels == 1:
         return 0, 0

@@ -50,8 +50,14 @@ def title(explanation: Explanation, i: int) -> str:
     if column is not None and explanation.segments is not None:
         return f"{int(explanation.segments[i].sum())} pixels of {class_name(names, column)}, {value}"
     if column is not None and explanation.kind == "boxes":
-        return f"box of {class_name(names, column)}, {value}"
+        return f"box of {class_name(names, column)}{_sides(explanation, i)}, {value}"
     return value if column is None else f"{class_name(names, column)} {value}"
+
+
+def _sides(explanation: Explanation, i: int) -> str:
+    """Returns where an explained box lies, in px of the model's input as `Detection` takes it; "" where none is."""
+    box = None if explanation.boxes is None else explanation.boxes[i]
+    return "" if box is None or not np.isfinite(box).all() else f" at {tuple(round(float(side)) for side in box)}"
 
 
 def display_title(batch: ValidationBatch) -> str:

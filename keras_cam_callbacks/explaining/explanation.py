@@ -19,7 +19,7 @@ from ..metrics import METRICS, degenerate, measured
 from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
 from . import captions, films
 from .captions import display_title
-from .objects import box_masks, object_masks
+from .objects import box_masks, object_masks, shares_of
 
 _SHOWN = 16  # heatmaps in a notebook
 
@@ -191,6 +191,7 @@ class Explanation:
             degenerate=is_degenerate,
             caption=captions.caption(self, i) + ", no heatmap" * is_degenerate,
             against=None if self.against is None or self.absent[i] else int(self.against[i]),
+            box=shares_of(None if self.boxes is None else self.boxes[i], self.batch.image_size),
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..checks import check_whole
 from ..data.batches import make_batch
+from ..data.spaces import AXES
 from ..drawing.channels import (
     Bools,
     GridStyle,
@@ -28,6 +29,7 @@ from ..drawing.channels import (
     tones,
     with_image,
 )
+from ..drawing.strips import over_strips, richest_slice, shortened, signal_picture, slices_of, strip_sheet
 from ..network.legacy import check_keras3
 from ..passes.ascent import Ascent, AscentSettings, image_shape
 from ..passes.channels import LayerActivations
@@ -35,6 +37,7 @@ from ..passes.taps import make_variables
 from ..records import Floats, Image, Ints, ValidationBatch, class_name, short_repr
 
 _LONGEST = 2048  # px: side of the grid of patterns
+_LINE = 320  # px: width of a signal among them
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,7 @@ class ActivationGrids:
 
     Attributes:
         layer_name: Path of the layer.
-        map_size: (h, w) of the layer's feature map.
+        map_size: (*space), (h, w) of images, the size of the layer's feature map.
         dead: (C,) bool, True for a channel that is constant over all samples and positions of the batch, or not finite:
             behind a ReLU, one that is nowhere above 0.
         batch: The batch.
@@ -51,15 +54,17 @@ class ActivationGrids:
             + 128, at the size of a grid's cell.
         sheet: Where the cells stand.
         style: How they are drawn.
+        slices: Of each volume or clip the slice, or the frame, that is drawn, counted from 0; else empty.
     """
 
     layer_name: str
-    map_size: tuple[int, int]
+    map_size: tuple[int, ...]
     dead: Bools
     batch: ValidationBatch
     tones: Tones
     sheet: Sheet
     style: GridStyle
+    slices: tuple[int, ...] = ()
 
     __repr__ = short_repr
 
@@ -71,24 +76,37 @@ class ActivationGrids:
     def pictures(self) -> tuple[Image, ...]:
         """Draws one picture for each sample: the image, and beside it the grid of all channels.
 
-        The number on the left of a row is that of its first channel; those on top are to be added. Dead channels are
-        dark grey with a cross.
+        Of a signal each channel is a strip, below the signal. Of a volume or a clip one slice is drawn, the one in
+        which the sample itself varies most. The number on the left of a row is that of its first channel; those on top
+        are to be added. Dead channels are dark grey with a cross.
 
         Returns:
             N pictures, uint8 RGB (H, W, 3), of one size.
         """
-        return tuple(
-            with_image(image, channel_grid(channels, self.dead, self.sheet, self.style.colormap))
-            for image, channels in zip(self.batch.display, self.tones, strict=True)
-        )
+        drawn = []
+        for image, flat, channels in zip(self.batch.display, flat_display(self.batch), self.tones, strict=True):
+            cells = channel_grid(channels, self.dead, self.sheet, self.style.colormap)
+            signal = len(self.map_size) == 1 and image.ndim == 2
+            drawn.append(
+                over_strips(np.asarray(image, np.float32), cells, self.sheet, len(self.dead))
+                if signal
+                else with_image(flat, cells)
+            )
+        return tuple(drawn)
 
     def captions(self, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
         """Returns a text for each picture, such as "block1/conv2, 64 channels of 56 x 56, 3 dead, true cat"."""
-        height, width = self.map_size
-        text = f"{self.layer_name}, {len(self.dead)} channels of {height} x {width}, {int(self.dead.sum())} dead"
+        size = " x ".join(map(str, self.map_size))
+        text = f"{self.layer_name}, {len(self.dead)} channels of {size}, {int(self.dead.sum())} dead"
+        texts = [text] * len(self.batch)
+        if self.slices and self.batch.space is not None:
+            what = "frame" if self.batch.space.axes[0] == "time" else "slice"
+            depth = self.batch.space.size[0]
+            texts = [f"{text}, {what} {index} of {depth}" for index in self.slices]
         if self.batch.labels is None:
-            return (text,) * len(self.batch)
-        return tuple(f"{text}, true {class_name(class_names, label)}" for label in self.batch.labels)
+            return tuple(texts)
+        labels = zip(texts, self.batch.labels, strict=True)
+        return tuple(f"{text}, true {class_name(class_names, label)}" for text, label in labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +117,9 @@ class FilterPatterns:
         layer_name: Path of the layer.
         filters: (F,) int64, the filters.
         patterns: (F, H, W, 3) uint8, what is to be looked at: each image centred, brought to a deviation of 0.15 around
-            grey, and cut. Three channels are RGB, any other number is shown as its mean in grey.
-        images: (F, H, W, C) float32, the images in the model's own range, or beyond it, channels last.
+            grey, and cut. Three channels are RGB, any other number is shown as its mean in grey. Of signals their
+            lines, of volumes and clips the slice or the frame in the middle.
+        images: (F, *space, C) float32, (F, H, W, C) of images, in the model's own range, or beyond it, channels last.
         activations: (F,) float32, the mean activation of each filter for its image.
         seed_activations: (F,) float32, the same for the grey noise that the ascent began with.
         dead: (F,) bool, True for a filter for which no step found a gradient, or that ends in a ReLU and is nowhere
@@ -155,22 +174,27 @@ class ActivationSource:
         if not model.built:
             make_variables(model, keras.tree.map_structure(lambda a: a[:1], batch.inputs))
         self._batch, self._style = batch, style
-        self._layers = LayerActivations(model, batch.inputs, layers, batch_size=batch_size)
+        axes = AXES["image"] if batch.space is None else batch.space.axes
+        self._layers = LayerActivations(model, batch.inputs, layers, batch_size=batch_size, axes=axes)
         self.layer_names = tuple(tap.path for tap in self._layers.taps)
 
     def __call__(self) -> dict[str, ActivationGrids]:
         """Returns the layers by path, with the weights that the model has now."""
         count = len(self.layer_names)
+        slices = _slices(self._batch)
         drawn: list[list[Tones]] = [[] for _ in range(count)]
         bounds: list[list[tuple[Floats, Floats]]] = [[] for _ in range(count)]
-        sheets: dict[int, tuple[tuple[int, int], Sheet]] = {}
+        sheets: dict[int, tuple[tuple[int, ...], Sheet]] = {}
+        start = 0
         for chunk in self._layers():
+            rows = slice(start, start + len(chunk[0]))
             for i, activations in enumerate(chunk):
-                height, width, channels = activations.shape[1:]
+                *size, channels = activations.shape[1:]
                 if i not in sheets:
-                    sheets[i] = (height, width), make_sheet(channels, height, width, self._style.size)
-                drawn[i].append(tones(activations, sheets[i][1]))
+                    sheets[i] = tuple(size), self._sheet(channels, size)
+                drawn[i].append(tones(self._flat(activations, slices[rows], sheets[i][1]), sheets[i][1]))
                 bounds[i].append(extremes(activations))
+            start = rows.stop
         found = {}
         for i, name in enumerate(self.layer_names):
             low, high = (np.stack(parts) for parts in zip(*bounds[i], strict=True))
@@ -182,8 +206,49 @@ class ActivationSource:
                 tones=np.concatenate(drawn[i]),
                 sheet=sheets[i][1],
                 style=self._style,
+                slices=slices,
             )
         return found
+
+    def _sheet(self, channels: int, size: Sequence[int]) -> Sheet:
+        """Chooses where the cells of a layer with maps of this size stand."""
+        if len(size) == 1:
+            return strip_sheet(channels, size[0], self._style.size)
+        return make_sheet(channels, size[-2], size[-1], self._style.size)
+
+    def _flat(self, activations: Floats, slices: Sequence[int], sheet: Sheet) -> Floats:
+        """Returns what is drawn of activations (N, *space, C), (N, h, w, C): strips of signals, slices of volumes."""
+        if activations.ndim == 3:
+            return shortened(activations, sheet)
+        if activations.ndim == 4 or self._batch.space is None:
+            return activations
+        return slices_of(activations, slices, self._batch.space.size[0])
+
+
+def _slices(batch: ValidationBatch) -> tuple[int, ...]:
+    """Returns which slice of each volume or clip is drawn, the middle one where its slices aren't shown; else none."""
+    if batch.space is None or len(batch.space.axes) != 3:
+        return ()
+    depth = batch.space.size[0]
+    return tuple(
+        richest_slice(shown) if len(shown) == depth and shown.ndim == 4 else depth // 2 for shown in batch.display
+    )
+
+
+def _pictured(images: Floats) -> Image:
+    """Returns patterns (F, *space, C) as pictures, (F, H, W, 3) uint8."""
+    if images.ndim == 3:
+        return np.stack([signal_picture(signal, _LINE) for signal in images])
+    return deprocess(images if images.ndim == 4 else images[:, images.shape[1] // 2])
+
+
+def flat_display(batch: ValidationBatch) -> tuple[Image, ...]:
+    """Returns what people see of each sample as a picture (H, W, 3): of volumes and clips the slice that is drawn."""
+    slices = _slices(batch) or (0,) * len(batch)
+    return tuple(
+        shown[index] if shown.ndim == 4 else signal_picture(np.asarray(shown, np.float32)) if shown.ndim == 2 else shown
+        for shown, index in zip(batch.display, slices, strict=True)
+    )
 
 
 class PatternSource:
@@ -207,12 +272,12 @@ class PatternSource:
     @property
     def seed(self) -> Image:
         """(1, H, W, 3) uint8, what every ascent begins with, as it would be shown."""
-        return deprocess(self.ascent.seed_image[None])
+        return _pictured(self.ascent.seed_image[None])
 
     def __call__(self) -> FilterPatterns:
         """Returns the patterns for the weights that the model has now."""
         images, reached, start, dead = self.ascent()
-        return FilterPatterns(self.ascent.path, self.ascent.filters, deprocess(images), images, reached, start, dead)
+        return FilterPatterns(self.ascent.path, self.ascent.filters, _pictured(images), images, reached, start, dead)
 
 
 def activation_grids(
@@ -275,7 +340,7 @@ def filter_patterns(
     """Makes the patterns that excite filters of a trained model most, by gradient ascent from grey noise.
 
     Args:
-        model: A Keras 3 model with one input, of images; it is left as it is.
+        model: A Keras 3 model with one input, of images, signals, volumes or clips; it is left as it is.
         layer: The layer: its name, a path such as "base/conv5" for a layer of a nested model, or the layer itself.
         filters: How many filters, the first ones (all where the layer has fewer), or a list of their indices.
         steps: Steps of the ascent.
@@ -284,7 +349,8 @@ def filter_patterns(
         jitter: At each step the image is shifted by up to so many px, around its edges, and back after it; 0 for none.
         blur: Deviation in px of the Gaussian that smooths each gradient; 0 for none, as in the book.
         size: (height, width) of the patterns, by default (128, 128), for a model that takes any; (height,
-            width, channels) for one that doesn't say what it takes, such as a subclassed one that has not run yet.
+            width, channels) for one that doesn't say what it takes, such as a subclassed one that has not run yet. Of
+            signals (time,), of volumes and clips (depth or time, height, width).
         value_range: Lowest and highest value of the model's input, (0, 255) or (-1, 1) where it takes these.
         batch_size: Largest number of filters that run at once.
 

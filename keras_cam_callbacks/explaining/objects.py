@@ -75,3 +75,16 @@ def box_masks(boxes: Floats, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     # NaN is not less.
     regions = [Region(box[None]) if (box[:2] < box[2:]).all() else None for box in shares]
     return inside(regions, size)
+
+
+def shares_of(box: Floats | None, size: tuple[int, int] | None) -> tuple[float, float, float, float] | None:
+    """Returns a box as shares of the image; None where there is none, or it isn't finite.
+
+    Args:
+        box: (4,) left, top, right, bottom in px.
+        size: H and W of the image.
+    """
+    if box is None or size is None or not np.isfinite(box).all():
+        return None
+    left, top, right, bottom = (box.astype(np.float64) / (*size[::-1], *size[::-1])).tolist()
+    return left, top, right, bottom

@@ -84,7 +84,7 @@ class References:
         rows = []
         for t, target in enumerate(self._targets):
             is_true = isinstance(target.objective, Segment) and target.objective.place == "true"
-            like = self._of(target, batch, None) if is_true else embeddings.get(t, target.beside_like())
+            like = self._of(target, batch, None) if is_true else embeddings.get(t, target.beside_like(_axes(batch)))
             rows.append(None if like is None else like[:1])
         return rows
 
@@ -100,7 +100,12 @@ class References:
     def _of(self, target: Target, batch: ValidationBatch, embeddings: Floats | None) -> Any:
         if isinstance(target.objective, Detection):
             return _asked_boxes(target.objective, batch)
-        return target.beside(len(batch), batch.labels, batch.label_sets, batch.pixel_labels, embeddings)
+        return target.beside(len(batch), batch.labels, batch.label_sets, batch.pixel_labels, embeddings, _axes(batch))
+
+
+def _axes(batch: ValidationBatch) -> int:
+    """Returns how many axes masks of the samples have; those of what has no places are an image's."""
+    return 2 if batch.space is None else len(batch.space.axes)
 
 
 def with_classes(targets: Mapping[str, Target], class_names: Sequence[str] | None) -> dict[str, Target]:

@@ -132,10 +132,15 @@ def check_detection(target: Target, objective: Detection, detector: Detector, cl
     if objective.box is not None and not decodes and objective.output_format is None:
         raise ValueError(
             "Detection can compare boxes only where it is known how the model writes its own. "
-            f"Received: target={target.text} for a model that is no detector of KerasHub. "
+            f"Received: target={target.text} for a model that {_unlike(detector)}. "
             "Detection(..., output_format='xyxy') says it, or another format, such as 'rel_center_xywh'; without `box` "
             "none is needed."
         )
+
+
+def _unlike(detector: Detector) -> str:
+    """Returns why it isn't known where a detector's boxes lie."""
+    return "moves pixels before its detector" if detector.moved else "is no detector of KerasHub"
 
 
 def check_objective(target: Target, output: Output, shape: Shape, works: str, axes: int = 2) -> None:
@@ -204,11 +209,6 @@ _WORDS = {
 def _check_size(segment: Segment, shape: Shape) -> None:
     """Checks that given pixels are those of a mask of this shape."""
     sizes, axes = shape[1:-1], len(shape) - 2
-    if axes != 2 and segment.place == "mask":
-        raise ValueError(
-            "Segment's `where` can be a mask only for images. "
-            f"Received: a mask, and an output of shape {tuple(shape)}. 'predicted', 'all', 'true' or a point works."
-        )
     if isinstance(segment.place, tuple) and len(segment.place) != axes:
         raise ValueError(
             f"A point as Segment's `where` must have a number for each of the output's {axes} axes. "
@@ -217,10 +217,10 @@ def _check_size(segment: Segment, shape: Shape) -> None:
     if None in sizes:
         return
     text = " x ".join(map(str, sizes))
-    if segment.place == "mask" and segment.where.shape[1:] != tuple(sizes):
+    if segment.place == "mask" and (size := segment.masks(axes).shape[1:]) != tuple(sizes):
         raise ValueError(
-            f"Segment's `where` must be of the output's size, {text} pixels. "
-            f"Received: a mask of {segment.where.shape[1]} x {segment.where.shape[2]}."
+            f"Segment's `where` must be of the output's size, {text} {'pixels' if axes == 2 else 'positions'}. "
+            f"Received: a mask of {' x '.join(map(str, size))}."
         )
     if isinstance(segment.place, tuple):
         point = zip(segment.place, sizes, strict=True)

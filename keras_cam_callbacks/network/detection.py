@@ -157,6 +157,8 @@ class Detector:
         boxes: Which has the boxes, (N, boxes, 4).
         box_format: How these are written, of `FORMATS`; None where that isn't told.
         is_softmax: Whether the scores of each box end in a softmax.
+        moved: Whether the model moves pixels on their way to the detector inside it, so that its boxes lie elsewhere
+            on the model's own image.
         anchored: A weak reference to the layer by whose anchors they are written, as KerasHub's RetinaNet has them.
     """
 
@@ -165,6 +167,7 @@ class Detector:
     box_format: str | None = None
     anchored: weakref.ref[Any] | None = None
     is_softmax: bool = False
+    moved: bool = False
 
 
 def find_detector(

@@ -212,8 +212,8 @@ class Segment:
     Attributes:
         label: The class, by its index; "predicted" for the most frequent predicted class that is not 0.
         where: M: "predicted", the pixels predicted as the class; "all"; "true", those that the labels (N, H, W) name
-            so; a mask (H, W) or (N, H, W) of the output's size; or one point (row, column) of it. Masks of signals,
-            volumes and clips have their axes: all but given masks works on these as well.
+            so; a mask (H, W) or (N, H, W) of the output's size; or one point (row, column) of it. Masks, labels and
+            points of signals, volumes and clips have their axes: (T,) or (N, T), (D, H, W) or (N, D, H, W).
         output: Which of several outputs of the model, by name; None for its only one.
 
     Raises:
@@ -250,6 +250,28 @@ class Segment:
         """Where the pixels are, "mask" for masks that are given."""
         return self.where if isinstance(self.where, (str, tuple)) else "mask"
 
+    def masks(self, axes: int) -> npt.NDArray[np.bool_]:
+        """Returns the masks that are given, (1 or N, *space) bool.
+
+        Args:
+            axes: How many axes the model's output has between samples and classes.
+
+        Raises:
+            ValueError: If the masks have other ones.
+        """
+        masks: npt.NDArray[np.bool_] = np.asarray(self.where)
+        if masks.ndim == axes:
+            return masks[None]
+        if masks.ndim == axes + 2 and len(masks) == 1:  # Rows, which may be those of an image.
+            masks = masks[0]
+        if masks.ndim != axes + 1:
+            what = {1: "(T,) or (N, T)", 2: "(H, W) or (N, H, W)", 3: "(D, H, W) or (N, D, H, W)"}[axes]
+            raise ValueError(
+                f"A mask as Segment's `where` must be {what} for this model. "
+                f"Received: shape {masks.shape[1:] if len(masks) == 1 else masks.shape}. where='predicted' needs none."
+            )
+        return masks
+
     @property
     def text(self) -> str:
         """The target as it stands in records, the same in another process."""
@@ -281,8 +303,10 @@ def _class(what: str, value: Any, words: tuple[str, ...]) -> int | str:
 
 
 def _place(where: Any) -> Any:
-    """Returns the pixels of a segment: a word, a point, or masks (1 or N, H, W) bool, after a check."""
-    options = "'predicted', 'all', 'true', a mask (H, W) or (N, H, W) of False and True, or a point (row, column)"
+    """Returns the pixels of a segment: a word, a point, or masks as they are given, an image's (1 or N, H, W) bool."""
+    options = (
+        "'predicted', 'all', 'true', a mask of False and True, (H, W) or (N, H, W) of images, or a point (row, column)"
+    )
     if isinstance(where, str):
         if where in _PLACES:
             return where
@@ -291,13 +315,13 @@ def _place(where: Any) -> Any:
     if array.shape in ((1,), (2,), (3,)) and array.dtype.kind in "iu" and (array >= 0).all():
         return tuple(map(int, array))
     zeros_and_ones = array.dtype.kind in "biuf" and bool(np.isin(array, (0, 1)).all())
-    if array.ndim not in (2, 3) or not zeros_and_ones or not array.any():
+    if not 1 <= array.ndim <= 4 or not zeros_and_ones or not array.any():
         raise ValueError(
             f"Segment's `where` must be {options}. Received: shape {array.shape} of type {array.dtype}"
-            + (", with no pixel. " if zeros_and_ones and array.ndim in (2, 3) else ". ")
+            + (", with no pixel. " if zeros_and_ones and 1 <= array.ndim <= 4 else ". ")
             + "where='all' takes every pixel."
         )
-    return array.astype(np.bool_).reshape(-1, *array.shape[-2:])
+    return array.astype(np.bool_)[None] if array.ndim == 2 else array.astype(np.bool_)
 
 
 def _text(kind: str, *values: Any, **named: Any) -> str:

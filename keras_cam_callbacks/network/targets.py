@@ -126,6 +126,7 @@ class Target:
         label_sets: LabelSets | None = None,
         pixel_labels: Ints | None = None,
         references: npt.NDArray[Any] | None = None,
+        axes: int = 2,
     ) -> npt.NDArray[Any] | None:
         """Returns what beside a class is needed to say what is explained of each sample of a batch.
 
@@ -135,6 +136,7 @@ class Target:
             label_sets: Likewise.
             pixel_labels: (N, H, W) true classes of pixels, or None.
             references: (N or 1, D) embeddings of the images that a `Similarity` refers to.
+            axes: How many axes masks have.
 
         Returns:
             (N,) int64, the class that it is contrasted with; (N, H, W) bool, the pixels that were said; (N, D) float32,
@@ -151,7 +153,7 @@ class Target:
         if not isinstance(self.objective, Segment) or self.objective.place not in ("mask", "true"):
             return None
         if self.objective.place == "mask":
-            return _broadcast(self.objective.where, samples, "Segment's `where`")
+            return _broadcast(self.objective.masks(axes), samples, "Segment's `where`")
         if pixel_labels is None:
             raise ValueError(
                 "Segment with where='true' needs labels of pixels: whole numbers (samples, height, width), or one-hot. "
@@ -161,7 +163,7 @@ class Target:
         pixels: npt.NDArray[np.bool_] = pixel_labels == self.objective.label
         return pixels
 
-    def beside_like(self) -> npt.NDArray[Any] | None:
+    def beside_like(self, axes: int = 2) -> npt.NDArray[Any] | None:
         """Returns what stands for `beside` of one sample before a batch is known; of true pixels any number."""
         if self.against is not None:
             return np.full(1, self.against.rank and -self.against.rank, np.int64)
@@ -169,13 +171,9 @@ class Target:
             return np.ones((1, 1), np.float32) if self.objective.of_images else self.objective.reference[:1]
         if isinstance(self.objective, Detection):
             return self.objective.asked
-        if isinstance(self.objective, Segment) and self.objective.place == "mask":
-            return np.asarray(self.objective.where[:1])
-        return (
-            np.ones((1, 1, 1), np.bool_)
-            if isinstance(self.objective, Segment) and self.objective.place == "true"
-            else None
-        )
+        if not isinstance(self.objective, Segment) or self.objective.place not in ("mask", "true"):
+            return None
+        return self.objective.masks(axes)[:1] if self.objective.place == "mask" else np.ones((1, 1, 1), np.bool_)
 
     def absent(self, samples: int, label_sets: LabelSets | None) -> npt.NDArray[np.bool_]:
         """Tells which samples, (N,), have fewer labels than there would have to be for this one."""

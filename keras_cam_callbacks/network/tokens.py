@@ -207,9 +207,11 @@ def grids(count: int, sizes: Sequence[int], earlier: Sequence[Sequence[int | Non
         steps = [grid for grid in steps if 0 <= count - grid[0] <= 1]
         options, likely = [*options, *steps], [*likely, *steps]
     left_over = {grid: count - math.prod(grid) for grid in options if 0 not in grid}
+    # Maps of two sizes in a row, as of a pyramid, are no grid with special tokens.
+    pyramids = {(grid, math.prod(other)) for grid in likely for other in likely if other != grid and 1 not in other}
     # A single row is a sequence, and few of many tokens would follow the image by chance.
     return [
         (grid, over)
         for grid, over in left_over.items()
-        if 0 <= over <= min(most, count - over) and (grid in likely or 1 not in grid)
+        if 0 <= over <= min(most, count - over) and (grid in likely or 1 not in grid) and (grid, over) not in pyramids
     ]

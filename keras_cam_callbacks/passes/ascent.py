@@ -14,12 +14,16 @@ import numpy.typing as npt
 from .. import engine
 from ..checks import check, check_whole, is_real, is_whole
 from ..data.layout import as_images, in_layout, model_layout, puts_channels_first
+from ..data.spaces import AXES, input_space, kind_of
 from ..network.layers import input_tensors
-from ..records import Floats, Ints
+from ..records import Floats, Ints, Space
 from .channels import SHOWN
 from .taps import as_activations, fixed_batch, layer_calls, make_tap, named_layer, single_call
 
 Bools = npt.NDArray[np.bool_]
+
+_OPEN = 8
+"""Stands for a side that a model leaves open, where only the number of axes counts."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Ascent:
         path: Path of the layer.
         channels: How many filters the layer has.
         filters: (F,) int64, those that are climbed.
-        seed_image: (H, W, C) float32, what each ascent begins with.
+        seed_image: (*space, C) float32, (H, W, C) of images, what each ascent begins with.
         traces: How often the model was traced.
 
     Reference:
@@ -119,12 +123,18 @@ class Ascent:
         self._chunk = self._fixed or batch_size
         inputs = input_tensors(model)
         self._dtype = str(inputs[0].dtype) if inputs else str(keras.config.floatx())
-        self._flat = len(shape) == 2
         example = np.zeros((self._fixed or 1, *shape), np.float32)
-        self.path, self._layer, number = named_layer(model, layer, example, SHOWN)
+        space = input_space(model, example)
+        names = AXES["image"] if space is None else space.axes
+        axes = len(names)
+        self._axes = tuple(range(1, axes + 1))
+        self.path, self._layer, number = named_layer(model, layer, example, SHOWN, axes)
         calls = layer_calls(model, example)
         self._layout = model_layout(example, [call.layer for call in calls])
-        self._tap = make_tap(single_call(self.path, self._layer, calls, SHOWN, number=number), calls, SHOWN)
+        if space is not None and axes != 2:
+            self._layout = space.layout
+        call = single_call(self.path, self._layer, calls, SHOWN, axes=axes, number=number)
+        self._tap = make_tap(call, calls, SHOWN, names)
         self.channels = self._tap.channels or 0
         self.filters = _checked_filters(filters, self.channels, self.path)
         self._early = math.ceil(settings.steps / 4)
@@ -132,9 +142,10 @@ class Ascent:
         self._step = settings.step_size * (high - low)
         self._smoothing = _gaussian(settings.blur)
         random = np.random.default_rng(settings.seed)
-        size = as_images(example, self._layout).shape[1:]
+        self._flat = len(shape) == axes
+        size = as_images(example, self._layout, axes).shape[1:]
         self.seed_image: Floats = (low + (high - low) * random.uniform(0.4, 0.6, size)).astype(np.float32)
-        self._shifts = random.integers(-settings.jitter, settings.jitter + 1, (settings.steps, 2)).astype(np.int32)
+        self._shifts = random.integers(-settings.jitter, settings.jitter + 1, (settings.steps, axes)).astype(np.int32)
         self.traces = 0
         start = self.seed_image[None]
         self._pass = self._engine.compile_pass(
@@ -145,7 +156,7 @@ class Ascent:
         """Climbs with the weights that the model has now.
 
         Returns:
-            (F, H, W, C) float32, the images; (F,) float32, the mean activation of each filter for its image; the same
+            (F, *space, C) float32, the images; (F,) float32, the mean activation of each filter for its image; the same
             for the seed image; and (F,) bool, True for a dead filter.
         """
         parts = []
@@ -180,7 +191,7 @@ class Ascent:
     def _stepped(self, images: Any, moved: Any, filters: Any, shift: Any, early: Any) -> tuple[Any, Any]:
         """One step: x + step * g / rms(g), where g = d mean activation / d x at the shifted image."""
         ops = keras.ops
-        shifted = ops.roll(images, shift, axis=(1, 2))
+        shifted = ops.roll(images, shift, axis=self._axes)
         _, gradient, _ = self._engine.gradient(
             lambda values: self._climbed(values, filters, early), shifted, self._model
         )
@@ -189,20 +200,24 @@ class Ascent:
                 "A filter's activation must depend on the image by operations that have a gradient. "
                 f"Received: layer {self.path!r} of model {self._model.name!r}, from which none reaches the image."
             )
-        gradient = ops.roll(gradient, -shift, axis=(1, 2))
+        gradient = ops.roll(gradient, -shift, axis=self._axes)
         gradient = self._smoothed(gradient)
         # Of gradients below 1e-19 the squares would vanish in float32.
-        largest = ops.max(ops.abs(gradient), axis=(1, 2, 3), keepdims=True)
+        largest = ops.max(ops.abs(gradient), axis=(*self._axes, len(self._axes) + 1), keepdims=True)
         moves = ops.logical_and(ops.isfinite(largest), largest > 0)
         gradient = ops.where(moves, gradient / ops.where(moves, largest, 1.0), 0.0)
-        size = ops.sqrt(ops.mean(gradient**2, axis=(1, 2, 3), keepdims=True))
+        size = ops.sqrt(ops.mean(gradient**2, axis=(*self._axes, len(self._axes) + 1), keepdims=True))
         images = images + self._step * gradient / ops.where(moves, size, 1.0)
-        return images, ops.logical_or(moved, moves[:, 0, 0, 0])
+        return images, ops.logical_or(moved, ops.reshape(moves, (-1,)))
 
     def _smoothed(self, gradient: Any) -> Any:
         ops = keras.ops
         channels = self.seed_image.shape[-1]
         if self._smoothing is None:
+            return gradient
+        if len(self._axes) != 2:
+            for axis in self._axes:
+                gradient = _blurred(gradient, self._smoothing, axis, self.seed_image.shape[axis - 1])
             return gradient
         for axes in ((-1, 1, 1, 1), (1, -1, 1, 1)):
             kernel = np.tile(self._smoothing.reshape(axes), (1, 1, channels, 1))
@@ -217,13 +232,15 @@ class Ascent:
             goes into the layer's ReLU, None where it doesn't end in one.
         """
         run = self._engine.tapped_run(self._model, self._to_input(images))
-        (output_id,) = next(call for call in run.calls if call.makes(self._layer, self._tap.number)).output_ids
+        call = next(call for call in run.calls if call.makes(self._layer, self._tap.number))
+        (output_id,) = call.output_ids
         output, before = run.tensors[output_id], run.before_relu(output_id)
-        return self._means(output, filters), None if before is None else self._means(before, filters)
+        means = self._means(output, filters, call.steps)
+        return means, None if before is None else self._means(before, filters, call.steps)
 
-    def _means(self, tensor: Any, filters: Any) -> Any:
+    def _means(self, tensor: Any, filters: Any, steps: Any) -> Any:
         ops = keras.ops
-        means = ops.mean(as_activations(tensor, self._tap), axis=(1, 2))
+        means = ops.mean(as_activations(tensor, self._tap, steps), axis=self._axes)
         return ops.take_along_axis(means, filters[:, None], axis=1)[:, 0]
 
     def _climbed(self, images: Any, filters: Any, early: Any) -> Any:
@@ -254,6 +271,19 @@ def _checked_filters(filters: Any, channels: int, path: str) -> Ints:
     return several.astype(np.int64)
 
 
+def _blurred(gradient: Any, kernel: Floats, axis: int, length: int) -> Any:
+    """Returns a gradient (M, *space, C) that is smoothed along one axis of so many positions, and 0 beyond its ends."""
+    ops = keras.ops
+    radius, dimensions = len(kernel) // 2, len(gradient.shape)
+    padded = ops.pad(gradient, [(radius, radius) if at == axis else (0, 0) for at in range(dimensions)])
+    total = ops.zeros_like(gradient)
+    for begin, weight in enumerate(kernel.tolist()):
+        place = [slice(None)] * dimensions
+        place[axis] = slice(begin, begin + length)
+        total += weight * padded[tuple(place)]
+    return total
+
+
 def _gaussian(deviation: float) -> Floats | None:
     """(2 r + 1,) float32 with sum 1, up to three deviations; None for no smoothing."""
     if not deviation:
@@ -269,9 +299,12 @@ def image_shape(model: Any, size: Any = None) -> tuple[int, ...]:
     Args:
         model: A model with one input.
         size: (height, width) or (height, width, channels), for what the model leaves open; by default (128, 128, 3).
+            Of signals (time,), by default (128,), of volumes and clips (depth or time, height, width), by default
+            (16, 64, 64).
 
     Raises:
-        ValueError: If the model has several inputs, takes no images, or takes others than `size`.
+        ValueError: If the model has several inputs, takes no images, signals, volumes or clips, or takes others than
+            `size`.
     """
     inputs = input_tensors(model)
     config = model.get_build_config() or {} if not inputs else {}
@@ -279,9 +312,13 @@ def image_shape(model: Any, size: Any = None) -> tuple[int, ...]:
     only = received[0] or ()
     if len(received) > 1 or "shapes_dict" in config or any(not isinstance(n, (int, type(None))) for n in only):
         raise ValueError(
-            "Patterns of filters need a model with one input, of images. "
+            "Patterns of filters need a model with one input, of images, signals, volumes or clips. "
             f"Received: model {model.name!r} with {len(received) if len(received) > 1 else 'several'} inputs."
         )
+    if only and len(only) in (3, 5):
+        space = input_space(model, np.zeros((1, *(n or _OPEN for n in only[1:])), np.float32))
+        if space is not None and len(space.axes) != 2:
+            return _shape_of(model, only[1:], space, size)
     given = isinstance(size, (tuple, list)) and len(size) in (2, 3)
     if size is not None and not (given and all(isinstance(s, (int, np.integer)) and s > 0 for s in size)):
         raise ValueError(
@@ -297,7 +334,8 @@ def image_shape(model: Any, size: Any = None) -> tuple[int, ...]:
     need = (None,) * 3 if need is None else need
     if len(need) not in (2, 3):
         raise ValueError(
-            "Patterns of filters need a model that takes images (samples, height, width, channels). "
+            "Patterns of filters need a model that takes images (samples, height, width, channels), signals (samples, "
+            "time, channels), or volumes and clips with an axis more. "
             f"Received: model {model.name!r}, which takes inputs of shape {(None, *need)}."
         )
     first = puts_channels_first(need)
@@ -311,3 +349,26 @@ def image_shape(model: Any, size: Any = None) -> tuple[int, ...]:
             f"{tuple(need)}. Leave `size` out."
         )
     return shape
+
+
+def _shape_of(model: Any, need: Sequence[int | None], space: Space, size: Any) -> tuple[int, ...]:
+    """Returns the shape of one signal, volume or clip as the model takes it; arguments as for `image_shape`."""
+    axes = len(space.axes)
+    sizes: tuple[int, ...] = (128,) if axes == 1 else (16, 64, 64)
+    works = f"size={sizes} works."
+    if size is not None:
+        whole = isinstance(size, (tuple, list)) and len(size) == axes and all(is_whole(side, 1) for side in size)
+        if not whole:
+            order = ", ".join(space.axes) + "," * (axes == 1)
+            raise ValueError(f"`size` must be ({order}) for this model, or None. Received: size={size!r}. {works}")
+        sizes = tuple(map(int, size))
+    first = space.layout == "channels_first"
+    sides = need[1:] if first else need[:axes]
+    shape = tuple(one if side is None else int(side) for side, one in zip(sides, sizes, strict=True))
+    if size is not None and shape != sizes:
+        raise ValueError(
+            f"`size` must be the one that model {model.name!r} takes. Received: size={size!r}; it takes "
+            f"{kind_of(space)}s {tuple(need)}. Leave `size` out."
+        )
+    channels = [int(n or 1) for n in (need[:1] if first else need[axes:])]
+    return (*channels, *shape) if first else (*shape, *channels)

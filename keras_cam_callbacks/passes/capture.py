@@ -104,8 +104,6 @@ class Capturer:
         self.like = keras.tree.map_structure(lambda a: a[:1].copy(), like)
         needs = list(needs)
         self._needs = {name for names in needs for name in names}
-        beside = [target.beside_like() for target in self.targets] if beside is None else beside
-        self._beside = tuple(None if array is None else array[:1] for array in beside)
         self._engine = engine.load()
         self._watches = any(needs_layer(names) and "kernel" not in names for names in needs)
         if layer_names and not self._watches and "kernel" not in self._needs:
@@ -114,6 +112,8 @@ class Capturer:
                 f"Received: layer_name={getattr(layer_names[0], 'name', layer_names[0])!r}. Leave it out."
             )
         self.ground = Ground(model, self.like, image_input, "images" in self._needs)
+        beside = [target.beside_like(self.ground.axes) for target in self.targets] if beside is None else beside
+        self._beside = tuple(None if array is None else array[:1] for array in beside)
         named = [named_layer(model, name, self.like, axes=self.ground.axes) for name in layer_names]
         if len({(id(layer), number) for _, layer, number in named}) < len(named):
             raise ValueError(
@@ -522,7 +522,7 @@ class Capturer:
 
     def _describe_outputs(self, run: Run, logits: Any) -> None:
         """Notes what the outputs are and what is explained of them, in words."""
-        self.outputs.describe(run, self.model)
+        self.outputs.describe(run, self.model, self.ground.image_input)
         self.explained = "the target's score"
         if self._needs and all(name.endswith("activation_gradient") for name in self._needs - {"images", "confidence"}):
             self.explained = "the layer's largest activations"

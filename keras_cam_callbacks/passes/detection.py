@@ -8,10 +8,40 @@ import keras
 import numpy as np
 
 from ..data.boxes import edges
+from ..engine.contract import Run
 from ..network.detection import OVERLAP, Detector
 from ..records import ABSENT
+from .placement import needs_measuring
 
-__all__ = ["best_box", "decoded"]
+__all__ = ["best_box", "decoded", "on_image", "unknown_boxes"]
+
+
+def on_image(run: Run, detector: Detector, boxes: Any, model: Any, at: int, size: tuple[int, int] | None) -> bool:
+    """Tells whether a detector inside a model has its boxes at the same places as the model's own image.
+
+    They lie elsewhere where the model crops the image or puts a border around it before. Of boxes whose format only the
+    user knows it is the user's word that they lie on the model's input.
+
+    Args:
+        run: The run of the model.
+        detector: How boxes are written.
+        boxes: The boxes as the run has put them out.
+        model: The model.
+        at: Which of its inputs, flattened, is the image.
+        size: Height and width of the image; None where there is none.
+    """
+    if size is None or (detector.box_format is None and detector.anchored is None):
+        return True
+    return not needs_measuring(run, run.id_of(boxes), model, at, size)
+
+
+def unknown_boxes(model: Any) -> str:
+    """Returns what is to be said where boxes are explained of which it isn't known where they lie on the image."""
+    return (
+        f"Where the boxes lie on the image isn't known: model {model.name!r} moves pixels on their way to the detector "
+        "inside it, by cropping, padding or the like. No box is drawn, and numbers of it are left out. "
+        "Detection(..., output_format='rel_xyxy'), or another format, says that the model has them for its own input."
+    )
 
 
 def decoded(boxes: Any, detector: Detector, box_format: str | None, size: tuple[int, int], needed: bool) -> Any | None:

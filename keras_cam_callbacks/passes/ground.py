@@ -140,7 +140,7 @@ class Ground:
         """Whether what lies before the first convolutions moves the image's pixels, so that no map lies as it does."""
         if self.space is None or self.axes != 2:  # Of others bands alone tell which part a layer sees.
             return False
-        return needs_measuring(run, call, self._model(), self.image_input, self.space.size)
+        return needs_measuring(run, call.output_ids[0], self._model(), self.image_input, self.space.size)
 
     def look_behind(self, run: DifferentiatedRun, calls: Sequence[LayerCall]) -> None:
         """Looks up behind which of the explained layers self-attention mixes positions."""

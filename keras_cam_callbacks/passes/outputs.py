@@ -16,7 +16,7 @@ from ..network.outputs import Clues, Output, check_said
 from ..network.structure import leaves, output_names
 from ..network.targets import Target, check_target
 from ..records import ABSENT, Floats, Ints
-from .detection import best_box, decoded
+from .detection import best_box, decoded, on_image, unknown_boxes
 from .objectives import contrasted, segment, similarity
 from .picking import only_picks, reads
 from .scores import (
@@ -89,8 +89,13 @@ class ModelOutputs:
         self._sizes: list[int | None] = []
         self._seen: tuple[Any, ...] = ()
 
-    def describe(self, run: Run, model: Any) -> None:
+    def describe(self, run: Run, model: Any, image_input: int = 0) -> None:
         """Notes what the outputs of a run are, and checks that what the targets explain exists.
+
+        Args:
+            run: The run.
+            model: The model.
+            image_input: Which of its flattened inputs is the image, in which boxes may lie.
 
         Raises:
             ValueError: If it doesn't, or the user says of an output what it can't be.
@@ -112,6 +117,8 @@ class ModelOutputs:
         if detector is not None:
             scores = detector.logits
             detector = replace(detector, is_softmax=run.ending(parts[scores][1]) == "softmax")
+            if not on_image(run, detector, parts[detector.boxes][1], model, image_input, self._size):
+                detector = replace(detector, box_format=None, anchored=None, moved=True)
             self._every[scores] = replace(self._every[scores], kind="boxes", why="for boxes are beside it")
         self.detector, self.output, self.units = detector, self._every[0], None
         if len(parts) == 1 and len(shapes[0]) <= 2:
@@ -128,6 +135,9 @@ class ModelOutputs:
             explained.append(output)
             objectives.append(objective)
         self.explained, self.objectives = tuple(explained), tuple(objectives)
+        if detector is not None and detector.moved and any(map(_without_format, objectives)):
+            note = unknown_boxes(model)
+            self.notes += () if note in self.notes else (note,)
 
     def check(self, targets: Sequence[Target]) -> list[tuple[int | None, Output | None, Any, int | None]]:
         """Checks that the outputs have what targets explain.
@@ -364,6 +374,11 @@ class ModelOutputs:
 
 _BEYOND = Contrast, Value, Similarity, Segment, Detection
 """What is explained that is no class with a probability."""
+
+
+def _without_format(objective: Any) -> bool:
+    """Tells whether boxes are explained of which nobody has said how they are written."""
+    return isinstance(objective, Detection) and objective.output_format is None
 
 
 def _plain(target: Target) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 from .. import engine
 from ..data.layout import as_images, in_layout
 from ..engine.contract import Run
-from ..network.layers import LayerCall, Tap, walk
+from ..network.layers import Tap, walk
 
 Box = tuple[tuple[float, float], ...]
 """For each axis of a map where it begins and ends, as shares of the image; beyond [0, 1] where it is larger."""
@@ -45,17 +45,17 @@ def moving_layer(model: Any) -> bool:
     )
 
 
-def needs_measuring(run: Run, call: LayerCall, model: Any, at: int, size: tuple[int, ...]) -> bool:
+def needs_measuring(run: Run, tensor: Hashable, model: Any, at: int, size: tuple[int, ...]) -> bool:
     """Tells whether the place of a layer's map is not known from the kinds of ways that the image goes to it.
 
     Args:
         run: The run of the model.
-        call: The layer's call.
+        tensor: Id of what the layer puts out.
         model: The model.
         at: Which of its inputs, flattened, is the image.
         size: H and W of the images.
     """
-    fronts = run.fronts(call.output_ids[0], at)
+    fronts = run.fronts(tensor, at)
     if fronts is None:
         return moving_layer(model)
     return any(how == "moved" or (how == "padded" and not _own(tensor, size)) for tensor, how in fronts)

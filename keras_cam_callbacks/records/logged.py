@@ -28,6 +28,8 @@ class Sample:
         degenerate: True where the heatmap is nowhere positive, constant or not finite, and so explains nothing.
         caption: What stands under the overlay.
         against: The class that the explained one is contrasted with, or None.
+        box: A detector's box that is explained, left, top, right and bottom as shares of the image, as in
+            `Region.boxes`; a box may reach beyond it. None where none is explained, or it isn't known where it lies.
     """
 
     key: str
@@ -40,6 +42,7 @@ class Sample:
     degenerate: bool
     caption: str
     against: int | None = None
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

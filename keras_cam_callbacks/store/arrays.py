@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from .manifest import LOG, check_file
 
-_KNOWN = re.compile(r"((heatmaps|scores|confidences|predicted|targets|against|degenerate)(_\d+)?|outputs|values)\.npy")
+_OF_VIEWS = "heatmaps", "scores", "confidences", "predicted", "targets", "against", "boxes", "degenerate"
+_KNOWN = re.compile(rf"(({'|'.join(_OF_VIEWS)})(_\d+)?|outputs|values)\.npy")
 _DAMAGED = (
     *(ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error),
     *(NotImplementedError, RuntimeError, OverflowError, SyntaxError, MemoryError),  # of hostile headers

@@ -78,10 +78,10 @@ class StoredEpoch:
         Returns:
             heatmaps (N, *space) float32, raw, (N, h, w) of images; scores (N,) float32; confidences (N,) float32, NaN
             for none; predicted and targets (N,) int64, -1 for none; degenerate (N,) bool; of contrasts against (N,)
-            int64, the other class, -1 for none; outputs (N, K) float32 where the record had them; values
-            (len(value_names), N) float64. Those of a second view have "_1" behind their names, and so on; where
-            pictures show no heatmaps, there are none. What a later version has added is there too, where it can be
-            read.
+            int64, the other class, -1 for none; of detectors boxes (N, 4) float32, as in `Sample`, NaN for none;
+            outputs (N, K) float32 where the record had them; values (len(value_names), N) float64. Those of a second
+            view have "_1" behind their names, and so on; where pictures show no heatmaps, there are none. What a later
+            version has added is there too, where it can be read.
 
         Raises:
             ValueError: If the file is damaged, or holds pickled objects.

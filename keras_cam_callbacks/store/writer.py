@@ -348,6 +348,8 @@ def _arrays(record: EpochRecord) -> dict[str, npt.NDArray[Any]]:
         }
         if any(s.against is not None for s in samples):
             columns["against"] = np.array([-1 if s.against is None else s.against for s in samples], np.int64)
+        if any(s.box is not None for s in samples):
+            columns["boxes"] = np.array([[math.nan] * 4 if s.box is None else s.box for s in samples], np.float32)
         arrays |= {name + _place(view): column for name, column in columns.items()}
     if record.outputs is not None:
         arrays["outputs"] = np.asarray(record.outputs, np.float32)

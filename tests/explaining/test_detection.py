@@ -381,3 +381,86 @@ def test_augmented_images_have_boxes_of_their_own():
     logits, boxes = outputs_of(detector(), X[:, :, ::-1])
     expected = [boxes[n, best(logits[n], boxes[n], 1)] for n in range(6)]
     np.testing.assert_allclose(found.augmented["flip"].explanation.boxes, expected, rtol=1e-4)
+
+
+def test_the_record_says_which_box_is_explained(tmp_path):
+    """Also without a box that is asked for; in shares of the image, here of 32 px."""
+    model = detector()
+    model.compile("sgd", {"logits": "mse", "boxes": "mse"})
+    y = {"logits": np.ones((6, 80, 3)), "boxes": np.full((6, 80, 4), 0.5)}
+    memory, target = MemoryTracker(), Detection("cat", output_format="rel_center_xywh")
+    settings = {"tracker": [memory, "disk"], "log_dir": tmp_path, "on_error": "raise"}
+    logger = GradCAMLogger((X, y), target=target, class_names=["ball", "cat", "dog"], **settings)
+    model.fit(X, y, epochs=1, verbose=0, callbacks=[logger])
+    logits, boxes = outputs_of(model)
+    expected = np.array([boxes[n, best(logits[n], boxes[n], 1)] for n in range(6)])
+    samples = memory.records[0].samples
+    np.testing.assert_allclose([sample.box for sample in samples], expected / 32, rtol=1e-4)
+    (stored,) = read_run(logger.directory).epochs
+    np.testing.assert_allclose(stored.arrays()["boxes"], expected / 32, rtol=1e-4)
+    for sample, box, score in zip(samples, expected, logits[:, :, 1].max(axis=1), strict=True):
+        sides = ", ".join(str(round(side)) for side in box.astype(np.float32).astype(float))
+        assert sample.caption == f"box of cat at ({sides}), score {score:.3g}"
+
+
+def test_without_a_box_the_record_has_none(tmp_path):
+    model = detector()
+    (sample, *_) = explain(model, X, target=Detection(1)).samples()  # How its boxes are written isn't known.
+    assert sample.box is None
+    assert sample.caption.startswith("box of 1, score")
+    lacking = explain(model, X[:1], target=Detection(1, box=(0, 0, 2, 2), output_format="rel_center_xywh")).samples()
+    assert [one.box for one in lacking] == [None]
+
+
+def retinanet():
+    """One of KerasHub, whose head puts boxes near their anchors."""
+    hub = pytest.importorskip("keras_hub").models
+    keras.utils.set_random_seed(0)
+    encoder = hub.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64, 64, 64],
+        stackwise_num_blocks=[1, 1, 1],
+        stackwise_num_strides=[1, 2, 2],
+        block_type="basic_block",
+        image_shape=(64, 64, 3),
+    )
+    backbone = hub.RetinaNetBackbone(
+        image_encoder=encoder, min_level=3, max_level=4, use_p5=False, image_shape=(64, 64, 3)
+    )
+    model = hub.RetinaNetObjectDetector(backbone=backbone, num_classes=3, bounding_box_format="yxyx")
+    last = model.box_head.prediction_layer  # Untrained, its boxes are of less than a px.
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel / 1000, bias * 0])
+    return model
+
+
+BEFORE = {
+    "scaled": (64, lambda x: layers.Rescaling(0.5)(x)),
+    "cropped": (96, lambda x: layers.CenterCrop(64, 64)(x)),
+    "bordered": (48, lambda x: layers.ZeroPadding2D(8)(x)),
+    "border behind a change of size": (96, lambda x: layers.ZeroPadding2D(8)(layers.Resizing(48, 48)(x))),
+}
+
+
+@pytest.mark.parametrize(("side", "before"), BEFORE.values(), ids=BEFORE)
+def test_boxes_behind_preprocessing(side, before):
+    """Boxes of what is cropped or bordered lie elsewhere: none is drawn rather than a wrong one."""
+    own = retinanet()
+    inputs = keras.Input((side, side, 3))
+    model = keras.Model(inputs, own(before(inputs)))
+    x = models.images(2, (side, side, 3))
+    target = Detection(1)
+    if side == 64:
+        found, expected = explain(model, x, target=target), explain(own, 0.5 * x, target=target)
+        np.testing.assert_allclose(found.boxes, expected.boxes, rtol=1e-4)
+        assert found.outlines.any()
+        return
+    with pytest.warns(RuntimeWarning, match=r"boxes lie on the image isn't known.*No box is drawn"):
+        found = explain(model, x, target=target)
+    assert found.boxes is None
+    assert found.outlines is None
+    assert "energy_in_box" not in found.values
+    assert np.nanmax(found.heatmaps) > 0
+    with pytest.raises(ValueError, match=r"moves pixels before its detector.*without `box` none is needed"):
+        explain(model, x, target=Detection(1, box=(8, 8, 40, 40)))

@@ -326,7 +326,11 @@ def test_pixels_of_signals_and_volumes(axes):
         pixels[(slice(None), *point)] = True
         return pixels
 
+    block = np.zeros((2, *x.shape[1:-1]), bool)
+    block[(0, *[slice(1, 4)] * axes)] = block[(1, *[slice(2, 6)] * axes)] = True
     cases = {
+        Segment(channel, where=block[0]): (lambda _: np.repeat(block[:1], 2, axis=0), channel),
+        Segment(channel, where=block): (lambda _: block, channel),
         Segment(channel): (lambda logits: logits.argmax(-1) == channel, channel),
         Segment(channel, where="all"): (lambda logits: np.ones(logits.shape[:-1], bool), channel),
         Segment(channel, where=point): (at_point, channel),
@@ -347,5 +351,40 @@ def test_a_signal_of_four_classes_for_each_position_is_no_row_of_boxes():
     assert found.heatmaps.shape == (2, 12)
     with pytest.raises(ValueError, match="must have a number for each of the output's 1 axes"):
         explain(model, x, target=Segment(2, where=(1, 2)))
-    with pytest.raises(ValueError, match="can be a mask only for images"):
-        explain(model, x, target=Segment(2, where=np.ones((2, 24), bool)))
+    every = explain(model, x, target=Segment(2, where=np.ones((2, 24), bool)))
+    np.testing.assert_allclose(every.heatmaps, found.heatmaps, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "message"),
+    [
+        (1, (23,), "output's size, 24 positions. Received: a mask of 23"),
+        (1, (2, 3, 24), r"must be \(T,\) or \(N, T\) for this model. Received: shape \(2, 3, 24\)"),
+        (3, (6, 8, 9), "output's size, 6 x 8 x 10 positions. Received: a mask of 6 x 8 x 9"),
+        (3, (8, 10), "output's size, 6 x 8 x 10 positions. Received: a mask of 1 x 8 x 10"),
+        (3, (3, 6, 8, 10), "one for each of the 2"),
+    ],
+)
+def test_masks_that_are_no_masks_of_the_kind(axes, shape, message):
+    model, x = of_kind(axes)
+    with pytest.raises(ValueError, match=message):
+        explain(model, x, target=Segment(1, where=np.ones(shape, bool)))
+
+
+def test_a_mask_of_a_volume_in_fit(tmp_path):
+    """The same as a function of the outputs that has the mask as a constant; and the record names the mask."""
+    model, x = of_kind(3)
+    mask = np.zeros((6, 8, 10), bool)
+    mask[1:4, 2:6, 3:8] = True
+    memory = MemoryTracker()
+    settings = {"tracker": [memory, "disk"], "log_dir": tmp_path, "on_error": "raise"}
+    logger = HeatmapLogger(x, target=Segment(1, where=mask), method="saliency", **settings)
+    model.fit(x, np.zeros((2, 6, 8, 10)), epochs=1, verbose=0, callbacks=[logger])
+
+    def mean(outputs):
+        return tf.reduce_sum(outputs[..., 1] * mask.astype(np.float32), (1, 2, 3)) / mask.sum()
+
+    expected = explain(model, x, target=mean, method="saliency")
+    np.testing.assert_allclose(memory.records[0].heatmaps, expected.heatmaps, rtol=1e-3, atol=1e-6)
+    assert str(mask.sum()) + " pixels of 1" in memory.records[0].samples[0].caption
+    assert read_run(logger.directory).manifest["target"].startswith("Segment(1, where=mask ")

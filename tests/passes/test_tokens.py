@@ -303,3 +303,19 @@ def test_a_layer_without_gradient_is_left_out_with_a_word():
         explanation = explain(model, models.images(2, SHAPE), method="hirescam", output_kind="classes")
     assert explanation.layer_name != "norm_1"
     assert np.abs(explanation.heatmaps).max() > 0
+
+
+def test_maps_of_two_sizes_in_a_row_are_no_grid_with_special_tokens():
+    """As a detector's transformer has them: 64 and 16 tokens, of which the first would follow the image."""
+    inputs = keras.Input((32, 32, 3))
+    fine = layers.Conv2D(8, 4, 4, activation="relu", name="fine")(inputs)
+    coarse = layers.Conv2D(8, 2, 2, activation="relu", name="coarse")(fine)
+    rows = [layers.Reshape((-1, 8))(level) for level in (fine, coarse)]
+    x = layers.Dense(8, name="joined")(layers.Concatenate(axis=1)(rows))
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+    x = models.images(2, (32, 32, 3))
+    assert explain(model, x, method="hirescam", target=0, output_kind="classes").layer_name == "coarse"
+    with pytest.raises(ValueError, match="must lie on the image as a grid"):
+        explain(model, x, "joined", target=0, output_kind="classes")
+    laid = explain(model, x, "joined", tokens=Tokens((8, 8), special=range(64, 80)), target=0, output_kind="classes")
+    assert laid.heatmaps.shape == (2, 8, 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paths import ROOT
 from zoo import table
+from zoo.glance import at_a_glance
 from zoo.table import Row
 
 HEAD = """# Kinds of model
@@ -19,7 +20,7 @@ COLUMNS = "| model | explained by default | cells | |\n|---|---|---|---|\n"
 
 def kinds_of_model() -> str:
     """Returns the page."""
-    parts = [HEAD]
+    parts = [HEAD, at_a_glance()]
     for family, rows in table.FAMILIES.items():
         parts += [f"## {family}\n\n", COLUMNS, *(f"| {' | '.join(_cells(row))} |\n" for row in rows), "\n"]
     parts += ["## keras.applications\n\n", "Without weights, of the size at which the last map has 3 x 3 cells.\n\n"]
