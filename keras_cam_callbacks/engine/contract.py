@@ -7,7 +7,7 @@ An engine is a module, `engine.<backend>`, with the functions of `Engine`. Tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,7 +30,12 @@ class Attention:
 
 
 class Run(Protocol):
-    """One run of a model in inference mode, with every layer tapped."""
+    """One run of a model in inference mode, with every layer tapped.
+
+    Calls of one layer that certainly compute the same, by the same operations on the same tensors and without drawing
+    numbers or keeping a state, are one: the later ones put out the tensors of the first. Of an eager run that isn't
+    known.
+    """
 
     @property
     def outputs(self) -> Any:
@@ -194,7 +199,7 @@ class Engine(Protocol):
         Args:
             model: The model.
             inputs: Tensors as the model takes them.
-            wanted: Takes each call as it ends; True has its output watched.
+            wanted: Takes each call as it ends, of those that compute the same the first; True has its output watched.
             behind: Takes the run; returns scores, each (N,) float32, and whatever else is to be computed.
             last_only: Whether only the last wanted call is watched: so one run is enough where the layer is known only
                 afterwards. Else all of them are.
@@ -235,13 +240,13 @@ class Engine(Protocol):
             ValueError: If a place is out of reach.
         """
 
-    def replaced(self, layer: Any, activations: Any, number: int = 1) -> AbstractContextManager[None]:
+    def replaced(self, layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> AbstractContextManager[None]:
         """Has the layer put out what is given while the context lasts.
 
         Args:
             layer: The layer.
             activations: A tensor (N, ...); or a function that returns one from what the layer puts out of itself.
-            number: In which of its calls, counted from 1.
+            numbers: In which of its calls, counted from 1.
         """
 
     def eagerly(self) -> AbstractContextManager[None]:

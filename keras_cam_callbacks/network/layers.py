@@ -92,6 +92,7 @@ class Tap:
         number: Which of the layer's calls it is, counted from 1.
         stepped: Whether steps in time of a sample are rows of their own in what it puts out.
         lacking: How many of the first axes of its space it doesn't put out: there they have one position.
+        again: Numbers of its further calls that compute the same; what is done to the one is done to all of them.
     """
 
     path: str
@@ -102,6 +103,7 @@ class Tap:
     number: int = 1
     stepped: bool = False
     lacking: int = 0
+    again: tuple[int, ...] = ()
 
     @property
     def layer(self) -> Any:

@@ -16,13 +16,14 @@ NEEDS = ("attentions", "relevances", "readout", "positions")
 _WAY_OUT = "method='hirescam' or 'layercam' explains a layer of tokens, whatever comes behind it."
 
 
-def captured_attention(run: DifferentiatedRun, needs: Iterable[str], model: Any) -> dict[str, Any]:
+def captured_attention(run: DifferentiatedRun, needs: Iterable[str], model: Any, image: int) -> dict[str, Any]:
     """Returns the self-attentions on the way to each score, by name and number of the score.
 
     Args:
         run: The run.
         needs: Names among `NEEDS`.
         model: The model.
+        image: Which of its inputs, flattened, is the image; attention on others is left out.
 
     Returns:
         "attentions" and "relevances", (N, blocks, T, T) float32, those that are needed; "readout", (N, T) float32.
@@ -33,10 +34,14 @@ def captured_attention(run: DifferentiatedRun, needs: Iterable[str], model: Any)
     ops = keras.ops
     results = {}
     for t in range(len(run.scores)):
-        weights = [attention.weights for attention in run.attentions(t)]
-        sources = [call_that_made(attention.source_id, run.calls) for attention in run.attentions(t)]
+        pairs = [
+            (attention, slope)
+            for attention, slope in zip(run.attentions(t), run.attention_gradients(t), strict=True)
+            if image in (run.read_inputs(attention.source_id) or ())
+        ]
+        weights, gradients = [attention.weights for attention, _ in pairs], [slope for _, slope in pairs]
+        sources = [call_that_made(attention.source_id, run.calls) for attention, _ in pairs]
         _check(weights, [call.output_shape for call in sources if call is not None], model)
-        gradients = run.attention_gradients(t)
         if gradients[-1] is None:
             raise ValueError(
                 "The explained score must depend on the attention of the last block. Received: model "

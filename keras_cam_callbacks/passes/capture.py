@@ -19,6 +19,7 @@ from ..network.head import class_weights
 from ..network.layers import Candidates, LayerCall, Tap, listing
 from ..network.objectives import Contrast, Segment, Similarity
 from ..network.outputs import Clues, Output, clues_of
+from ..network.repeats import repeats
 from ..network.targets import PREDICTED, Target
 from ..network.tokens import resolve_tokens
 from ..records import Capture, Chunk, Floats, Ints
@@ -400,7 +401,7 @@ class Capturer:
             return dict(results)
 
         if self._needs.intersection(OF_ATTENTION):
-            results |= captured_attention(run, self._needs, self.model)
+            results |= captured_attention(run, self._needs, self.model, self.ground.image_input)
         self._shapes = {call.path: call.output_shape for call in run.calls if call.output_shape is not None}
         calls = self._find_calls(run, named)
         self.taps = tuple(self._tap_of(call, run) for call in calls)
@@ -501,7 +502,8 @@ class Capturer:
         if call.path in self._laid:  # The model was traced before.
             return self._laid[call.path]
         axes = self.ground.axis_names
-        return make_tap(call, run.calls, axes=axes, attends=len(axes) == 1 and bool(self.ground.attended(run)))
+        tap = make_tap(call, run.calls, axes=axes, attends=len(axes) == 1 and bool(self.ground.attended(run)))
+        return replace(tap, again=tuple(other.number for other in repeats(call, run.calls) if other is not call))
 
     def _find_calls(self, run: DifferentiatedRun, named: Sequence[tuple[Any, int | None]]) -> list[LayerCall]:
         """Returns the one call of each named layer in call order, or the chosen call."""

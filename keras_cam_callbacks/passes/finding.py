@@ -9,6 +9,7 @@ from ..engine.contract import DifferentiatedRun, Run
 from ..network.choosing import is_of_frames, is_tokens, no_layer, preferred
 from ..network.head import Head, find_head
 from ..network.layers import LayerCall, call_that_made, candidates, prediction_ids
+from ..network.repeats import first_ones, repeats
 from .ground import Ground
 from .settling import NO_GRADIENT
 from .taps import single_call
@@ -34,7 +35,9 @@ def named_calls(
     for layer, number in layers:
         on_image = number is None and any(call.layer is layer for call in calls)
         path = paths.get(id(layer), layer.name)
-        chosen.append(single_call(path, layer, calls if on_image else run.calls, axes=ground.axes, number=number))
+        options = calls if on_image else run.calls if number else first_ones(run.calls)
+        call = single_call(path, layer, options, axes=ground.axes, number=number)
+        chosen.append(repeats(call, run.calls)[0])
     return [call for call in run.calls if call in chosen]
 
 
@@ -116,4 +119,8 @@ def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any, int | None]]
 def reachable(run: DifferentiatedRun, score: int, axes: int) -> list[str]:
     """Returns the paths of the candidates that a score depends on, for an input whose space has so many axes."""
     used = run.used(score)
-    return [call.path for call in candidates(run.calls, axes) if used is None or used.intersection(call.output_ids)]
+    return [
+        call.path
+        for call in candidates(first_ones(run.calls), axes)
+        if used is None or used.intersection(call.output_ids)
+    ]

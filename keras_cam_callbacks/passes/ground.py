@@ -12,6 +12,7 @@ from ..data.layout import image_size, input_at, largest_index, model_layout
 from ..data.spaces import AXES, input_space
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.layers import LayerCall, Tap, maps_before
+from ..network.repeats import first_ones
 from .bands import Sight
 from .images import explained_image, other_images
 from .placement import Box, measured_box, needs_measuring, unknown_place, whole
@@ -117,9 +118,9 @@ class Ground:
         return self.space is not None and input_at(self._like, self.image_input).ndim > 3
 
     def of_image(self, run: Run, calls: Sequence[LayerCall]) -> list[LayerCall]:
-        """Returns the calls, of layers that are called several times only those on the image.
+        """Returns the calls, of layers that are called several times only those on the image, and the same ones once.
 
-        A siamese model's tower is called once for each of its images.
+        A siamese model's tower is called once for each of its images, or for each pair of them.
         """
         times = Counter(id(call.layer) for call in calls)
         kept = []
@@ -129,7 +130,7 @@ class Ground:
                 reads = run.read_inputs(call.output_ids[0])
             if reads is None or self.image_input in reads:
                 kept.append(call)
-        return kept
+        return first_ones(kept)
 
     def is_wanted(self, run: Run, call: LayerCall) -> bool:
         """Whether a layer depends on the input that the user has named; any does where none was."""

@@ -8,6 +8,7 @@ from typing import Any
 from ..data.layout import image_inputs, input_at, input_names, largest_index, placed_inputs
 from ..engine.contract import DifferentiatedRun, Run
 from ..network.layers import LayerCall, layers_behind, listing
+from ..network.repeats import first_ones
 
 
 def explained_image(
@@ -56,11 +57,12 @@ def explained_image(
     largest = largest_index(inputs)
     at = largest if largest in common else max(common, key=lambda i: (_size(inputs, i), -i))
     if len(common) == 1:
-        others = [other for call in calls for other in run.calls if other.layer is call.layer and other is not call]
-        if not others or wanted is not None:
+        times = {call.path: sum(o.layer is call.layer for o in first_ones(run.calls)) for call in calls}
+        path = max(times, key=times.__getitem__, default="")
+        if times.get(path, 0) < 2:
             return at, ""
         return at, (
-            f"Heatmaps are of the input {names[at]!r}: layer {calls[0].path!r} is called {len(others) + 1} times, once "
+            f"Heatmaps are of the input {names[at]!r}: layer {path!r} is called {times[path]} times, once "
             f"for each of several images. input={names[min(set(images) - {at})]!r} takes another one, and "
             f"input={names[at]!r} says that it is this one."
         )

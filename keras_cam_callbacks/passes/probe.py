@@ -211,7 +211,8 @@ class Probe:
                 layered = as_output(values, self._tap)
                 if self._tap.tokens is not None:
                     layered = partial(_among_special, self._tap.tokens, values)
-                with self._engine.replaced(self._tap.layer, layered, self._tap.number):
+                numbers = (self._tap.number, *self._tap.again)
+                with self._engine.replaced(self._tap.layer, layered, numbers):
                     return {"result": self._score(inputs, asked)}
             if name in ("score", "confidence"):
                 inputs[self._at] = self._to_input(values, whole=True)

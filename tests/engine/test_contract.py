@@ -36,6 +36,18 @@ def pooled(activation=None, trainable=True):
     return model
 
 
+class SharedConvolution(keras.Model):
+    """One convolution of the images times some factors, each on its own."""
+
+    def __init__(self, *factors):
+        super().__init__()
+        self.factors, self.conv = factors, layers.Conv2D(2, 3, activation="silu", name="conv")
+        self.conv.build((None, *SHAPE))
+
+    def call(self, x):
+        return [self.conv(x * factor) for factor in self.factors]
+
+
 def numbers(variable):
     """The values of a variable, as no framework's own array."""
     return np.asarray(variable)
@@ -378,6 +390,43 @@ def test_a_replaced_layer_puts_out_what_is_given():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     before = ops.convert_to_numpy(model(x))
     assert np.abs(before[:4] - expected).max() > 1e-4  # Outside it is the layer's own again.
+
+
+def test_calls_of_a_layer_that_compute_the_same_are_one():
+    """Each has the gradient of what is done with all of them."""
+    model, seen = SharedConvolution(1.0, 1.0, 2.0), []
+
+    def look(x):
+        run = loaded.differentiated_run(model, x, is_layer("conv"), weighed, last_only=False)
+        seen[:] = run.calls, [call.path for call, _ in run.watched]
+        return dict(zip("ab", run.gradients(0), strict=True))
+
+    def weighed(run):
+        first, same, other = (ops.sum(output, (1, 2, 3)) for output in run.outputs)
+        return [2 * first + 3 * same + 4 * other], None
+
+    arrays = traced(model, look, images())
+    calls, watched = seen
+    assert [call.path for call in calls] == ["conv", "conv#2", "conv#3"]
+    assert calls[0].output_ids == calls[1].output_ids != calls[2].output_ids
+    assert watched == ["conv", "conv#3"]
+    np.testing.assert_allclose(arrays["a"], 5.0)
+    np.testing.assert_allclose(arrays["b"], 4.0)
+    outputs = traced(model, lambda x: {"outputs": loaded.plain_run(model, x).outputs}, images())["outputs"]
+    for output, own in zip(outputs, model(images()), strict=True):
+        np.testing.assert_allclose(output, own, rtol=1e-5, atol=1e-6)
+
+
+def test_several_calls_of_a_layer_are_replaced():
+    model = SharedConvolution(1.0, 2.0, 3.0)
+
+    def look(x):
+        with loaded.replaced(model.conv, lambda output: output * 0 + 7, (1, 3)):
+            return {"outputs": loaded.plain_run(model, x).outputs}
+
+    first, second, third = traced(model, look, images())["outputs"]
+    np.testing.assert_array_equal([first, third], np.full((2, *first.shape), 7))
+    np.testing.assert_allclose(second, model(images())[1], rtol=1e-5, atol=1e-6)
 
 
 def test_a_pass_takes_any_number_of_samples_and_sees_new_weights():

@@ -22,10 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .graphs import ancestors, on_arrays, traced
-
-# The stateful operations that change nothing; they give what a variable holds.
-_READS = ("ReadVariableOp", "ResourceGather")
+from .graphs import READS, ancestors, on_arrays, traced
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +171,7 @@ def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Iterable
     of_batch, changes = set(given), set[str]()
     for op in graph.get_operations():
         sources = {tensor.op.name for tensor in op.inputs}
-        if op.type in _READS and op.inputs[0].op.name in handles:
+        if op.type in READS and op.inputs[0].op.name in handles:
             if id(handles[op.inputs[0].op.name]) in moving:
                 changes.add(op.name)
         elif op.op_def.is_stateful or any(tensor.dtype == tf.resource for tensor in op.inputs):
@@ -191,7 +188,7 @@ def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Iterable
     # What depends on variables alone, such as a kernel in another dtype, is computed again.
     after = ancestors(results, lambda tensor: not is_kept(tensor))
     kept = {t.name: t for t in [*results, *(t for op in after for t in op.inputs)] if is_kept(t)}
-    reads = [op for op in ancestors(kept.values()) if op.type in _READS]
+    reads = [op for op in ancestors(kept.values()) if op.type in READS]
     variables = {op.inputs[0].op.name: op.outputs[0].dtype for op in reads}
     if not variables or any(tensor.dtype in (tf.resource, tf.variant) for tensor in kept.values()):
         return None

@@ -12,6 +12,9 @@ import tensorflow as tf
 RELUS = ("Relu", "Relu6")
 """The operations that are ReLUs."""
 
+READS = ("ReadVariableOp", "ResourceGather")
+"""The stateful operations that change nothing; they give what a variable holds."""
+
 # They hand a tensor on as it is, but for its precision.
 _SAME = ("Identity", "Cast")
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")

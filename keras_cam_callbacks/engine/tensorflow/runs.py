@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from ..contract import Attention
 from . import graphs, stepping
 from .attention import attentions
 from .precision import entry, plain_way_back
+from .values import Repeats
 from .wrapped import exchanged
 
 FLOAT16_SCALE = 1024.0
@@ -141,7 +142,10 @@ class Run:
 
 def plain_run(model: Any, inputs: Any) -> Run:
     """Runs the model without a tap; see `contract.Engine`."""
-    with left_as_found(model):
+    repeats = Repeats()
+    with left_as_found(model), ExitStack() as taps:
+        for _, layer in walk(model):
+            taps.enter_context(tap(layer, functools.partial(repeats.first, layer)))
         return Run(model(inputs, training=False))
 
 
@@ -163,10 +167,13 @@ def differentiated_run(
     """
     run = Run(leaves=keras.tree.flatten(inputs))
     times: Counter[int] = Counter()
+    repeats = Repeats()
     with ExitStack() as recording, left_as_found(model):
 
-        def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
+        def on_call(path: str, layer: Any, received: Any, output: Any) -> Any:
             times[id(layer)] += 1
+            first = repeats.first(layer, received, output)
+            output = output if first is None else first
             tensors = [t for t in tf.nest.flatten(output) if tf.is_tensor(t)]
             for tensor in tensors:
                 run.tensors.setdefault(graphs.tensor_id(tensor), tensor)  # A cast of it comes later.
@@ -182,7 +189,7 @@ def differentiated_run(
                 steps,
             )
             run.calls.append(call)
-            if wanted(call) and tf.is_tensor(output):
+            if first is None and wanted(call) and tf.is_tensor(output):
                 if last_only:
                     recording.close()
                     run.watched.clear()
@@ -192,6 +199,7 @@ def differentiated_run(
                     recording.enter_context(run.tape)
                 run.tape.watch(output)
                 run.watched.append((call, output))
+            return first
 
         with ExitStack() as taps:
             for path, layer in walk(model):
@@ -264,12 +272,12 @@ def left_as_found(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def replaced(layer: Any, activations: Any, number: int = 1) -> Iterator[None]:
-    """Has one call of the layer put out something else; in a traced function all that only led to it is left out."""
+def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> Iterator[None]:
+    """Has some calls of the layer put out something else; in a traced function all that only led to it is left out."""
     calls = itertools.count(1)
 
     def instead(received: Any, output: Any) -> Any:
-        if next(calls) != number:
+        if next(calls) not in numbers:
             return None
         return tf.cast(activations(output) if callable(activations) else activations, output.dtype)
 
