@@ -160,8 +160,8 @@ def explain(
             `Tokens(grid=(14, 14), special=[0])`, or a function from tokens to a map. None to have it found.
 
     Returns:
-        The explanation: `.heatmaps` (N, h, w) float32 raw, and `.overlays()` uint8. For several methods or targets
-        `Explanations`, which has each by its name.
+        The explanation: `.heatmaps` (N, h, w) float32 raw, and `.overlays()` uint8. For several methods, targets or
+        images `Explanations`, which has each by its name.
 
     Raises:
         ValueError: If a setting does not fit the model or the images. The message tells what would.

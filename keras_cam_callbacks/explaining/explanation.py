@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..drawing.columns import groups_joined
 from ..drawing.embedded import image_tag
 from ..drawing.grids import grid, grid_placed
 from ..drawing.overlay import Overlay
 from ..drawing.places import Drawn
-from ..drawing.text import font_size, over_captions, with_outputs
+from ..drawing.text import with_outputs
 from ..metrics import METRICS, degenerate, measured
 from ..records import Floats, Image, Ints, Sample, ValidationBatch, brief, short_repr
 from . import captions, films
+from .by_image import by_image, in_columns, joined_images, slice_at
 from .captions import display_title
 from .objects import box_masks, object_masks, shares_of
 
@@ -324,29 +324,13 @@ def rows(views: Mapping[str, Explanation]) -> list[tuple[dict[str, Explanation],
     first = next(iter(views.values()))
     if not first.augmented:
         return [(dict(views), "", {})]
-    bare = {name: replace(view, batch=_in_columns(view.batch), augmented={}) for name, view in views.items()}
+    bare = {name: replace(view, batch=in_columns(view.batch), augmented={}) for name, view in views.items()}
     found: list[tuple[dict[str, Explanation], str, Correlations]] = [(bare, "not augmented", {})]
     for augmentation in first.augmented:
         of_views = {name: view.augmented[augmentation] for name, view in views.items()}
         explanations = {name: augmented.explanation for name, augmented in of_views.items()}
         found.append((explanations, augmentation, {name: each.correlation for name, each in of_views.items()}))
     return found
-
-
-def _in_columns(batch: ValidationBatch) -> ValidationBatch:
-    """Returns a batch with as many columns as its augmented copies have."""
-    if batch.beside:
-        return batch
-    columns = {"original": batch.display}
-    return batch.shown_as(replace(batch.look, beside=columns, display_name="not augmented"))
-
-
-def by_image(views: Mapping[str, Explanation]) -> list[dict[str, Explanation]]:
-    """Returns the views that lie on the same image of each sample together, in their order."""
-    groups: dict[int, dict[str, Explanation]] = {}
-    for name, view in views.items():
-        groups.setdefault(view.batch.image_input, {})[name] = view
-    return list(groups.values())
 
 
 def texts(
@@ -395,22 +379,11 @@ def _row(
     if len(groups) == 1:
         return _of_image(overlay, views, at, captions=captions, titles=titles, most=most)
     shown = [next(iter(of_image.values())).batch.display for of_image in groups]
-    # Of volumes that differ in depth the slices at the same share.
-    slices = [None if at is None else at * len(of_image[0]) // len(shown[0][0]) for of_image in shown]
     drawn = [
-        _of_image(overlay, *group, captions=None, titles=titles, most=most)
-        for group in zip(groups, slices, strict=True)
+        _of_image(overlay, of_image, slice_at(at, shown, i), captions=None, titles=titles, most=most)
+        for i, of_image in enumerate(groups)
     ]
-    firsts = [one.places[0] for one in drawn[0]]
-    sides = [(bottom - top, right - left) for left, top, right, bottom in firsts]
-    # Signals and slices side by side are wide, and stand one below the other.
-    down = all(np.ndim(one) != 3 for one in shown[0]) and all(across >= 1.2 * high for high, across in sides)
-    whole = groups_joined(drawn, down=down)
-    return (
-        over_captions(whole, captions[:most], [font_size(min(side)) for side in sides])
-        if overlay.caption
-        else tuple(whole)
-    )
+    return joined_images(drawn, shown[0], captions[:most] if overlay.caption else None)
 
 
 def _of_image(

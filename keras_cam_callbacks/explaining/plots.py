@@ -20,9 +20,10 @@ from ..metrics import degenerate
 from ..network.layers import input_tensors
 from ..passes.capture import needs_layer
 from ..records import Image, ValidationBatch
+from .by_image import by_image
 from .captions import display_title
 from .explainer import Explainer
-from .explanation import Explanation, Explanations, by_image, rows, texts
+from .explanation import Explanation, Explanations, rows, texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from ..drawing.files import encode
 from ..drawing.overlay import Overlay
 from ..records import DrawnFrom, EpochRecord, Image, View
+from .by_image import by_image
 from .captions import display_title
-from .explanation import Explanation, by_image, placed, texts
+from .explanation import Explanation, placed, texts
 
 
 def epoch_record(

@@ -227,10 +227,7 @@ class Run:
         return missing_epochs(((e.step, e.epoch, e.freq) for e in self.epochs), self.events)
 
     def regions(self, view: str = "") -> tuple[Region | None, ...]:
-        """Reads where the object is in each of the N images, None where that was not given.
-
-        Args:
-            view: Which of the views lies on these, where the model takes several images; by default the first.
+        """Reads where the object is in each of the N images, None where that was not said, as of another view's.
 
         Raises:
             ValueError: If a mask is no picture.
@@ -375,9 +372,9 @@ def _image_files(directory: Path, manifest: Mapping[str, Any], view: str = "") -
 
 
 def _display(
-    directory: Path, manifest: Mapping[str, Any], rows: Sequence[int] | None, view: str = ""
+    folder: Path, manifest: Mapping[str, Any], rows: Sequence[int] | None, view: str = ""
 ) -> tuple[Image, ...]:
-    files = _image_files(directory, manifest, view)
+    files = _image_files(folder, manifest, view)
     entries = (input_of(manifest, view) or manifest).get("display") or [None] * len(files)
     return tuple(read_display(files[row], entries[row]) for row in (range(len(files)) if rows is None else rows))
 

@@ -177,14 +177,16 @@ def test_which_inputs_a_layer_reads_and_what_lies_behind_it():
     seen = {}
 
     def look(inputs):
-        run = loaded.differentiated_run(
-            model, inputs, lambda call: False, lambda run: ([run.outputs[:, 0], ops.sum(run.outputs, axis=1)], None)
-        )
+        def behind(run):
+            (left,) = (run.tensors[call.output_ids[0]] for call in run.calls if call.layer.name == "mean_left")
+            return [left[:, 0], ops.sum(run.outputs, axis=1)], None
+
+        run = loaded.differentiated_run(model, inputs, lambda call: False, behind)
         ids = {call.layer.name: call.output_ids[0] for call in run.calls}
         seen["scores"] = [run.score_inputs(score) for score in range(2)]
         seen["reads"] = {name: run.read_inputs(ids[name]) for name in ("left", "right", "joined")}
-        behind = run.behind(ids["left"])
-        seen["behind"] = {name: ids[name] in behind for name in ("mean_left", "joined", "right", "mean_right")}
+        later = run.behind(ids["left"])
+        seen["behind"] = {name: ids[name] in later for name in ("mean_left", "joined", "right", "mean_right")}
         seen["fronts"] = [
             [(tuple(tensor.shape[1:]), how) for tensor, how in run.fronts(ids[name], at)]
             for name, at in (("left", 0), ("right", 1), ("joined", 1))

@@ -48,7 +48,7 @@ def joined_views():
 
 def input_gradients(model, x):
     """d (largest output) / d each input."""
-    tensors = {name: tf.convert_to_tensor(array) for name, array in x.items()}
+    tensors = {name: tf.cast(array, "float32") for name, array in x.items()}
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         score = tf.reduce_max(model(tensors, training=False), axis=1)
@@ -219,7 +219,7 @@ def test_augmented_images():
 
 def test_an_image_without_a_gradient_is_left_out_and_that_is_said():
     """Keras casts to whole numbers what goes into an input of these."""
-    model, x = two_views(dtypes=("uint8", "float32")), views()
+    model, x = two_views(scaled=True, dtypes=("uint8", "float32")), views()
     x["cc"] = (255 * x["cc"]).astype(np.uint8)
     with pytest.warns(RuntimeWarning, match="The input 'cc' is an image, too, but has no map: .* operations that have"):
         found = explain(model, x, method="saliency", **SAYS_NOTHING)

@@ -17,7 +17,7 @@ LEVELS = "all levels of the pyramid, fused"
 BEST_BOX = "of each image the class of its best box is explained"
 AVERAGES = "Grad-CAM averages gradients over all tokens"
 MASK = "was passed an input with a mask attached to it"  # KerasHub's Swin, in any call.
-ON_ONE = "Heatmaps are drawn on the input 'before', which is one of several images"
+ON_ONE = "Heatmaps are drawn on the input 'after', which is one of several images"
 EACH_IMAGE = "of each image the last map"
 
 
@@ -205,7 +205,7 @@ FAMILIES: Mapping[str, tuple[Row, ...]] = {
             several_inputs.siamese_triplet,
             tuple(
                 (name, "functional/cnn/conv2d", 1, call, (16, 16))
-                for name, call in (("anchor", 0), ("negative", 2), ("positive", 1))
+                for call, name in enumerate(("anchor", "negative", "positive"))
             ),
         ),
         of_images(
