@@ -254,7 +254,7 @@ def left_as_found(model: Any) -> Iterator[None]:
                     taps.enter_context(plain_way_back(layer))
                     if hasattr(layer.call, "python_function"):
                         taps.enter_context(tap(layer, lambda received, output: None))
-                    if stepping.steps_by_itself(layer):
+                    if stepping.steps_by_itself(layer) and not stepping.is_at_once(layer):
                         taps.enter_context(exchanged(layer, "call", stepping.at_once(layer)))
                 yield
         finally:
