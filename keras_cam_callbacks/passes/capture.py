@@ -234,14 +234,15 @@ class Capturer:
         said: tuple[str, ...] = ()
         if self._ahead is None:
             self._ahead = self._measured(run)
+        self._laid = {}
         while True:
-            self._laid = {}
             calls = self._find_calls(run, [])
             if self._resigned or any(call.path not in self._ahead for call in calls):
                 return said
             self.taps = tuple(self._tap_of(call, run) for call in calls)
             self.ground.look(run, calls)
             refused, notes = self._settle(model, self._ahead)
+            self._laid = {}  # How tokens lie is measured again, in the trace that is kept.
             if not refused:
                 self._picked = [(weakref.ref(call.layer), call.number) for call in calls]
                 return said

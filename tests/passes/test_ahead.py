@@ -55,7 +55,7 @@ def in_windows(count=3):
 
 def by_hand(model, x, layer, target):
     """Grad-CAM by finite differences: the heads of these models are linear, or nearly, in small changes."""
-    front = keras.Model(model.inputs, model.get_layer(layer).output)
+    front = keras.Model(model.inputs[0], model.get_layer(layer).output)
     behind = keras.Model(model.get_layer(layer).output, model.output)
     activations = front(x).numpy()
     step, channels = 1e-2, activations.shape[-1]
@@ -128,6 +128,6 @@ def test_tokens_that_are_cut_off_are_refused_by_one_run(eager):
 
 
 def by_hand_pooled(model, x):
-    activations = keras.Model(model.inputs, model.get_layer("patches").output)(x).numpy()
+    activations = keras.Model(model.inputs[0], model.get_layer("patches").output)(x).numpy()
     slopes = np.asarray(model.layers[-1].kernel)[:, 1] / 64
     return cams.gradcam(activations, np.broadcast_to(slopes, activations.shape))
