@@ -4,6 +4,7 @@ import keras
 import models
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from keras_cam_callbacks import Explainer, explain
@@ -54,18 +55,14 @@ def in_windows(count=3):
 
 
 def by_hand(model, x, layer, target):
-    """Grad-CAM by finite differences: the heads of these models are linear, or nearly, in small changes."""
+    """Grad-CAM by a plain tape behind the layer."""
     front = keras.Model(model.inputs[0], model.get_layer(layer).output)
     behind = keras.Model(model.get_layer(layer).output, model.output)
-    activations = front(x).numpy()
-    step, channels = 1e-2, activations.shape[-1]
-    slopes = np.zeros((len(x), channels))
-    for k in range(channels):
-        shift = np.zeros(channels, np.float32)
-        shift[k] = step
-        high, low = (behind(activations + sign * shift).numpy()[:, target] for sign in (1, -1))
-        slopes[:, k] = (high - low) / (2 * step) / np.prod(activations.shape[1:-1])
-    return (activations * slopes[:, None, None]).sum(axis=-1)
+    activations = front(x)
+    with tf.GradientTape() as tape:
+        tape.watch(activations)
+        score = behind(activations)[:, target]
+    return cams.gradcam(activations.numpy(), tape.gradient(score, activations).numpy())
 
 
 def test_layers_in_windows_are_refused_by_one_trace():
@@ -75,7 +72,7 @@ def test_layers_in_windows_are_refused_by_one_trace():
     found = explainer(x)
     assert found.layer_name == "patches"
     expected = by_hand(model, x, "patches", 1)
-    np.testing.assert_allclose(found.heatmaps, expected, atol=2e-2 * np.abs(expected).max())
+    np.testing.assert_allclose(found.heatmaps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
