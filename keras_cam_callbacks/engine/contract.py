@@ -135,6 +135,14 @@ class DifferentiatedRun(Run, Protocol):
             score: Which of `scores`.
         """
 
+    def differentiable(self, score: int, tensor_ids: Sequence[Hashable]) -> set[Hashable] | None:
+        """Returns those of some layers' outputs that a score has a gradient at, by one way back; None for an eager run.
+
+        Args:
+            score: Which of `scores`.
+            tensor_ids: Ids of the outputs, watched or not.
+        """
+
     def used(self, score: int) -> set[Hashable] | None:
         """Returns the ids of all tensors that a score depends on; None where an eager run can't tell."""
 
@@ -161,6 +169,18 @@ class FrozenPass(Protocol):
 
     def renew(self) -> None:
         """Lets go of what is kept if anything that it came from has changed by a bit. Called before each round."""
+
+    def beside(self, tensors: Sequence[Any], function: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Compiles a function of tensors of the traced one; what led to them isn't traced anew.
+
+        Args:
+            tensors: Tensors that were made while the function was traced.
+            function: Takes these; returns a dict.
+
+        Returns:
+            A function of the pass' arguments that returns what `function` does as numpy arrays; None where there is no
+            trace, or one that can't be taken apart.
+        """
 
     def __call__(self, lot: int | None, *arguments: Any) -> Any:
         """Returns what the function returns as numpy arrays, read-only.

@@ -36,7 +36,7 @@ class FullGrad:
     Biases are those of convolutions and dense layers, of batch normalization in inference (beta - gamma mean /
     sqrt(variance + epsilon)), and what Normalization and Rescaling layers in the model add to the image. Those without
     a position, of dense layers on flat features and of 1 x 1 maps, are in the sum and not in the map. A layer that is
-    called twice counts at each call.
+    called twice counts at each call, unless both compute the same; one inside `TimeDistributed` counts at each frame.
 
     It costs a forward and a backward pass, and about the memory of a training step of `batch_size` images, for the
     parts of all layers are there at once.

@@ -30,6 +30,8 @@ class Place:
         tensor: What it is then, (M, ...), before any activation of the layer's own.
         layout: "channels_last" or "channels_first".
         gradient: d scores / d tensor, (M, ...) float32.
+        steps: Where a layer around it steps through time, and all steps of a sample are rows of their own: how many
+            they are, a number or a tensor.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Place:
     tensor: Any
     layout: str
     gradient: Any
+    steps: Any = None
 
 
 def adds_bias(layer: Any) -> bool:

@@ -86,6 +86,11 @@ def answers(activations: npt.NDArray[Any]) -> Answers:
     values = np.asarray(activations, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):  # Of a model that has diverged.
         changes: Answers = np.sqrt(np.square(values[1:] - values[:1]).sum(axis=-1))
+    return finite(changes)
+
+
+def finite(changes: Answers) -> Answers:
+    """Returns changes with 0 in the place of those that are no numbers, as of a model that has diverged."""
     return np.where(np.isfinite(changes), changes, 0.0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,11 +25,13 @@ from ..network.tokens import resolve_tokens
 from ..records import Capture, Chunk, Floats, Ints
 from .attention import NEEDS as OF_ATTENTION
 from .attention import captured_attention
-from .finding import chosen_call, head_call, named_calls, reachable
+from .bands import banded
+from .finding import chosen_call, head_call, named_calls, options, reachable, without_gradient
 from .ground import Ground
 from .images import early_layer
 from .levels import chosen_levels
 from .outputs import ModelOutputs
+from .seen import Seen, seen, seen_at_once
 from .settling import NO_GRADIENT, NO_GRID, settle
 from .taps import as_activations, fixed_batch, make_tap, named_layer
 
@@ -142,6 +144,9 @@ class Capturer:
         self._resigned = False
         self._laid: dict[str, Tap] = {}
         self._shapes: dict[str, tuple[int | None, ...]] = {}
+        self._run: Any = None
+        self._picked: list[tuple[Any, int]] = []
+        self._ahead: dict[str, Seen] | None = None
         self._compile(model, samples, keeps)
         said: tuple[str, ...] = ()
         while True:
@@ -149,7 +154,9 @@ class Capturer:
             said += notes
             if not refused:
                 break
+            said += self._look_ahead(model)
             self._compile(model, samples, keeps)
+        self._run = None
         dead = self._dead()
         if dead:
             said = (
@@ -173,8 +180,12 @@ class Capturer:
         if self.traces == before:  # An eager model shows only when it runs what is chosen, and its faults.
             self.once()
 
-    def _settle(self, model: Any) -> tuple[bool, tuple[str, ...]]:
+    def _settle(self, model: Any, ahead: Mapping[str, Seen] | None = None) -> tuple[bool, tuple[str, ...]]:
         """Measures the layers where that is needed.
+
+        Args:
+            model: The model.
+            ahead: What is seen of the layers by their paths; None to have the pass run.
 
         Returns:
             Whether the one that was chosen is no picture of the image; and what is to be said.
@@ -182,10 +193,16 @@ class Capturer:
         if self._resigned:
             return False, ()
         taps = {f"activations {i}": tap for i, tap in enumerate(self.taps)}
+        taps = taps if self.head is None else {**taps, "head": self.head}
+
+        def look(copies: Any, count: int) -> dict[str, Seen]:
+            arrays = self._whole(copies, count) if ahead is None else {}
+            return {name: seen(arrays, name, count) if ahead is None else ahead[tap.path] for name, tap in taps.items()}
+
         measured = settle(
             model,
-            taps if self.head is None else {**taps, "head": self.head},
-            self._whole,
+            taps,
+            look,
             self.like,
             self.ground.image_input,
             self.ground.space,
@@ -207,6 +224,45 @@ class Capturer:
                 alike = (other for other, shape in self._shapes.items() if len(shape) == 3 and shape[1] == count)
                 self._refused.update(dict.fromkeys(alike, why))
         return bool(measured.refused), measured.notes
+
+    def _look_ahead(self, model: Any) -> tuple[str, ...]:
+        """Refuses the layers that would be chosen one after the other and are no picture; returns what is to be said.
+
+        All of them are measured by one pass forward, so that the model isn't traced for each.
+        """
+        run, self._picked = self._run, []
+        said: tuple[str, ...] = ()
+        if self._ahead is None:
+            self._ahead = self._measured(run)
+        self._laid = {}
+        while True:
+            calls = self._find_calls(run, [])
+            if self._resigned or any(call.path not in self._ahead for call in calls):
+                return said
+            self.taps = tuple(self._tap_of(call, run) for call in calls)
+            self.ground.look(run, calls)
+            refused, notes = self._settle(model, self._ahead)
+            self._laid = {}  # How tokens lie is measured again, in the trace that is kept.
+            if not refused:
+                self._picked = [(weakref.ref(call.layer), call.number) for call in calls]
+                return said
+            said += notes
+
+    def _measured(self, run: DifferentiatedRun) -> dict[str, Seen]:
+        """Returns what is seen of all layers that may be chosen, by their paths; nothing where that can't be told."""
+        ground = self.ground
+        assert ground.space is not None
+        copies = banded(self.like, ground.image_input, ground.space)
+        count = len(keras.tree.flatten(copies)[0])
+        if count > self.chunk or self.head is not None:
+            return {}
+        calls = options(run, ground, bool(self._needs.intersection(OF_ATTENTION)), self._dense_size())
+        taken = np.resize(np.arange(count), self.chunk) if self.fixed else np.arange(count)
+        arguments = keras.tree.map_structure(lambda a: a[taken], (copies, self._asked(self.predicted(count), None)))
+        try:
+            return seen_at_once(self._pass, run, [(call, self._tap_of(call, run)) for call in calls], arguments, count)
+        except self._engine.FAILURES:
+            return {}
 
     def _dead(self) -> list[str]:
         """Returns the paths of layers that were chosen although no gradient reaches them, for none has any."""
@@ -378,7 +434,8 @@ class Capturer:
 
     def _traced(self, inputs: Any, asked: Any) -> dict[str, Any]:
         self.traces += 1
-        return self._step(inputs, asked, [(held(), number) for _, held, number in self._named])
+        layers = [(held, number) for _, held, number in self._named] or self._picked
+        return self._step(inputs, asked, [(held(), number) for held, number in layers])
 
     def _step(self, inputs: Any, asked: Any, named: list[tuple[Any, int | None]]) -> dict[str, Any]:
         """What is traced: one run of the model, then the ways back from the scores to the layers."""
@@ -408,6 +465,7 @@ class Capturer:
         if [call for call, _ in run.watched] != calls:
             # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
             return self._step(inputs, asked, [(call.layer, call.number) for call in calls])
+        self._run = run
         self.ground.look(run, calls, [(held(), number) for _, held, number in self._named])
         if any(number for *_, number in self._named):  # The user has said which image.
             self.ground.image_note = ""
@@ -432,8 +490,9 @@ class Capturer:
                 elif wants or (used is not None and used.isdisjoint(call.output_ids)):
                     if not self._named and is_tokens(call):
                         # The way to the score is there, but gradients are stopped on it.
-                        self._refused[call.path] = "has no gradient"
-                        return self._step(inputs, asked, [])
+                        self._refused.update(dict.fromkeys([call.path, *without_gradient(run)], "has no gradient"))
+                        others = self._find_calls(run, [])
+                        return self._step(inputs, asked, [(other.layer, other.number) for other in others])
                     raise ValueError(
                         "The explained score must depend on the explained layer. Received: layer "
                         f"{call.path!r}, from which no gradient reaches target {self.targets[t].text!r}. "

@@ -41,6 +41,28 @@ def named_calls(
     return [call for call in run.calls if call in chosen]
 
 
+def options(
+    run: DifferentiatedRun, ground: Ground, attends: bool, dense: tuple[int, ...] | None = None
+) -> list[LayerCall]:
+    """Returns the calls of the layers that may be chosen, the best ones first.
+
+    The arguments are those of `chosen_call`. A detector's maps, which `chosen_levels` chooses, are among them.
+    """
+    # The map of an output is the prediction itself, and so is that of its logits.
+    prediction = prediction_ids(run.calls, run.output_ids)
+    calls = [call for call in ground.of_image(run, run.calls) if prediction.isdisjoint(call.output_ids)]
+    used = [run.used(t) for t in range(len(run.scores))]
+    common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
+    attended = ground.attended(run)
+    if attended and attends:
+        return list(filter(None, [call_that_made(attended[-1], run.calls)]))
+    every = preferred(calls, common, attended, ground.may_be_tokens, dense, ground.axes)
+    if ground.space is not None and ground.axes > 2:  # Maps of the frames come before what is left of each.
+        frames = ground.space.size[0]
+        every.sort(key=lambda call: is_of_frames(call, frames))
+    return every
+
+
 def chosen_call(
     run: DifferentiatedRun,
     model: Any,
@@ -67,27 +89,16 @@ def chosen_call(
     Raises:
         ValueError: If there is none.
     """
-    # The map of an output is the prediction itself, and so is that of its logits.
-    prediction = prediction_ids(run.calls, run.output_ids)
-    calls = [call for call in ground.of_image(run, run.calls) if prediction.isdisjoint(call.output_ids)]
-    used = [run.used(t) for t in range(len(run.scores))]
-    common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
-    attended = ground.attended(run)
-    options = preferred(calls, common, attended, ground.may_be_tokens, dense, ground.axes)
-    if ground.space is not None and ground.axes > 2:  # Maps of the frames come before what is left of each.
-        frames = ground.space.size[0]
-        options.sort(key=lambda call: is_of_frames(call, frames))
-    if attended and attends:
-        options = list(filter(None, [call_that_made(attended[-1], run.calls)]))
-    left = [call for call in options if call.path not in refused]
+    every = options(run, ground, attends, dense)
+    left = [call for call in every if call.path not in refused]
     left = [call for call in left if ground.is_wanted(run, call)] or left
     if left:
         return left[0], False
-    turned = [call for call in options if not is_tokens(call) and ground.moves(run, call)]
-    turned += [call for call in options if refused.get(call.path) == NO_GRADIENT]
+    turned = [call for call in every if not is_tokens(call) and ground.moves(run, call)]
+    turned += [call for call in every if refused.get(call.path) == NO_GRADIENT]
     if turned:
         return turned[0], True
-    raise no_layer(model, run.calls, [call.path for call in options], ground.axis_names)
+    raise no_layer(model, run.calls, [call.path for call in every], ground.axis_names)
 
 
 def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any, int | None]]) -> Head:
@@ -114,6 +125,18 @@ def head_call(run: Run, model: Any, named: Sequence[tuple[str, Any, int | None]]
         f"here that layer is {head.feature_map.path!r}. "
         "Leave layer_name out, or use Grad-CAM (GradCAMLogger) for other layers."
     )
+
+
+def without_gradient(run: DifferentiatedRun) -> list[str]:
+    """Returns the paths of all layers of tokens at which some score has no gradient; none of an eager run.
+
+    So no run is needed for each of them, as of a detector's queries, of which many are cut off.
+    """
+    calls = [call for call in run.calls if is_tokens(call)]
+    ids = list(dict.fromkeys(call.output_ids[0] for call in calls))
+    reached = [run.differentiable(t, ids) for t in range(len(run.scores))]
+    common = set.intersection(*(set(ids) if of_score is None else of_score for of_score in reached))
+    return [call.path for call in calls if call.output_ids[0] not in common]
 
 
 def reachable(run: DifferentiatedRun, score: int, axes: int) -> list[str]:

@@ -13,7 +13,8 @@ from .. import engine
 from ..network.layers import Tap, walk
 from ..network.tokens import Tokens, settled
 from ..records import Space
-from .bands import LEAST, Sight, answers, banded, layout_of_tokens, sight
+from .bands import LEAST, Sight, banded, layout_of_tokens, sight
+from .seen import Seen
 
 NO_GRID = "puts out tokens that make no grid whose cells answer to places of the image"
 
@@ -40,7 +41,7 @@ class Settled:
 def settle(
     model: Any,
     taps: Mapping[str, Tap],
-    run: Callable[[Any, int], Mapping[str, Any]],
+    look: Callable[[Any, int], Mapping[str, Seen]],
     inputs: Any,
     at: int,
     image: Space | None,
@@ -54,8 +55,8 @@ def settle(
 
     Args:
         model: The model.
-        taps: The layers, by the names under which `run` returns their activations.
-        run: Runs a number of samples; returns what is captured, as the pass of `Capturer` does.
+        taps: The layers by some names.
+        look: Takes copies of a sample, and their number; returns what is seen of each layer.
         inputs: One sample of the model's inputs.
         at: Which of them, flattened, is the image.
         image: Its space, with its layout; None for an input without places.
@@ -78,7 +79,7 @@ def settle(
     copies = banded(inputs, at, image)
     count = len(keras.tree.flatten(copies)[0])
     try:
-        arrays = run(copies, count)
+        every = look(copies, count)
     except engine.load().FAILURES:
         if any(tap.space.axes == ("tokens",) for tap in taps.values()):
             raise
@@ -88,22 +89,22 @@ def settle(
     for name, tap in taps.items():
         if tap.path not in unsure:
             continue
-        values, must = arrays[name], named or name == "head"
-        if len(values) != count:
+        seen, must = every[name], named or name == "head"
+        if seen.rows != 1:
             if must:
-                raise ValueError(_rows(model, tap, len(values) / count))
-            refused[tap.path] = f"puts out {len(values) / count:g} rows for each sample"
+                raise ValueError(_rows(model, tap, seen.rows))
+            refused[tap.path] = f"puts out {seen.rows:g} rows for each sample"
             continue
-        changes = answers(values)
+        changes = seen.changes
         if tap.space.axes == ("tokens",):
             laid, follows = (
                 layout_of_tokens(changes, image.size, earlier.get(tap.path, ()))
                 if tokens is None
-                else (settled(tokens, values.shape[1]), np.nan)
+                else (settled(tokens, changes.shape[1]), np.nan)
             )
             if laid is None:
                 if named:
-                    raise ValueError(_no_grid(tap, values.shape[1], follows))
+                    raise ValueError(_no_grid(tap, changes.shape[1], follows))
                 refused[tap.path] = NO_GRID
                 continue
             if len(laid.grid) != len(image.axes):
@@ -112,16 +113,16 @@ def settle(
                 )
             tap = results[name] = replace(tap, space=Space(image.axes, laid.grid), tokens=laid)
             changes = changes[:, laid.positions].reshape(len(changes), *laid.grid)
-        seen = sight(changes, image.size)
+        part = sight(changes, image.size)
         if tokens is None or tap.tokens is None:  # Where tokens lie is the user's word.
-            sights[tap.path] = seen
-        if seen.follows < LEAST and not seen.turned:
+            sights[tap.path] = part
+        if part.follows < LEAST and not part.turned:
             if must:
                 sights.pop(tap.path, None)
-                notes.append(_no_picture(tap, seen.follows))
+                notes.append(_no_picture(tap, part.follows))
             else:
                 refused[tap.path] = "doesn't answer to places of the image"
-        elif not must and all(_is_dead(arrays, *one) for one in results.items() if one[0] != "head"):
+        elif not must and all(_is_dead(every[other], tap) for other, tap in results.items() if other != "head"):
             refused[tap.path] = NO_GRADIENT
             notes.append(
                 f"Layer {tap.path!r} would have been explained, but its gradient is exactly zero: the score doesn't "
@@ -130,13 +131,11 @@ def settle(
     return Settled(tuple(results.values()), refused, tuple(notes), sights)
 
 
-def _is_dead(arrays: Mapping[str, Any], name: str, tap: Tap) -> bool:
+def _is_dead(seen: Seen, tap: Tap) -> bool:
     """Tells whether gradients were captured of a layer, and all of its cells are zero."""
-    at = name.rpartition(" ")[2]
-    gradients = [value for key, value in arrays.items() if key.startswith("gradients ") and key.endswith(f" {at}")]
-    if tap.tokens is not None:
-        gradients = [value[:, tap.tokens.positions] for value in gradients]
-    return bool(gradients) and not any(np.any(value) for value in gradients)
+    if seen.reached is None:
+        return False
+    return not np.any(seen.reached if tap.tokens is None else seen.reached[tap.tokens.positions])
 
 
 def _rows(model: Any, tap: Tap, times: float) -> str:

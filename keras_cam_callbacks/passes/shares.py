@@ -28,10 +28,17 @@ def shares(places: Sequence[Place], count: Any, axes: int = 2) -> tuple[tuple[An
     maps, rest = [], ops.zeros((count,), "float32")
     for place in places:
         part = place.gradient * _constant(place)
-        shape = tuple(place.tensor.shape)
+        shape, layout = tuple(place.tensor.shape), place.layout
+        if place.steps is not None:
+            if layout == "channels_first":
+                part, shape, layout = channels_last(part, layout), (shape[0], *shape[2:], shape[1]), "channels_last"
+            part = ops.reshape(part, (count, place.steps, *ops.shape(part)[1:]))
+            shape = (shape[0], None, *shape[1:])
+        # Steps of what has fewer axes than the image aren't its height.
+        is_map = is_feature_map(shape, layout, axes) and (place.steps is None or len(shape) == axes + 2)
         # Of the tokens by heads that an EinsumDense may put out no axis is one of the image's.
-        if is_feature_map(shape, place.layout, axes) and not isinstance(place.layer, keras.layers.EinsumDense):
-            part = channels_last(part, place.layout)
+        if is_map and not isinstance(place.layer, keras.layers.EinsumDense):
+            part = channels_last(part, layout)
             maps.append(part if len(shape) == axes + 2 else ops.expand_dims(part, 1))
         else:
             rest += ops.sum(ops.reshape(part, (count, -1)), axis=1)

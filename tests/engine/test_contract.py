@@ -378,6 +378,50 @@ def test_all_shares_of_a_score_sum_to_it():
     assert np.abs(arrays["scores"]).max() > 0.01
 
 
+def test_which_outputs_a_score_has_a_gradient_at():
+    inputs = keras.Input(SHAPE)
+    cut = layers.Conv2D(2, 3, name="cut")(inputs)
+    kept = layers.Conv2D(2, 3, name="kept")(inputs)
+    model, seen = keras.Model(inputs, ops.mean(ops.stop_gradient(cut) * kept, axis=(1, 2))), {}
+
+    def look(x):
+        run = loaded.differentiated_run(model, x, is_layer("kept"), lambda run: ([run.outputs[:, 0]], None))
+        ids = {call.path: call.output_ids[0] for call in run.calls}
+        assert ids.keys() >= {"cut", "kept"}
+        seen.update({path: run.differentiable(0, [ids[path]]) == {ids[path]} for path in ("cut", "kept")})
+        return {"scores": run.scores[0]}
+
+    traced(model, look, images())
+    assert seen == {"cut": False, "kept": True}
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_function_of_what_was_traced_is_compiled_beside_it(eager):
+    model, x, traces, made = pooled(), images(5), [], []
+    model.compile("sgd", "mse", run_eagerly=eager)
+
+    def look(x):
+        traces.append(1)
+        run = loaded.tapped_run(model, x)
+        made[:] = [run.tensors[call.output_ids[0]] for call in run.calls if call.path in ("conv", "average")]
+        return {"outputs": run.outputs}
+
+    run = loaded.compile_frozen_pass(look, model, (x[:1],), None, [5], 0)
+    run(None, x)
+    count = len(traces)
+    beside = run.beside(made, lambda conv, average: {"sum": ops.sum(conv, axis=(1, 2)), "mean": average})
+    if eager:
+        assert beside is None
+        return
+    model.get_layer("conv").bias.assign_add([1.0, 2.0, 3.0, 4.0])
+    for rows in (x, x[:2]):
+        arrays = beside(rows)
+        expected = np.asarray(model.get_layer("conv")(rows)).sum(axis=(1, 2))
+        np.testing.assert_allclose(arrays["sum"], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(arrays["mean"], expected / 12, rtol=1e-4, atol=1e-5)
+    assert len(traces) == count
+
+
 def test_a_replaced_layer_puts_out_what_is_given():
     model, x = pooled(), images()
     activations = np.random.default_rng(1).uniform(size=(4, 4, 3, 4)).astype(np.float32)
@@ -417,6 +461,19 @@ def test_calls_of_a_layer_that_compute_the_same_are_one():
     outputs = traced(model, lambda x: {"outputs": loaded.plain_run(model, x).outputs}, images())["outputs"]
     for output, own in zip(outputs, model(images()), strict=True):
         np.testing.assert_allclose(output, own, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_that_steps_through_time_is_replaced():
+    """Also where the model is in a state to be run already."""
+    steps = layers.TimeDistributed(layers.Conv2D(2, 3), name="steps")
+    model = stack(steps, layers.Flatten(), layers.Dense(2, bias_initializer="normal"), shape=(3, *SHAPE))
+
+    def look(x):
+        with loaded.left_as_found(model), loaded.replaced(steps, lambda output: output * 0):
+            return {"outputs": loaded.plain_run(model, x).outputs}
+
+    outputs = traced(model, look, images(2, (3, *SHAPE)))["outputs"]
+    np.testing.assert_allclose(outputs, np.tile(numbers(model.layers[-1].bias), (2, 1)), rtol=1e-6)
 
 
 def test_several_calls_of_a_layer_are_replaced():

@@ -46,7 +46,7 @@ class Shares:
             self.parts.append(parts)
             self.rest.append(rest)
         self.images.extend(images)
-        return np.zeros(images.shape[:3], np.float32)
+        return np.zeros(images.shape[:-1], np.float32)
 
     def sums(self):
         inputs = [(image * g).sum(dtype=np.float64) for image, g in zip(self.images, self.gradients, strict=True)]
@@ -455,6 +455,84 @@ def test_other_inputs_are_in_the_sum():
     assert np.ptp(kept.rest) > 0.1
 
 
+CLIP = (4, 10, 8, 2)
+
+
+def of_frames():
+    """The same layers for each frame of a clip."""
+    return [
+        layers.Conv2D(3, 3, padding="same", activation="relu"),
+        layers.BatchNormalization(),
+        layers.AveragePooling2D(2),
+        layers.DepthwiseConv2D(3, padding="same"),
+        layers.Flatten(),
+        layers.Dense(5, activation="relu"),
+    ]
+
+
+def test_layers_that_step_through_time_are_those_of_a_loop_over_frames():
+    """The parts of maps lie at their frames; those of a dense layer have no position in them."""
+    frame, head = of_frames(), layers.Dense(CLASSES)
+    inputs = keras.Input(CLIP)
+    model = keras.Model(inputs, head(layers.Flatten()(layers.TimeDistributed(keras.Sequential(frame))(inputs))))
+    x = images(3, CLIP)
+    kept, scores = shares_of(stirred(model), x, target=1)
+    np.testing.assert_allclose(kept.sums(), scores, rtol=1e-4, atol=1e-4)
+
+    conv, norm, pool, depthwise, flatten, dense = frame
+    x = tf.constant(x)
+    added = {"conv": [], "norm": [], "depthwise": [], "dense": []}
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        ends = []
+        for t in range(CLIP[0]):
+            z = tf.nn.conv2d(x[:, t], conv.kernel.value, 1, "SAME") + conv.bias.value
+            added["conv"].append(z)
+            tape.watch(z)
+            z = norm(tf.nn.relu(z), training=False)
+            added["norm"].append(z)
+            tape.watch(z)
+            z = tf.nn.depthwise_conv2d(pool(z), depthwise.kernel.value, [1] * 4, "SAME") + depthwise.bias.value
+            added["depthwise"].append(z)
+            tape.watch(z)
+            z = flatten(z) @ dense.kernel.value + dense.bias.value
+            added["dense"].append(z)
+            tape.watch(z)
+            ends.append(tf.nn.relu(z))
+        score = (tf.concat(ends, axis=1) @ head.kernel.value + head.bias.value)[:, 1]
+    slope, slopes = tape.gradient(score, (x, added))
+    scale = norm.gamma / ops.sqrt(norm.moving_variance + norm.epsilon)
+    constants = {"conv": conv.bias, "norm": norm.beta - norm.moving_mean * scale, "depthwise": depthwise.bias}
+    parts = [np.stack(slopes[name], 1) * np.asarray(constant) for name, constant in constants.items()]
+    np.testing.assert_allclose(kept.gradients, slope, rtol=1e-4, atol=1e-5)
+    for i, part in enumerate(parts):
+        np.testing.assert_allclose([of_sample[i] for of_sample in kept.parts], part, rtol=1e-4, atol=1e-5)
+    rest = (np.stack(slopes["dense"], 1) * np.asarray(dense.bias)).sum((1, 2)) + np.asarray(head.bias)[1]
+    np.testing.assert_allclose(kept.rest, rest, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["fullgrad", FullGrad(scale="channel")], ids=["layer", "channel"])
+def test_a_clip_is_explained_frame_by_frame(method):
+    """Without what joins the frames, the map of a frame is made of its own parts alone."""
+    inputs = keras.Input(CLIP)
+    frame = layers.TimeDistributed(keras.Sequential([layers.Conv2D(3, 3, activation="relu"), layers.Conv2D(2, 3)]))
+    model = stirred(keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(frame(inputs)))))
+    head = model.layers[-1]
+    kernel = np.asarray(head.kernel).reshape(CLIP[0], -1, CLASSES).copy()
+    kernel[[0, 1, 3]] = 0  # The score reads one frame.
+    head.kernel.assign(kernel.reshape(-1, CLASSES))
+    found = explain(model, images(2, CLIP), method=method, target=1)
+    assert found.values["completeness_gap"].max() < 1e-4
+    assert found.heatmaps[:, [0, 1, 3]].max() == 0
+    assert found.heatmaps[:, 2].max(axis=(1, 2)).min() > 0
+
+
+def test_what_steps_through_parts_of_an_image_is_in_the_sum():
+    kept, scores = shares_of(stirred(over_time()), images(), target=1)
+    np.testing.assert_allclose(kept.sums(), scores, rtol=1e-4, atol=1e-4)
+    assert all(parts == () for parts in kept.parts)
+
+
 def two_images():
     inputs = [keras.Input(SHAPE), keras.Input(SHAPE)]
     conv = layers.Conv2D(4, 3)
@@ -462,11 +540,18 @@ def two_images():
     return keras.Model(inputs, layers.Dense(2)(x), name="two_images"), [images(), images(seed=1)]
 
 
-def over_time():
+class Steps(layers.TimeDistributed):
+    """Has a `call` of its own."""
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=training, mask=mask)
+
+
+def over_time(steps=layers.TimeDistributed):
     inputs = keras.Input(SHAPE)
     x = layers.Reshape((2, 6, 16, 3))(inputs)
-    x = layers.Flatten()(layers.TimeDistributed(layers.Conv2D(4, 3), name="times")(x))
-    return keras.Model(inputs, layers.Dense(2)(x)), images()
+    x = layers.Flatten()(steps(layers.Conv2D(4, 3, activation="relu"), name="times")(x))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
 
 
 class Patches(keras.Model):
@@ -498,7 +583,7 @@ def unused_activation():
 
 REFUSED = {
     "two images": (two_images, r"one image, .*'two_images' with inputs of shapes \[\(None, 12, 16, 3\), "),
-    "layers in a loop": (over_time, r"layer 'times', which runs layers in a loop"),
+    "layers in a loop": (lambda: (over_time(Steps), images()), r"layer 'times', which runs layers in a loop"),
     "a loop": (lambda: (built(Looping()), images()), r"layer 'conv', which runs in a loop or in another graph"),
     "patches": (lambda: (built(Patches()), images()), r"one for each sample. Received: model 'patches'"),
     "unused activation": (unused_activation, r"layer 'handmade', whose own `call` does not use"),

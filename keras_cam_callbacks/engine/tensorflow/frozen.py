@@ -105,6 +105,21 @@ class FrozenPass:
         if self._writes > 1:  # In two rounds running: training moves them, as it moves statistics of batches.
             self._run_whole_only()
 
+    def beside(self, tensors: Sequence[Any], function: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Compiles a function of tensors of the traced one; see `contract.FrozenPass`."""
+        graph = getattr(self._whole, "graph", None)
+        if graph is None or any(getattr(tensor, "graph", None) is not graph for tensor in tensors):
+            return None  # It runs eagerly, or some of it in a loop.
+        try:
+            part = _part(self._whole, tensors, (), function)
+        except (TypeError, ValueError, tf.errors.OpError):
+            return None  # An operation that can't be moved into another graph.
+
+        def flat(*arguments: Any) -> Any:
+            return part(*tf.nest.flatten(arguments))
+
+        return partial(on_arrays, flat)
+
     def __call__(self, lot: int | None, *arguments: Any) -> Any:
         """Returns what the function returns, as numpy arrays that are read-only.
 
@@ -197,8 +212,24 @@ def find_cut(arguments: Sequence[Any], results: Sequence[Any], trained: Iterable
 
 def _behind(whole: Any, cut: Cut) -> Any:
     """Returns a function of arguments and kept tensors that gives what the whole one does, by the operations behind."""
-    results = tf.nest.flatten(whole.structured_outputs[0])
-    kept = {tensor.name for tensor in cut.kept}
+    results = whole.structured_outputs[0]
+
+    def packed(*tensors: Any) -> Any:
+        return tf.nest.pack_sequence_as(results, tensors)
+
+    return _part(whole, tf.nest.flatten(results), cut.kept, packed)
+
+
+def _part(whole: Any, results: Sequence[Any], cut: Sequence[Any], function: Callable[..., Any]) -> Any:
+    """Returns a function of arguments and of tensors at which the whole one is cut, by the operations behind these.
+
+    Args:
+        whole: A traced function.
+        results: Tensors of its graph.
+        cut: Further tensors of it, whose values are handed over.
+        function: Takes the results; what it returns is returned.
+    """
+    kept = {tensor.name for tensor in cut}
     every = ancestors(results, lambda tensor: tensor.name not in kept)
     operations = [op for op in every if op.type != "Placeholder"]
     needed = {tensor.name for op in operations for tensor in op.inputs}
@@ -211,7 +242,7 @@ def _behind(whole: Any, cut: Cut) -> Any:
         node.attr.pop("_class", None)
     captured = whole.captured_inputs
     arguments = whole.inputs[: len(whole.inputs) - len(captured)]
-    given = [*arguments, *cut.kept]
+    given = [*arguments, *cut]
 
     def rest(*values: Any) -> Any:
         capture = tf.compat.v1.get_default_graph().capture
@@ -222,7 +253,7 @@ def _behind(whole: Any, cut: Cut) -> Any:
         found = tf.graph_util.import_graph_def(
             definition, input_map=sources, return_elements=[tensor.name for tensor in results], name=""
         )
-        return tf.nest.pack_sequence_as(whole.structured_outputs[0], found)
+        return function(*found)
 
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in given]
     return traced(rest, *specs)

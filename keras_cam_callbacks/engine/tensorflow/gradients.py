@@ -13,6 +13,7 @@ import tensorflow as tf
 from ...network.biases import Place, adds_bias, adds_constant
 from ...network.layers import data_format, walk
 from .. import wrapping
+from . import stepping
 from .graphs import RELUS
 from .runs import FLOAT16_SCALE, as_float32, tap
 from .wrapped import exchanged
@@ -52,12 +53,13 @@ def full_gradient(
 ) -> tuple[Any, Any | None, list[Any | None], list[Place]]:
     """Differentiates a function that runs the model, also where its layers add constants; see `contract.Engine`.
 
-    A layer that is called twice has two places. What runs in a loop or in another graph is out of reach.
+    A layer that is called twice has two places, unless both calls compute the same. What runs in a loop or in another
+    graph is out of reach.
     """
     every = list(walk(model))
     halves = any(getattr(layer, "compute_dtype", None) == "float16" for _, layer in every)
     scale = FLOAT16_SCALE if halves else 1.0
-    reached: list[tuple[str, Any, Any, str]] = []
+    reached: list[tuple[str, Any, Any, str, Any]] = []
     called: list[Any] = []
     handed: set[int] = set()
     activations = {id(layer): layer.activation for _, layer in every if adds_bias(layer)}
@@ -68,7 +70,7 @@ def full_gradient(
         def on_constant(path: str, layer: Any, tensor: Any) -> None:
             if getattr(tensor, "graph", None) is getattr(values, "graph", None):
                 tape.watch(tensor)
-                reached.append((path, layer, tensor, data_format([*called, layer], layer)))
+                reached.append((path, layer, tensor, data_format([*called, layer], layer), stepping.current()))
             else:
                 missed.append((path, "which runs in a loop or in another graph of its own"))
 
@@ -94,7 +96,9 @@ def full_gradient(
             return activation
 
         for path, layer in every:
-            inside = [inner for _, inner in walk(layer)] if isinstance(layer, keras.layers.TimeDistributed) else []
+            # All steps run at once but those of a class that overrides `call`.
+            loops = isinstance(layer, keras.layers.TimeDistributed) and not stepping.steps_by_itself(layer)
+            inside = [inner for _, inner in walk(layer)] if loops else []
             if any(adds_bias(inner) or adds_constant(inner) for inner in inside):
                 missed.append((path, "which runs layers in a loop"))
             taps.enter_context(tap(layer, functools.partial(on_call, path, layer)))
@@ -107,11 +111,15 @@ def full_gradient(
             "FullGrad needs the gradient wherever a layer adds its bias. "
             f"Received: layer {path!r}, {reason}. 'saliency' and 'input_x_gradient' need the image's gradient only."
         )
-    sources = [values, *others, *(tensor for _, _, tensor, _ in reached)]
+    sources = [values, *others, *(tensor for _, _, tensor, _, _ in reached)]
     slopes = tape.gradient(scores, sources, output_gradients=tf.fill(tf.shape(scores), scale))
     gradients = [as_float32(slope, scale) for slope in slopes]
     outer, inner = gradients[1 : 1 + len(others)], gradients[1 + len(others) :]
-    places = [Place(*place, g) for place, g in zip(reached, inner, strict=True) if g is not None]
+    places = [
+        Place(path, layer, tensor, layout, slope, steps)
+        for (path, layer, tensor, layout, steps), slope in zip(reached, inner, strict=True)
+        if slope is not None
+    ]
     return scores, gradients[0], outer, places
 
 

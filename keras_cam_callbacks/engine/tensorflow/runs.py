@@ -84,6 +84,16 @@ class Run:
         gradients = self.tape.gradient(scores, activations, output_gradients=tf.fill(tf.shape(scores), scale))
         return [as_float32(gradient, scale) for gradient in gradients]
 
+    def differentiable(self, score: int, tensor_ids: Sequence[Hashable]) -> set[Hashable] | None:
+        """Returns those of some outputs that a score has a gradient at; see `contract.DifferentiatedRun`."""
+        scores = self.scores[score]
+        if graphs.is_eager(scores):
+            return None
+        # What runs in a loop is in another graph, and out of reach.
+        ids = [tensor_id for tensor_id in tensor_ids if getattr(self.tensors[tensor_id], "graph", None) is scores.graph]
+        slopes = tf.gradients(scores, [self.tensors[tensor_id] for tensor_id in ids])
+        return {tensor_id for tensor_id, slope in zip(ids, slopes, strict=True) if slope is not None}
+
     def used(self, score: int) -> set[Hashable] | None:
         """Returns the ids of all tensors that a score depends on; None for an eager run."""
         return graphs.used_ids(self.scores[score])
@@ -260,7 +270,7 @@ def left_as_found(model: Any) -> Iterator[None]:
                     taps.enter_context(plain_way_back(layer))
                     if hasattr(layer.call, "python_function"):
                         taps.enter_context(tap(layer, lambda received, output: None))
-                    if stepping.steps_by_itself(layer):
+                    if stepping.steps_by_itself(layer) and not stepping.is_at_once(layer):
                         taps.enter_context(exchanged(layer, "call", stepping.at_once(layer)))
                 yield
         finally:

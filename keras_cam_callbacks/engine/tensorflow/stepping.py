@@ -26,6 +26,11 @@ def steps_by_itself(layer: Any) -> bool:
     return isinstance(layer, keras.layers.TimeDistributed) and type(layer).call is keras.layers.TimeDistributed.call
 
 
+def is_at_once(layer: Any) -> bool:
+    """Tells whether such a layer takes all steps at once as it is now, whatever has been wrapped around that."""
+    return bool(getattr(layer.call, "takes_all_steps", False))
+
+
 def at_once(layer: Any) -> Any:
     """Returns a `call` for such a layer that takes all steps at once."""
 
@@ -42,6 +47,7 @@ def at_once(layer: Any) -> Any:
             output = inner.call(ops.reshape(inputs, (-1, *ops.shape(inputs)[2:])), **settings)
         return keras.tree.map_structure(lambda rows: ops.reshape(rows, (-1, count, *ops.shape(rows)[1:])), output)
 
+    vars(call)["takes_all_steps"] = True  # `functools.wraps` hands it on.
     return call
 
 
