@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from ..checks import is_whole
 
 __all__ = ["Tokens", "resolve_tokens"]
+
+_LEVELS = 10
+"""How many sizes of maps a row of tokens may be joined from, the largest ones."""
 
 
 @dataclass(frozen=True)
@@ -207,11 +211,17 @@ def grids(count: int, sizes: Sequence[int], earlier: Sequence[Sequence[int | Non
         steps = [grid for grid in steps if 0 <= count - grid[0] <= 1]
         options, likely = [*options, *steps], [*likely, *steps]
     left_over = {grid: count - math.prod(grid) for grid in options if 0 not in grid}
-    # Maps of two sizes in a row, as of a pyramid, are no grid with special tokens.
-    pyramids = {(grid, math.prod(other)) for grid in likely for other in likely if other != grid and 1 not in other}
+    joined = _is_pyramid(count, likely)
     # A single row is a sequence, and few of many tokens would follow the image by chance.
     return [
         (grid, over)
         for grid, over in left_over.items()
-        if 0 <= over <= min(most, count - over) and (grid in likely or 1 not in grid) and (grid, over) not in pyramids
+        if 0 <= over <= min(most, count - over) and (grid in likely or 1 not in grid)
+        if not joined or (grid in likely and not over)
     ]
+
+
+def _is_pyramid(count: int, earlier: Sequence[tuple[int, ...]]) -> bool:
+    """Tells whether there are as many tokens as in maps of several sizes together, which stand in one row then."""
+    cells = sorted({math.prod(grid) for grid in earlier if 1 not in grid})[-_LEVELS:]
+    return any(sum(some) == count for several in range(2, len(cells) + 1) for some in combinations(cells, several))

@@ -22,11 +22,11 @@ from .picking import only_picks, reads
 from .scores import (
     before_activation,
     confidences,
-    example_of,
     explained_scores,
     scores_before_activation,
     single_output,
 )
+from .shapes import check_pixels, described, flat, flat_shape, several
 
 
 class Scored(NamedTuple):
@@ -103,7 +103,7 @@ class ModelOutputs:
         parts = leaves(run.outputs)
         names = output_names(model, [path for path, _ in parts])
         check_said(self._clues.said, list(dict.fromkeys(name for of_output in names for name in of_output)))
-        shapes = [_flat_shape(tensor.shape) for _, tensor in parts]
+        shapes = [flat_shape(tensor.shape) for _, tensor in parts]
         self._every = [
             self._clues.output(shape, run.ending(tensor), of_output, i)
             for i, ((_, tensor), of_output, shape) in enumerate(zip(parts, names, shapes, strict=True))
@@ -127,7 +127,7 @@ class ModelOutputs:
         if self.units is not None:
             self.classes = max(self.units, 2) if self.output.tells_classes else self.units
         works = working_target(self._every, names, shapes, self.detector, self._axes)
-        self._seen = shapes, names, works, _described(run.outputs, self.detector)
+        self._seen = shapes, names, works, described(run.outputs, self.detector)
         self._at, self._sizes, explained, objectives = [], [], [], []
         for at, output, objective, size in self.check(self._targets):
             self._at.append(at)
@@ -162,7 +162,7 @@ class ModelOutputs:
             if self.detector is not None and (of_boxes or (at is None and _plain(target))):
                 at = self.detector.logits
             if at is None:
-                raise ValueError(_several(described, works, example))
+                raise ValueError(several(described, works, example))
             objective, size = self._fitting(target, self._every[at], shapes[at])
             checked.append((at, self._every[at], objective, size))
         return checked
@@ -186,7 +186,7 @@ class ModelOutputs:
         if objective is not None:
             check_objective(target, output, shape, works, self._axes)
         if len(shape) > 2:
-            raise ValueError(_several(described, works, example))
+            raise ValueError(several(described, works, example))
         if isinstance(objective, Similarity):
             return objective, None
         units = 1 if len(shape) == 1 else shape[1]
@@ -253,7 +253,7 @@ class ModelOutputs:
         if at is None and len(self._every) > 1:
             return None
         tensor = keras.tree.flatten(run.outputs)[at or 0]
-        units = _flat_shape(tensor.shape)
+        units = flat_shape(tensor.shape)
         if len(units) > 2 or (len(units) == 2 and units[1] is None):
             return None
         return keras.ops.cast(keras.ops.reshape(tensor, (-1, 1 if len(units) == 1 else units[1])), "float32")
@@ -287,11 +287,11 @@ class ModelOutputs:
             )
         output, tensor = self._every[at], keras.tree.flatten(run.outputs)[at]
         logits, _ = run.find_logits(tensor)
-        tensor, logits = _flat(tensor), None if logits is None else _flat(logits)
+        tensor, logits = flat(tensor), None if logits is None else flat(logits)
         if isinstance(objective, Detection):
             return self._detected(run, output, objective, class_index, beside)
         if isinstance(objective, Segment):
-            _check_pixels(tensor, beside)
+            check_pixels(tensor, beside)
             unit = tensor.shape[-1] == 1 or (len(tensor.shape) == 4 and tensor.shape[1] == 1)
             raw = scores_before_activation(tensor, logits, output.expects, unit)
             scores, classes, pixels = segment(raw, class_index, objective.place, beside)
@@ -384,43 +384,3 @@ def _without_format(objective: Any) -> bool:
 def _plain(target: Target) -> bool:
     """Tells whether a target is the predicted class, or named ones, and nothing beyond."""
     return target.objective is None and (target.rank == 1 or target.indices is not None)
-
-
-def _check_pixels(output: Any, pixels: Any) -> None:
-    """Checks that labels of pixels are of the size of the mask that a model puts out."""
-    if pixels is None:
-        return
-    size, *others = tuple(output.shape[1:-1]), tuple(output.shape[2:]), (1,) * (len(output.shape) - 2)
-    if None not in tuple(output.shape[1:]) and tuple(pixels.shape[1:]) not in (size, *others):
-        raise ValueError(
-            f"Labels of pixels must be of the output's size, {' x '.join(map(str, size))} pixels. "
-            f"Received: {' x '.join(map(str, pixels.shape[1:]))}. "
-            "Segment with where='predicted' needs none."
-        )
-
-
-def _flat_shape(shape: Any) -> tuple[int | None, ...]:
-    """Returns an output's shape; that of numbers at a single position, (N, 1, 1, K), as (N, K)."""
-    sizes = tuple(shape)
-    return (sizes[0], sizes[-1]) if len(sizes) == 4 and sizes[1:3] == (1, 1) else sizes
-
-
-def _flat(tensor: Any) -> Any:
-    """Returns a tensor in the shape of `_flat_shape`."""
-    sizes = _flat_shape(tensor.shape)
-    return keras.ops.reshape(tensor, (-1, sizes[-1])) if len(sizes) < len(tensor.shape) else tensor
-
-
-def _described(outputs: Any, detector: Detector | None = None) -> tuple[str, str]:
-    """Returns the shapes of a model's outputs in words, and the code of a function of them that works as a target."""
-    at = None if detector is None else detector.logits
-    return str(keras.tree.map_structure(lambda t: tuple(t.shape), outputs)), example_of(outputs, at)
-
-
-def _several(shapes: str, works: str, example: str) -> str:
-    """Returns what is said where a class is to be explained of a model with several outputs, or with other ones."""
-    return (
-        "The model must have one output of shape (samples, classes) for a class to be explained, or the target must "
-        f"name one of several. Received: outputs of shape {shapes}. {f'{works} works. ' if works else ''}"
-        f"Give as `target` a function of the outputs, such as `{example}`."
-    )
