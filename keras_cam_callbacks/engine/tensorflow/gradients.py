@@ -15,7 +15,7 @@ from ...network.layers import data_format, walk
 from .. import wrapping
 from .graphs import RELUS
 from .runs import FLOAT16_SCALE, as_float32, tap
-from .wrapped import exchanged
+from ..wrapped import exchanged
 
 _GUIDED = {name: f"KerasCamGuided{name}" for name in RELUS}
 
