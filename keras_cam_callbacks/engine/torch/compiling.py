@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import torch
 
+from .arrays import as_arrays, as_tensor
 from .asked import Memory
 from .frozen import FrozenPass
 
@@ -37,25 +37,4 @@ def compile_frozen_pass(
     most: int,
 ) -> FrozenPass:
     """Runs a function, and what the model's training leaves as it is once; see `contract.Engine`."""
-    return FrozenPass(compile_pass(function, model, example), model, most)
-
-
-def as_tensor(array: Any) -> Any:
-    """Returns an array as a tensor on Keras' device; texts as they are."""
-    if isinstance(array, np.ndarray) and array.dtype.kind in "USO":
-        return array
-    if isinstance(array, np.ndarray) and not array.flags.writeable:
-        array = array.copy()  # PyTorch warns of others, as it can't have tensors that are read-only.
-    return keras.ops.convert_to_tensor(array)
-
-
-def as_arrays(results: Any) -> Any:
-    """Returns tensors in any structure as numpy arrays that are read-only, without a copy where they are on the CPU."""
-    return keras.tree.map_structure(_as_array, results)
-
-
-def _as_array(tensor: Any) -> Any:
-    tensor = tensor.detach().cpu()
-    array = (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    array.flags.writeable = False
-    return array
+    return FrozenPass(function, model, example, samples is not None, most)
