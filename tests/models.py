@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
-from slopes import numbers, slopes
+from tapes import gradient
 
 from keras_cam_callbacks import HeatmapLogger, MemoryTracker
 
@@ -59,11 +59,12 @@ def chain(*steps):
 
 def dense_by_hand(dense):
     """Global average pooling and a dense layer without its activation."""
-    return lambda a: ops.mean(a, (1, 2)) @ ops.convert_to_tensor(dense.kernel) + ops.convert_to_tensor(dense.bias)
+    tensor = ops.convert_to_tensor
+    return lambda a: ops.matmul(ops.mean(a, (1, 2)), tensor(dense.kernel)) + tensor(dense.bias)
 
 
 def pool_by_hand(a):
-    return ops.max_pool(a, 2, 2, "valid")
+    return ops.max_pool(a, 2, 2, "valid", data_format="channels_last")
 
 
 def trunk():
@@ -188,9 +189,7 @@ def branched(last=None, units=CLASSES):
         kept["around"] = model.conv1(x)
         return model.conv2(kept["around"])
 
-    return Split(
-        model, "conv2", front, lambda a: dense_by_hand(model.dense)(ops.convert_to_tensor(kept["around"]) + 2 * a**2)
-    )
+    return Split(model, "conv2", front, lambda a: dense_by_hand(model.dense)(kept["around"] + 2 * a**2))
 
 
 def mobilenet(cut="Conv_1", trainable=True, kind="functional"):
@@ -230,10 +229,11 @@ def settle(base, shape=(96, 96, 3)):
 
 
 def reference_gradcam(split, x, score):
-    """Grad-CAM by its formula, with a plain gradient of the rest of the model; `score` takes the logits."""
-    activations = numbers(split.front(ops.convert_to_tensor(x)))
-    _, gradient = slopes(lambda a: score(split.rest(a)), activations)
-    return (gradient.mean(axis=(1, 2), keepdims=True) * activations).sum(axis=-1)
+    """Grad-CAM by its formula, with the backend's own gradient of the rest of the model; `score` takes the logits."""
+    activations = ops.convert_to_tensor(split.front(ops.convert_to_tensor(x)))
+    slopes = gradient(lambda a: score(split.rest(a)), activations)
+    activations = ops.convert_to_numpy(activations)
+    return (slopes.mean(axis=(1, 2), keepdims=True) * activations).sum(axis=-1)
 
 
 def assert_maps_equal(found, expected, share=1e-4):
@@ -263,7 +263,7 @@ class Reference(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.maps.append(reference_gradcam(self.split, self.x, self.score))
-        self.logits.append(self.split.rest(self.split.front(self.x)).numpy())
+        self.logits.append(ops.convert_to_numpy(self.split.rest(self.split.front(ops.convert_to_tensor(self.x)))))
 
 
 def fit_both(split, x, y, score=highest, layer=None, loss=SPARSE, share=1e-4, **settings):

@@ -158,7 +158,8 @@ class Capturer:
                 f"{dead[0]!r} is explained.",
             )
         # What runs eagerly would choose anew each time.
-        self._decided = [(weakref.ref(tap.layer), tap.number) for tap in self.taps]
+        taps: tuple[Tap, ...] = self.taps
+        self._decided = [(weakref.ref(tap.layer), tap.number) for tap in taps]
         self.ground.notes += said
         self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 

@@ -24,6 +24,7 @@ class Asked:
         logits: Whether its end was looked at, what went into the softmax.
         graph: Whether what comes from what was looked up, from the inputs on.
         attends: Whether gradients of attention were computed.
+        watched: Whether a layer was watched.
         outputs: Of which calls of layers, by their place, the outputs were read.
         tensors: Numbers of other tensors that were read.
     """
@@ -32,6 +33,7 @@ class Asked:
     logits: bool = False
     graph: bool = False
     attends: bool = False
+    watched: bool = False
     outputs: set[int] = field(default_factory=set)
     tensors: set[int] = field(default_factory=set)
 
@@ -81,4 +83,3 @@ def next_run() -> tuple[Asked, Asked]:
     if memory is None:  # Outside of a compiled function.
         return Asked(everything=True, graph=True, attends=True, logits=True), Asked()
     return memory.next_run()
-

@@ -79,7 +79,7 @@ class Step:
     needed: set[int] = field(default_factory=set)
 
 
-class Follower(TorchFunctionMode):
+class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are passed over
     """Follows what a function's operations take while it is entered.
 
     Attributes:

@@ -56,7 +56,7 @@ class Kept:
         return sum(storages.values())
 
 
-class _Replay(TorchFunctionMode):
+class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are passed over
     """Runs the operations of a plan: keeps what is to be kept, or hands it out.
 
     Attributes:
@@ -114,8 +114,10 @@ class _Replay(TorchFunctionMode):
                 self._check_made(at, result)
             return result
         self._check_outside(at, step, taken)
-        return self._handed_out(at, step, taken, args, kwargs) if self._again else self._keep(
-            at, step, taken, function, args, kwargs
+        return (
+            self._handed_out(at, step, taken, args, kwargs)
+            if self._again
+            else self._keep(at, step, taken, function, args, kwargs)
         )
 
     def _is_next(self, name: str) -> bool:
@@ -308,11 +310,9 @@ class FrozenPass:
                 results = self._replayed(self._lots[lot], arguments, again=True)
             except Diverged:
                 self._changed()
-            else:
-                self.reuses += 1
-                return results
-        if self._whole_only:
-            return self._memory.call(whole)
+                return self._run(lot, arguments)
+            self.reuses += 1
+            return results
         kept = Kept()
         try:
             results = self._replayed(kept, arguments, again=False)
@@ -337,17 +337,16 @@ class FrozenPass:
             arguments = keras.tree.map_structure(_twice, arguments)
         # The first of them tells what the next is asked for.
         self._memory.call(functools.partial(self._function, *arguments))
-        follower: Follower | None = None
+        followers: list[Follower] = []
 
         def followed() -> Any:
-            nonlocal follower
-            follower = Follower([t for t in keras.tree.flatten(arguments) if torch.is_tensor(t)], self._trained)
-            with follower:
+            followers.append(Follower(filter(torch.is_tensor, keras.tree.flatten(arguments)), self._trained))
+            with followers[-1]:
                 return self._function(*arguments)
 
         results = self._memory.call(followed)
-        assert follower is not None
-        return follower.plan(keras.tree.flatten(results))
+        plan: list[Step] | None = followers[-1].plan(keras.tree.flatten(results))
+        return plan
 
     def _replayed(self, kept: Kept, arguments: Any, again: bool) -> Any:
         assert self._plan is not None

@@ -20,7 +20,7 @@ from .recording import name_of
 from .runs import FLOAT16_SCALE, tap
 
 
-class _Guided(torch.autograd.Function):
+class _Guided(torch.autograd.Function):  # type: ignore[misc]  # PyTorch's types are passed over
     """A ReLU that hands back positive gradients only."""
 
     @staticmethod
@@ -32,14 +32,14 @@ class _Guided(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(context: Any, gradient: Any) -> Any:  # type: ignore[override]
+    def backward(context: Any, gradient: Any) -> Any:
         """Lets positive gradients pass where the ReLU is open."""
         (output,) = context.saved_tensors
         passes = (gradient > 0) & (output > 0) & (output < context.highest)
         return torch.where(passes, gradient, torch.zeros_like(gradient)), None
 
 
-class _Guiding(TorchFunctionMode):
+class _Guiding(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are passed over
     """Puts guided ReLUs in the place of all others while it is entered.
 
     Attributes:

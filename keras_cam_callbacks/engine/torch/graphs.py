@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import numpy as np
 
 from .recording import Operation, Recorder, Unheld
 
@@ -83,9 +80,9 @@ def ending(record: Recorder, operation: Operation | None, units: int, by_keras: 
         return None
     if operation.name == "normalize":
         return "normalized"
-    if operation.name in ("mul", "multiply", "div", "divide", "true_divide", "truediv", "rmul", "rtruediv"):
-        if any(_is_length(record, number, partial) for number in operation.inputs):
-            return "normalized"
+    scales = operation.name in ("mul", "multiply", "div", "divide", "true_divide", "truediv", "rmul", "rtruediv")
+    if scales and any(_is_length(record, number, partial) for number in operation.inputs):
+        return "normalized"
     return None
 
 
@@ -123,9 +120,3 @@ def _is_square(operation: Operation) -> bool:
 def before_relu(operation: Operation | None) -> int | None:
     """Returns what went into the ReLU that a tensor comes out of; None where it comes out of none."""
     return operation.inputs[0] if operation is not None and operation.name in RELUS else None
-
-
-def is_one(values: Any) -> bool:
-    """Tells whether rows sum to one."""
-    values = np.asarray(values, np.float64)
-    return values.ndim > 1 and values.shape[-1] > 1 and np.allclose(values.sum(axis=-1), 1, atol=1e-2)

@@ -203,11 +203,7 @@ def _reduced(operation: Operation, axes: Axes, before: int, after: int) -> Axes:
     dims = {int(dim) % before for dim in (along if isinstance(along, (tuple, list)) else [along])}
     kept = before == after
     return {
-        label: _REDUCED
-        if axis in dims
-        else axis
-        if axis < 0 or kept
-        else axis - sum(dim < axis for dim in dims)
+        label: _REDUCED if axis in dims else axis if axis < 0 or kept else axis - sum(dim < axis for dim in dims)
         for label, axis in axes.items()
     }
 
@@ -250,7 +246,8 @@ def _entered(record: Recorder, number: int) -> int:
     source = record.maker[number]
     if source is not None and source.name == "pad" and _is_turned(record, source.inputs[0]):
         number = source.inputs[0]
-    return record.maker[number].inputs[0] if _is_turned(record, number) else number  # type: ignore[union-attr]
+    turning = record.maker[number] if _is_turned(record, number) else None
+    return number if turning is None else turning.inputs[0]
 
 
 def _is_turned(record: Recorder, number: int) -> bool:

@@ -66,7 +66,7 @@ class Unheld(BaseException):
     """What is asked of a run was not noted or held: it runs once more. No user's `except Exception` may stop it."""
 
 
-class Recorder(TorchFunctionMode):
+class Recorder(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are passed over
     """Notes operations while it is entered.
 
     Attributes:

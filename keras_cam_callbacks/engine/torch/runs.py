@@ -18,7 +18,7 @@ from ..contract import Attention
 from ..precision import entry
 from ..wrapped import exchanged
 from . import graphs, places
-from .asked import Asked, next_run
+from .asked import next_run
 from .attention import attentions
 from .recording import Recorder, Unheld
 from .state import left_as_found
@@ -59,17 +59,10 @@ class Run:
         Args:
             at_tap: Whether a watched layer has just run.
         """
-        wants = self._expected.graph or (self._expected.logits and (at_tap or not self._taps))
+        wants = self._expected.graph or (self._expected.logits and (at_tap or not self._expected.watched))
         if wants and not self._noted:
             self._noted, self._partial = True, at_tap
             self.recording.enter_context(_noting(self.record))
-
-    def with_taps(self) -> Run:
-        """Has the run be one whose layers are watched."""
-        self._taps = True
-        return self
-
-    _taps = False
 
     def note_call(self, call: LayerCall, tensors: Sequence[Any]) -> None:
         """Notes a layer's call, and holds what it puts out where that is asked for."""
@@ -82,6 +75,7 @@ class Run:
 
     def watch(self, call: LayerCall, output: Any) -> Any:
         """Has gradients be recorded from a layer's output on; returns what takes its place."""
+        self._asked.watched = True
         if not torch.is_grad_enabled():
             self.recording.enter_context(torch.enable_grad())
         if not (self.watched and output.requires_grad):
@@ -143,12 +137,13 @@ class Run:
     @property
     def output_ids(self) -> set[Hashable]:
         """Ids of all outputs of the model."""
-        return {self.record.number(t) for t in keras.tree.flatten(self.outputs) if torch.is_tensor(t)}
+        record = self._graph()
+        return {record.number(t) for t in keras.tree.flatten(self.outputs) if torch.is_tensor(t)}
 
     @property
     def output_id(self) -> Hashable | None:
         """Id of the model's output; None where it has several."""
-        return None if self._output is None else self.record.number(self._output)
+        return None if self._output is None else self._graph().number(self._output)
 
     @property
     def _output(self) -> Any | None:
@@ -184,7 +179,8 @@ class Run:
     def used(self, score: int) -> set[Hashable] | None:
         """Returns the ids of all tensors that a score depends on."""
         record = self._graph()
-        return set(graphs.ancestors(record, [record.number(self.scores[score])]))
+        numbers: set[Hashable] = set(graphs.ancestors(record, [record.number(self.scores[score])]))
+        return numbers
 
     def attention_gradients(self, score: int) -> list[Any | None]:
         """Returns d score / d weights of each self-attention; see `contract.DifferentiatedRun`."""
@@ -208,7 +204,8 @@ class Run:
 
     def behind(self, tensor_id: Any) -> set[Hashable] | None:
         """Returns the ids of all tensors that depend on a tensor."""
-        return set(graphs.downstream(self._graph(), [tensor_id])) - {tensor_id}
+        numbers: set[Hashable] = set(graphs.downstream(self._graph(), [tensor_id]))
+        return numbers - {tensor_id}
 
     def keeps_places(self, tensor_id: Any, leaf: int) -> bool:
         """Tells whether a layer's output is certainly a map of the image; see `contract.Run`."""
@@ -267,8 +264,6 @@ def differentiated_run(
     At each wanted call the output is cut from what came before, so that gradients are recorded from there on.
     """
     run = Run(inputs)
-    if wanted is not None:
-        run.with_taps()
     times: Counter[int] = Counter()
     with left_as_found(model), run.recording, ExitStack() as taps:
 
