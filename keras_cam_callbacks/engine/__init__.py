@@ -29,6 +29,6 @@ def load() -> Engine:
     if backend not in ENGINES:
         raise ValueError(
             f"Heatmaps need Keras on one of these backends: {', '.join(ENGINES)}. Received: {backend!r}. "
-            "Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
+            "Set the environment variable KERAS_BACKEND=tensorflow, or another one of them, before Keras is imported."
         )
     return cast(Engine, importlib.import_module(f".{backend}", __name__))

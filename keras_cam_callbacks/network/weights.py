@@ -99,7 +99,7 @@ def fresh_values(layer: Any, variable: Any, rng: np.random.Generator) -> npt.NDA
         # A copy: the user's own may hold the state of a seed generator.
         initializer = type(initializer).from_config({**config, "seed": seed})
     if initializer is not None and (vector or "seed" in config):
-        return np.asarray(keras.ops.convert_to_numpy(initializer(variable.shape, dtype=variable.dtype)))
+        return np.asarray(values_of(initializer(variable.shape, dtype=variable.dtype)))
     present = values_of(variable).astype(np.float64)
     return (
         rng.permutation(present)
@@ -108,12 +108,16 @@ def fresh_values(layer: Any, variable: Any, rng: np.random.Generator) -> npt.NDA
     )
 
 
-def values_of(variable: Any) -> Any:
-    """Returns the values of a Keras variable as an array.
+def values_of(tensor: Any) -> Any:
+    """Returns the values of a Keras variable, or of a tensor, as an array.
 
-    Not by its own conversion, of which NumPy 2 warns on some backends.
+    Not by their own conversion, of which NumPy 2 warns on some backends, as it does of Keras' conversion of PyTorch's.
     """
-    return np.asarray(keras.ops.convert_to_numpy(variable.value))
+    value = getattr(tensor, "value", tensor)
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy().copy()
+    return np.asarray(keras.ops.convert_to_numpy(value))
 
 
 @contextmanager

@@ -160,10 +160,13 @@ class Capturer:
         # What runs eagerly would choose anew each time.
         taps: tuple[Tap, ...] = self.taps
         self._decided = [(weakref.ref(tap.layer), tap.number) for tap in taps]
+        if self._runs_eagerly:
+            self.once()
         self.ground.notes += said
         self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 
     def _compile(self, model: Any, samples: int, keeps: bool) -> None:
+        """Makes the pass."""
         before = self.traces
         self._pass = self._engine.compile_frozen_pass(
             self._traced,
@@ -173,8 +176,9 @@ class Capturer:
             sizes=[self.fixed or min(self.chunk, samples - start) for start in range(0, samples, self.chunk)],
             most=KEPT_BYTES if keeps else 0,
         )
-        if self.traces == before:  # An eager model shows only when it runs what is chosen, and its faults.
-            self.once()
+        self._runs_eagerly = self.traces == before
+        if self._runs_eagerly:  # An eager model shows only when it runs what is chosen, and its faults.
+            self._whole(self.like, 1)
 
     def _settle(self, model: Any) -> tuple[bool, tuple[str, ...]]:
         """Measures the layers where that is needed.

@@ -231,7 +231,7 @@ class Probe:
             raise ValueError(
                 "Guided backpropagation needs a model with ReLUs that can be reached, for it changes their gradient. "
                 f"Received: model {model.name!r}, which has "
-                + ("none. " if relus == 0 else "some inside a tf.function of its own. ")
+                + ("none. " if relus == 0 else "some inside a tf.function or a compiled module of its own. ")
                 + "Other methods, such as 'saliency' and 'smoothgrad', need none."
             )
         if gradient is None:

@@ -374,7 +374,7 @@ def hidden_relu(x):
 REFUSED = {
     "no ReLU": (lambda: layers.Activation("gelu"), "which has none"),
     "leaky": (layers.LeakyReLU, "which has none"),
-    "inside a tf.function": (lambda: InCall(hidden_relu), "some inside a tf.function of its own"),
+    "inside a tf.function": (lambda: InCall(hidden_relu), "some inside a tf.function or a compiled module of its own"),
 }
 
 

@@ -65,6 +65,7 @@ class Step:
         inputs: For each tensor that it takes which step put it out and where, None for one from outside.
         moving: Whether it must run each time.
         of_batch: Whether it comes from the arguments.
+        of_variables: Whether it comes from a variable, or another tensor from outside.
         decision: One of `RUN`, `KEEP` and `SKIP`.
         same: Which of the tensors that it takes it returns, as what needn't be cast; None for another one.
         needed: Which of its outputs are taken by what runs.
@@ -74,6 +75,7 @@ class Step:
     inputs: list[tuple[int, int] | None]
     moving: bool
     of_batch: bool
+    of_variables: bool
     same: int | None = None
     decision: str = RUN
     needed: set[int] = field(default_factory=set)
@@ -119,18 +121,21 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         self.uncertain = self.uncertain or is_uncertain(function, args, kwargs)
         inputs = [self.origin(tensor) for tensor in taken]
         of_batch = any(id(tensor) in self._arguments for tensor in taken)
+        of_variables = False
         # What is read as a number by Python, and what gradients are taken from, is needed as it is.
         moving = not outputs or not taken or name_of(function) == "requires_grad_"
         for tensor, origin in zip(taken, inputs, strict=True):
             if origin is None:
                 moving = moving or address(tensor) in self._trained
+                of_variables = of_variables or id(tensor) not in self._arguments
             else:
                 step = self.steps[origin[0]]
+                of_variables = of_variables or step.of_variables
                 moving, of_batch = moving or (step.moving and bool(step.inputs)), of_batch or step.of_batch
             moving = moving or tensor.requires_grad
         at, same = len(self.steps), same_as(taken, result)
         same = None if moving else same
-        self.steps.append(Step(name_of(function), inputs, moving, of_batch, same))
+        self.steps.append(Step(name_of(function), inputs, moving, of_batch, of_variables, same))
         if same is None:
             for position, tensor in enumerate(outputs):
                 self._made[id(tensor)] = (weakref.ref(tensor), at, position)
@@ -157,7 +162,8 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
             for origin in step.inputs if runs else ():
                 if origin is not None:
                     self.steps[origin[0]].needed.add(origin[1])
-        return self.steps if any(step.decision == KEEP for step in self.steps) else None
+        # Of images alone, such as with a border, nothing is worth keeping.
+        return self.steps if any(step.decision == KEEP and step.of_variables for step in self.steps) else None
 
 
 def with_values(mode: TorchFunctionMode, types: Any, args: Any, settings: dict[str, Any]) -> tuple[Any, Any]:

@@ -135,7 +135,9 @@ def full_gradient(
             taps.enter_context(tap(layer, functools.partial(on_call, path, layer)))
             if activations.get(id(layer)) is not None:
                 taps.enter_context(exchanged(layer, "activation", activated(path, layer)))
-        values, *others = (tensor.detach().requires_grad_() for tensor in (values, *others))
+        values = values.detach().requires_grad_()
+        for other in others:  # The function has them already.
+            other.requires_grad_()
         scores = function(values)
     for path, reason in missed:
         raise ValueError(
