@@ -13,7 +13,7 @@ import keras
 
 from .contract import Engine
 
-ENGINES = ("tensorflow",)
+ENGINES = ("tensorflow", "jax")
 
 wrapping = threading.RLock()
 """Held while layers of a model are wrapped, or what is around them is undone: two threads must not do it at once."""
