@@ -189,9 +189,7 @@ def branched(last=None, units=CLASSES):
         kept["around"] = model.conv1(x)
         return model.conv2(kept["around"])
 
-    return Split(
-        model, "conv2", front, lambda a: dense_by_hand(model.dense)(kept["around"] + 2 * a**2)
-    )
+    return Split(model, "conv2", front, lambda a: dense_by_hand(model.dense)(kept["around"] + 2 * a**2))
 
 
 def mobilenet(cut="Conv_1", trainable=True, kind="functional"):

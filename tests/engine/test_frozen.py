@@ -6,7 +6,7 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from fits import KERAS_WARNS, after_epoch
 from keras import layers
 from models import LOGITS, SPARSE, functional, images, labels

@@ -5,7 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers
 from models import SHAPE, branched, functional, images, in_mixed_precision, nested_twice, sequential
 from seeds import set_seeds
