@@ -141,6 +141,7 @@ class Capturer:
         self._resigned = False
         self._laid: dict[str, Tap] = {}
         self._shapes: dict[str, tuple[int | None, ...]] = {}
+        self._decided: list[tuple[Any, int | None]] | None = None
         self._compile(model, samples, keeps)
         said: tuple[str, ...] = ()
         while True:
@@ -156,6 +157,9 @@ class Capturer:
                 "on none, as where no position is predicted as the class that is explained. Such maps are empty. Layer "
                 f"{dead[0]!r} is explained.",
             )
+        # What runs eagerly would choose anew each time.
+        taps: tuple[Tap, ...] = self.taps
+        self._decided = [(weakref.ref(tap.layer), tap.number) for tap in taps]
         self.ground.notes += said
         self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 
@@ -378,7 +382,8 @@ class Capturer:
 
     def _traced(self, inputs: Any, asked: Any) -> dict[str, Any]:
         self.traces += 1
-        return self._step(inputs, asked, [(held(), number) for _, held, number in self._named])
+        named = [(held, number) for _, held, number in self._named] if self._decided is None else self._decided
+        return self._step(inputs, asked, [(held(), number) for held, number in named])
 
     def _step(self, inputs: Any, asked: Any, named: list[tuple[Any, int | None]]) -> dict[str, Any]:
         """What is traced: one run of the model, then the ways back from the scores to the layers."""
@@ -397,28 +402,21 @@ class Capturer:
         if "kernel" in self._needs:
             results |= self._captured_head(run, targets)
         if not self._watches:
-            self.ground.look(run, self._head_calls(run))
+            if self._decided is None:
+                self.ground.look(run, self._head_calls(run))
             return dict(results)
 
         if self._needs.intersection(OF_ATTENTION):
             results |= captured_attention(run, self._needs, self.model)
-        self._shapes = {call.path: call.output_shape for call in run.calls if call.output_shape is not None}
-        calls = self._find_calls(run, named)
-        self.taps = tuple(self._tap_of(call, run) for call in calls)
-        if [call for call, _ in run.watched] != calls:
-            # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
-            return self._step(inputs, asked, [(call.layer, call.number) for call in calls])
-        self.ground.look(run, calls)
-        if any(number for *_, number in self._named):  # The user has said which image.
-            self.ground.image_note = ""
-        self.ground.look_at(run, self._head_calls(run))
-        self.ground.look_behind(run, calls)
-        # A bottleneck, what the last self-attention works on, a detector's maps, and those of a clip's frames have much
-        # behind them, and are chosen for that.
-        chosen = self.outputs.is_dense or self.outputs.detects or calls[0].steps is not None
-        chosen = chosen or calls[0].output_ids[0] in self.ground.attended(run)
-        if not self._named and not chosen:
-            self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
+        calls = [call for call, _ in run.watched]
+        if self._decided is None:
+            self._shapes = {call.path: call.output_shape for call in run.calls if call.output_shape is not None}
+            calls = self._find_calls(run, named)
+            self.taps = tuple(self._tap_of(call, run) for call in calls)
+            if [call for call, _ in run.watched] != calls:
+                # The last candidate is in another branch, or was called once more: run again for the chosen one.
+                return self._step(inputs, asked, [(call.layer, call.number) for call in calls])
+            self._look(run, calls)
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap, calls[i].steps)
         for t in range(len(run.scores)):
@@ -430,7 +428,7 @@ class Capturer:
                 if gradients is not None:
                     results[f"gradients {t} {i}"] = as_activations(gradients, self.taps[i], call.steps)
                 elif wants or (used is not None and used.isdisjoint(call.output_ids)):
-                    if not self._named and is_tokens(call):
+                    if self._decided is None and not self._named and is_tokens(call):
                         # The way to the score is there, but gradients are stopped on it.
                         self._refused[call.path] = "has no gradient"
                         return self._step(inputs, asked, [])
@@ -440,6 +438,20 @@ class Capturer:
                         f"These would do: {listing(reachable(run, t, self.ground.axes))}."
                     )
         return dict(results)
+
+    def _look(self, run: DifferentiatedRun, calls: Sequence[LayerCall]) -> None:
+        """Looks up where the maps of the explained layers lie, and what is to be said of their choice."""
+        self.ground.look(run, calls)
+        if any(number for *_, number in self._named):  # The user has said which image.
+            self.ground.image_note = ""
+        self.ground.look_at(run, self._head_calls(run))
+        self.ground.look_behind(run, calls)
+        # A bottleneck, what the last self-attention works on, a detector's maps, and those of a clip's frames have much
+        # behind them, and are chosen for that.
+        chosen = self.outputs.is_dense or self.outputs.detects or calls[0].steps is not None
+        chosen = chosen or calls[0].output_ids[0] in self.ground.attended(run)
+        if not self._named and not chosen:
+            self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
 
     def _scored(self, run: Run, asked: Any) -> tuple[list[Any], tuple[list[Any], dict[str, Any]]]:
         """Returns each target's scores; its classes, and what is captured of scores and outputs by name."""

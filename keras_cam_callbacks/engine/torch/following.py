@@ -1,0 +1,184 @@
+"""What of a function stays the same while a model is trained, found by following what its operations take.
+
+A tensor stays the same if it comes from the arguments, from constants and from variables that are not trained. Those of
+them that the rest takes are kept; the operations before them need not run again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import torch
+from torch.overrides import TorchFunctionMode
+
+from .recording import is_in_place, name_of
+
+RUN, KEEP, SKIP = "run", "keep", "skip"
+"""What is done with an operation once what stays the same is kept: it runs, hands out what is kept, or nothing."""
+
+METADATA = (
+    *("size", "shape", "dtype", "device", "ndim", "dim", "is_contiguous", "stride", "numel", "requires_grad", "len"),
+    *("is_floating_point", "layout", "storage_offset", "element_size", "is_leaf", "grad_fn", "is_cuda", "is_sparse"),
+    *("is_quantized", "is_meta", "itemsize", "nelement", "is_complex", "type", "is_signed", "get_device", "names"),
+    *("ndimension", "is_inference", "is_nested", "is_mkldnn", "is_cpu", "nbytes", "dim_order", "is_conj", "is_neg"),
+    *("result_type", "can_cast", "broadcast_shapes", "is_tensor", "is_grad_enabled", "finfo", "iinfo", "hash", "repr"),
+)
+"""Functions that tell of a tensor what another one in its place has as well."""
+
+_RANDOM = (
+    *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial"),
+    *("normal", "uniform", "poisson", "binomial", "exponential", "geometric", "log_normal", "cauchy", "random"),
+)
+
+
+def tensors_in(value: Any) -> Iterator[Any]:
+    """Yields the tensors among arguments, in lists and tuples too."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif type(value) in (tuple, list):
+        for part in value:
+            yield from tensors_in(part)
+    elif type(value) is dict:
+        for part in value.values():
+            yield from tensors_in(part)
+
+
+def is_uncertain(function: Any, args: Any, kwargs: Any) -> bool:
+    """Tells whether a function is random, or writes into a tensor: then nothing can be left out."""
+    name = name_of(function)
+    if name == "requires_grad_":
+        return False
+    dropped = "dropout" in name and (kwargs.get("training", args[2] if len(args) > 2 else True) is not False)
+    return name in _RANDOM or dropped or kwargs.get("out") is not None or is_in_place(function) or "generator" in kwargs
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """One operation.
+
+    Attributes:
+        name: The function's name.
+        inputs: For each tensor that it takes which step put it out and where, None for one from outside.
+        moving: Whether it must run each time.
+        of_batch: Whether it comes from the arguments.
+        decision: One of `RUN`, `KEEP` and `SKIP`.
+        same: Which of the tensors that it takes it returns, as what needn't be cast; None for another one.
+        needed: Which of its outputs are taken by what runs.
+    """
+
+    name: str
+    inputs: list[tuple[int, int] | None]
+    moving: bool
+    of_batch: bool
+    same: int | None = None
+    decision: str = RUN
+    needed: set[int] = field(default_factory=set)
+
+
+class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are passed over
+    """Follows what a function's operations take while it is entered.
+
+    Attributes:
+        steps: Its operations.
+        uncertain: Whether nothing may be left out.
+    """
+
+    def __init__(self, arguments: Iterable[Any], trained: set[int]) -> None:
+        """Begins.
+
+        Args:
+            arguments: The tensors that the function takes.
+            trained: Addresses of the variables that are trained.
+        """
+        super().__init__()
+        self.steps: list[Step] = []
+        self.uncertain = False
+        self._trained = trained
+        self._arguments = {id(tensor): tensor for tensor in arguments}
+        self._made: dict[int, tuple[Any, int, int]] = {}
+
+    def origin(self, tensor: Any) -> tuple[int, int] | None:
+        """Returns which step put out a tensor, and where; None for one from outside."""
+        made = self._made.get(id(tensor))
+        return made[1:] if made is not None and made[0]() is tensor else None
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs a function and follows it."""
+        args, kwargs = with_values(self, types, args, kwargs or {})
+        result = function(*args, **kwargs)
+        if name_of(function) in METADATA:
+            return result
+        taken = list(tensors_in(args)) + list(tensors_in(kwargs))
+        outputs = list(tensors_in(result))
+        if not outputs and not taken:
+            return result
+        self.uncertain = self.uncertain or is_uncertain(function, args, kwargs)
+        inputs = [self.origin(tensor) for tensor in taken]
+        of_batch = any(id(tensor) in self._arguments for tensor in taken)
+        # What is read as a number by Python, and what gradients are taken from, is needed as it is.
+        moving = not outputs or not taken or name_of(function) == "requires_grad_"
+        for tensor, origin in zip(taken, inputs, strict=True):
+            if origin is None:
+                moving = moving or address(tensor) in self._trained
+            else:
+                step = self.steps[origin[0]]
+                moving, of_batch = moving or (step.moving and bool(step.inputs)), of_batch or step.of_batch
+            moving = moving or tensor.requires_grad
+        at, same = len(self.steps), same_as(taken, result)
+        same = None if moving else same
+        self.steps.append(Step(name_of(function), inputs, moving, of_batch, same))
+        if same is None:
+            for position, tensor in enumerate(outputs):
+                self._made[id(tensor)] = (weakref.ref(tensor), at, position)
+        return result
+
+    def plan(self, results: Iterable[Any]) -> list[Step] | None:
+        """Decides what is done with each operation.
+
+        Args:
+            results: The tensors that the function has returned.
+
+        Returns:
+            The steps; None where nothing can be kept.
+        """
+        if self.uncertain:
+            return None
+        for tensor in results:
+            origin = self.origin(tensor)
+            if origin is not None:
+                self.steps[origin[0]].needed.add(origin[1])
+        for step in reversed(self.steps):
+            runs = step.moving or (not step.of_batch and step.needed)
+            step.decision = RUN if runs else KEEP if step.needed else SKIP
+            for origin in step.inputs if runs else ():
+                if origin is not None:
+                    self.steps[origin[0]].needed.add(origin[1])
+        return self.steps if any(step.decision == KEEP for step in self.steps) else None
+
+
+def with_values(mode: TorchFunctionMode, types: Any, args: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns arguments with the values of Keras' variables in their place, which the mode sees to be read."""
+    if not any(issubclass(kind, keras.Variable) for kind in types):
+        return args, settings
+
+    def value(argument: Any) -> Any:
+        if isinstance(argument, keras.Variable):
+            return argument.value
+        return type(argument)(map(value, argument)) if type(argument) in (tuple, list) else argument
+
+    with mode:
+        return tuple(map(value, args)), {name: value(argument) for name, argument in settings.items()}
+
+
+def same_as(taken: list[Any], result: Any) -> int | None:
+    """Returns which of the tensors that a function takes it returns; None where it returns another one."""
+    return next((i for i, tensor in enumerate(taken) if tensor is result), None)
+
+
+def address(tensor: Any) -> int:
+    """Returns where a tensor's memory begins."""
+    return int(tensor.untyped_storage().data_ptr())
