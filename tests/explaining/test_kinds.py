@@ -113,7 +113,7 @@ def test_each_true_label_has_a_view():
         assert np.isnan(view.confidences[~has]).all()
         assert not view.degenerate[~has].any()
         assert view.metrics()["area"][~has].tolist() == pytest.approx([np.nan] * int((~has).sum()), nan_ok=True)
-        logits = split.rest(split.front(X)).numpy()[np.arange(6), index]
+        logits = keras.ops.convert_to_numpy(split.rest(split.front(X)))[np.arange(6), index]
         np.testing.assert_allclose(view.confidences[has], 1 / (1 + np.exp(-logits[has])), rtol=1e-4)
     samples = views["true2"].samples()
     assert samples[0].label == (0, 2)

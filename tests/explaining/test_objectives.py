@@ -42,7 +42,7 @@ def test_a_contrast_is_the_gradient_of_a_difference(activation):
     split.model.compile("sgd", models.SPARSE if activation else models.LOGITS)
     explanation = explain(split.model, X, target="contrast")
     assert_maps_equal(explanation.heatmaps, reference_gradcam(split, X, first_two))
-    order = np.argsort(split.rest(split.front(X)).numpy(), axis=1)
+    order = np.argsort(keras.ops.convert_to_numpy(split.rest(split.front(X))), axis=1)
     np.testing.assert_array_equal(explanation.targets, order[:, -1])
     np.testing.assert_array_equal(explanation.against, order[:, -2])
     assert np.isnan(explanation.confidences).all()

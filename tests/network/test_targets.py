@@ -36,7 +36,7 @@ def grade(sigmoids):
 
 
 def score_of_grade(logits):
-    grades = np.maximum((logits.numpy() > 0).sum(1) - 1, 0)
+    grades = np.maximum((keras.ops.convert_to_numpy(logits) > 0).sum(1) - 1, 0)
     return of_class(grades)(logits)
 
 
@@ -74,10 +74,10 @@ def test_target_in_fit(target, activation, score, classes, text):
 def test_ordinal_rule_by_hand():
     split, x = functional(activation="sigmoid"), models.images()
     kernel, _ = split.model.get_layer("classes").get_weights()
-    medians = np.median(split.rest(split.front(x)).numpy(), axis=0)
+    medians = np.median(keras.ops.convert_to_numpy(split.rest(split.front(x))), axis=0)
     # The first unit is always on, the others for one half of the images each: grades 0 to 2.
     split.model.get_layer("classes").set_weights([kernel, np.where([True, False, False], 10, -medians)])
-    logits = split.rest(split.front(x)).numpy()
+    logits = keras.ops.convert_to_numpy(split.rest(split.front(x)))
     grades = [max(sum(p > 0.5 for p in 1 / (1 + np.exp(-row))) - 1, 0) for row in logits]
     assert len(set(grades)) > 1
     explanation = explain(split.model, x, target=grade)

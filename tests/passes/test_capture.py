@@ -201,10 +201,10 @@ def test_score_is_taken_before_the_final_activation(build, loss, score):
 def test_one_unit_explains_the_class_that_it_predicts(activation, loss):
     split, x = functional(1, activation), models.images()
     kernel, _ = split.model.get_layer("classes").get_weights()
-    middle = np.median(split.rest(split.front(x)).numpy(), axis=0)
+    middle = np.median(keras.ops.convert_to_numpy(split.rest(split.front(x))), axis=0)
     split.model.get_layer("classes").set_weights([kernel, -middle])
     split.model.compile("sgd", loss)
-    logits = split.rest(split.front(x)).numpy()[:, 0]
+    logits = keras.ops.convert_to_numpy(split.rest(split.front(x)))[:, 0]
     assert sorted(logits > 0) == [False] * 3 + [True] * 3
     explanation = explain(split.model, x)
     assert explanation.predicted.tolist() == explanation.targets.tolist() == (logits > 0).tolist()

@@ -253,10 +253,11 @@ def _trace_model(run: Run, model: Any, inputs: Any, taps: bool) -> tuple[dict[Va
 def _trace_scores(run: Run, behind: Callable[[Any], tuple[Sequence[Any], Any]]) -> None:
     """Traces what lies behind the model, and runs it."""
     outside = dict(run._values)
+    inputs = list(outside)
     structure: list[Any] = []
 
     def function(tensors: list[Any]) -> list[Any]:
-        run.enter(dict(zip(outside, tensors, strict=True)))
+        run.enter(dict(zip(inputs, tensors, strict=True)))
         scores, results = behind(run)
         flat, tree = jax.tree.flatten((list(scores), results))
         structure[:] = [tree, [None if is_tensor(leaf) else leaf for leaf in flat]]
@@ -268,7 +269,7 @@ def _trace_scores(run: Run, behind: Callable[[Any], tuple[Sequence[Any], Any]]) 
         run.enter(outside)
     tree, static = structure
     constants = [outer(constant, outside) for constant in closed.consts]
-    computed = iter(run.graph.add(closed.jaxpr, constants, list(outside)))
+    computed = iter(run.graph.add(closed.jaxpr, constants, inputs))
     run.graph.evaluate(outside, run.graph.results)
     values = [next(computed) if leaf is None else leaf for leaf in static]
     scores, run.results = jax.tree.unflatten(
