@@ -333,7 +333,8 @@ class Capturer:
         images = self.as_images(input_at(inputs, self.ground.image_input)[rows]) if "images" in self._needs else None
         captures, heads = [], []
         for t, target in enumerate(self.targets):
-            scores, targets, outputs = arrays[f"scores {t}"], arrays.get(f"targets {t}"), arrays.get(f"outputs {t}")
+            scores, outputs = arrays[f"scores {t}"], arrays.get(f"outputs {t}")
+            targets, predicted = (_as_classes(arrays.get(f"{name} {t}")) for name in ("targets", "predicted"))
             beside = arrays.get(f"beside {t}")
             if target.rule is not None and targets is not None:
                 # Of outputs that are not finite no class follows.
@@ -346,7 +347,7 @@ class Capturer:
                 scores=scores,
                 targets=targets,
                 # A rule that names classes names the predicted ones.
-                predicted=arrays.get(f"predicted {t}") if target.rule is None or targets is None else targets,
+                predicted=predicted if target.rule is None or targets is None else targets,
                 confidences=self.outputs.confidences(t, outputs, scores, targets),
                 images=images,
                 beside=beside,
@@ -470,11 +471,11 @@ class Capturer:
             targets.append(classes)
             results[f"scores {t}"] = score
             if classes is not None:
-                results[f"targets {t}"] = ops.cast(classes, "int64")
+                results[f"targets {t}"] = ops.cast(classes, "int32")
             if held is not None:
                 results[f"beside {t}"] = held
             if predicted is not None and (target.rule is None or classes is None):
-                results[f"predicted {t}"] = ops.cast(predicted, "int64")
+                results[f"predicted {t}"] = ops.cast(predicted, "int32")
             row = self.outputs.row_of(run, t)
             if row is not None:
                 results[f"outputs {t}"] = row
@@ -569,6 +570,11 @@ def as_traced(array: Any) -> Any:
 def sample_text(array: Any) -> str:
     """Returns what a trace depends on of an array (N, ...): shape and dtype of a sample, texts of any length."""
     return f"{'text' if array.dtype.kind in 'USO' else array.dtype} {tuple(array.shape[1:])}"
+
+
+def _as_classes(values: Any) -> Any:
+    """Returns classes as int64, which not every backend has."""
+    return None if values is None else values.astype(np.int64)
 
 
 def _placed(values: Any, tap: Tap) -> Any:

@@ -4,7 +4,7 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers
 from models import assert_maps_equal
 
