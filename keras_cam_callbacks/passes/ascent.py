@@ -168,7 +168,9 @@ class Ascent:
         begin = images, ops.zeros_like(start, dtype="bool")
 
         def step(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
-            return self._stepped(*state, filters, shifts[i], i < self._early)
+            # What runs eagerly counts by Python's numbers, and takes no others to shift by.
+            shift = self._shifts[i].tolist() if isinstance(i, int) else shifts[i]
+            return self._stepped(*state, filters, shift, i < self._early)
 
         images, moved = ops.fori_loop(0, len(self._shifts), step, begin)
         reached, before = self._activations(images, filters)
@@ -189,7 +191,8 @@ class Ascent:
                 "A filter's activation must depend on the image by operations that have a gradient. "
                 f"Received: layer {self.path!r} of model {self._model.name!r}, from which none reaches the image."
             )
-        gradient = ops.roll(gradient, -shift, axis=(1, 2))
+        back = [-pixels for pixels in shift] if isinstance(shift, list) else -shift
+        gradient = ops.roll(gradient, back, axis=(1, 2))
         gradient = self._smoothed(gradient)
         # Of gradients below 1e-19 the squares would vanish in float32.
         largest = ops.max(ops.abs(gradient), axis=(1, 2, 3), keepdims=True)

@@ -48,12 +48,10 @@ def tensors_in(value: Any) -> Iterator[Any]:
 
 
 def is_uncertain(function: Any, args: Any, kwargs: Any) -> bool:
-    """Tells whether a function is random, or writes into a tensor: then nothing can be left out."""
+    """Tells whether a function is random, or writes where that isn't seen: then nothing can be left out."""
     name = name_of(function)
-    if name == "requires_grad_":
-        return False
     dropped = "dropout" in name and (kwargs.get("training", args[2] if len(args) > 2 else True) is not False)
-    return name in _RANDOM or dropped or kwargs.get("out") is not None or is_in_place(function) or "generator" in kwargs
+    return name in _RANDOM or dropped or kwargs.get("out") is not None or "generator" in kwargs
 
 
 @dataclass(eq=False, slots=True)
@@ -66,6 +64,9 @@ class Step:
         moving: Whether it must run each time.
         of_batch: Whether it comes from the arguments.
         of_variables: Whether it comes from a variable, or another tensor from outside.
+        in_place: Whether it writes into the tensor that it returns, which is then one of this step.
+        shares: Whether it puts out a tensor in the memory of one that it takes.
+        taken: Whether anything has taken what it puts out.
         decision: One of `RUN`, `KEEP` and `SKIP`.
         same: Which of the tensors that it takes it returns, as what needn't be cast; None for another one.
         needed: Which of its outputs are taken by what runs.
@@ -77,6 +78,9 @@ class Step:
     of_batch: bool
     of_variables: bool
     same: int | None = None
+    in_place: bool = False
+    shares: bool = False
+    taken: bool = False
     decision: str = RUN
     needed: set[int] = field(default_factory=set)
 
@@ -134,12 +138,27 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
                 moving, of_batch = moving or (step.moving and bool(step.inputs)), of_batch or step.of_batch
             moving = moving or tensor.requires_grad
         at, same = len(self.steps), same_as(taken, result)
-        same = None if moving else same
-        self.steps.append(Step(name_of(function), inputs, moving, of_batch, of_variables, same))
-        if same is None:
+        writes = is_in_place(function) and name_of(function) != "requires_grad_"
+        self.uncertain = self.uncertain or (writes and (same != 0 or not self._may_write(inputs[0], moving)))
+        for origin in inputs:
+            if origin is not None:
+                self.steps[origin[0]].taken = True
+        step = Step(name_of(function), inputs, moving, of_batch, of_variables, None if moving else same, writes)
+        step.shares = not {address(tensor) for tensor in taken}.isdisjoint(map(address, outputs))
+        self.steps.append(step)
+        if step.same is None or writes:
             for position, tensor in enumerate(outputs):
                 self._made[id(tensor)] = (weakref.ref(tensor), at, position)
         return result
+
+    def _may_write(self, origin: tuple[int, int] | None, moving: bool) -> bool:
+        """Tells whether a function may write into a tensor: nobody else has it, and it isn't one that is kept."""
+        if origin is None:
+            return False
+        step = self.steps[origin[0]]
+        return (
+            not step.taken and (step.in_place or not step.shares) and not (moving and step.of_batch and not step.moving)
+        )
 
     def plan(self, results: Iterable[Any]) -> list[Step] | None:
         """Decides what is done with each operation.

@@ -155,6 +155,10 @@ class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are p
         if not _alike(settings, [_plain(args), _plain(kwargs)]):
             raise Diverged
         if step.same is not None:
+            values = outputs[0][-1]
+            if step.in_place and values is not None:  # It had no values until now.
+                taken[step.same].set_(values.detach())
+                self._hollow.discard(id(taken[step.same]))
             return taken[step.same]
         results = []
         for size, strides, dtype, device, values in outputs:
