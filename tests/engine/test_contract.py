@@ -394,6 +394,21 @@ def test_a_pass_takes_any_number_of_samples_and_sees_new_weights():
     assert not after.flags.writeable
 
 
+def test_a_pass_sees_new_values_of_variables_that_are_read_beside_the_run():
+    model, x = pooled(), images()
+    dense = model.get_layer("classes")
+
+    def look(x):
+        run = loaded.tapped_run(model, x)
+        return {"bias": run.outputs * 0 + ops.convert_to_tensor(dense.bias)}
+
+    frozen = loaded.compile_frozen_pass(look, model, (x,), None, [4], 0)
+    passes = [loaded.compile_pass(look, model, (x,)), lambda x: frozen(None, x)]
+    dense.bias.assign([1.0, 2.0, 3.0])
+    for run in passes:
+        np.testing.assert_array_equal(run(x)["bias"], np.tile([[1.0, 2.0, 3.0]], (4, 1)))
+
+
 @pytest.mark.parametrize("most", [2**20, 0])
 def test_a_frozen_part_runs_once_until_it_is_written_to(most):
     model, x = pooled(trainable=False), images(5)

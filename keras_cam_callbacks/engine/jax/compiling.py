@@ -9,7 +9,7 @@ import jax
 import keras
 
 from .frozen import FrozenPass, WholePass
-from .programs import NEEDS_VALUES, Lots, Program, as_arrays
+from .programs import Lots, Program, as_arrays, needs_values
 
 
 def compile_pass(
@@ -21,8 +21,8 @@ def compile_pass(
     """
     try:
         program = Program(function, model, example, samples)
-    except NEEDS_VALUES:
-        if traced or not _runs_eagerly(model):
+    except Exception as error:  # Keras may put any in the place of JAX's own.
+        if traced or not _runs_eagerly(model) or not needs_values(error):
             raise
         return _eager(function)
     lots = Lots(samples)
@@ -40,8 +40,8 @@ def compile_frozen_pass(
     """Traces a function, and runs what the model's training leaves as it is once; see `contract.Engine`."""
     try:
         program = Program(function, model, example, samples or max(sizes))
-    except NEEDS_VALUES:
-        if not _runs_eagerly(model):
+    except Exception as error:
+        if not _runs_eagerly(model) or not needs_values(error):
             raise
         return WholePass(_eager(function))
     return FrozenPass(program, model.trainable_variables, sizes, most)

@@ -18,6 +18,7 @@ from .. import wrapping
 from ..wrapped import exchanged
 from .endings import rectified
 from .graph import Graph, Op, Value, ancestors, outer, tensor_of
+from .programs import needs_values
 from .pulling import FLOAT16_SCALE, as_float32, pulled
 from .state import Noted, is_traced, note, tap
 
@@ -147,7 +148,9 @@ def _eager_gradient(function: Callable[[Any], Any], values: Any, scale: float) -
     values = keras.ops.convert_to_tensor(values)
     try:
         scores, back = jax.vjp(function, values)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+    except Exception as error:  # Keras may put any in the place of JAX's own.
+        if not needs_values(error):
+            raise
         return function(values), None, 0
     return scores, as_float32(back(jnp.full_like(scores, scale))[0], scale), 0
 

@@ -16,12 +16,11 @@ import numpy as np
 
 from .state import variables_as
 
-NEEDS_VALUES = (
+_NEEDS_VALUES = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
-"""What JAX raises where a function that it traces needs the numbers of a tensor."""
 _MOST_PADDED = 4
 """Rows are filled up to so many times their number, and run in as many lots, before a program is made for them."""
 
@@ -73,6 +72,18 @@ class Program:
         if getattr(model, "_jax_state", None):
             model.jax_state_sync()
         return [variable.value for variable in self.variables]
+
+
+def needs_values(error: BaseException | None) -> bool:
+    """Tells whether an error is what JAX raises where a function that it traces needs the numbers of a tensor.
+
+    Keras adds to errors the layer that they come from, and fails in that with these: another one takes their place.
+    """
+    while error is not None:
+        if isinstance(error, _NEEDS_VALUES):
+            return True
+        error = error.__context__
+    return False
 
 
 class Lots:

@@ -51,7 +51,8 @@ def variables_as(mapping: Sequence[tuple[Any, Any]], noted: dict[int, Any] | Non
     """
     tokens = _mapping.set(mapping), _read.set(noted), _traced.set(True)
     try:
-        yield
+        with _Scope(mapping):
+            yield
     finally:
         _mapping.reset(tokens[0])
         _read.reset(tokens[1])
