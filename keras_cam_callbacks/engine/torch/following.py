@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +50,7 @@ def tensors_in(value: Any) -> Iterator[Any]:
 
 def is_uncertain(function: Any, args: Any, kwargs: Any) -> bool:
     """Tells whether a function is random, or writes where that isn't seen: then nothing can be left out."""
-    name = name_of(function)
+    name = named(function)
     dropped = "dropout" in name and (kwargs.get("training", args[2] if len(args) > 2 else True) is not False)
     return name in _RANDOM or dropped or kwargs.get("out") is not None or "generator" in kwargs
 
@@ -85,11 +86,51 @@ class Step:
     needed: set[int] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The operations of one call of a layer of Keras' own that calls no other.
+
+    Attributes:
+        layer: The layer's `id`.
+        start: The first of them.
+        stop: The one behind the last.
+        origin: Which of them put out what the layer did, and where.
+    """
+
+    layer: int
+    start: int
+    stop: int
+    origin: tuple[int, int]
+
+
+_around: list[Any] = []
+
+
+def around() -> Any | None:
+    """Returns what layers are called by, if anything.
+
+    It takes a layer, its `call`, the arguments, and whether what is inside is to be seen.
+    """
+    return _around[-1] if _around else None
+
+
+@contextmanager
+def called_by(mode: Any) -> Iterator[None]:
+    """Enters a mode, and has the layers be called by it while the context lasts."""
+    with mode:
+        _around.append(mode.call)
+        try:
+            yield
+        finally:
+            _around.pop()
+
+
 class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are passed over
     """Follows what a function's operations take while it is entered.
 
     Attributes:
         steps: Its operations.
+        spans: Calls of layers whose operations can be left out together, by the first of these.
         uncertain: Whether nothing may be left out.
     """
 
@@ -102,6 +143,8 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         """
         super().__init__()
         self.steps: list[Step] = []
+        self.spans: dict[int, Span] = {}
+        self._calls = 0
         self.uncertain = False
         self._trained = trained
         self._arguments = {id(tensor): tensor for tensor in arguments}
@@ -112,11 +155,22 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         made = self._made.get(id(tensor))
         return made[1:] if made is not None and made[0]() is tensor else None
 
+    def call(self, layer: Any, function: Any, args: Any, kwargs: Any, seen: bool) -> Any:
+        """Calls a layer and notes which operations are its own."""
+        self._calls += 1
+        start, number = len(self.steps), self._calls
+        output = function(*args, **kwargs)
+        alone = self._calls == number and type(layer).__module__.split(".")[0] == "keras"
+        origin = self.origin(output) if alone and isinstance(output, torch.Tensor) else None
+        if origin is not None and origin[0] >= start:
+            self.spans[start] = Span(id(layer), start, len(self.steps), origin)
+        return output
+
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs a function and follows it."""
         args, kwargs = with_values(self, types, args, kwargs or {})
         result = function(*args, **kwargs)
-        if name_of(function) in METADATA:
+        if named(function) in METADATA:
             return result
         taken = list(tensors_in(args)) + list(tensors_in(kwargs))
         outputs = list(tensors_in(result))
@@ -127,7 +181,7 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         of_batch = any(id(tensor) in self._arguments for tensor in taken)
         of_variables = False
         # What is read as a number by Python, and what gradients are taken from, is needed as it is.
-        moving = not outputs or not taken or name_of(function) == "requires_grad_"
+        moving = not outputs or not taken or named(function) == "requires_grad_"
         for tensor, origin in zip(taken, inputs, strict=True):
             if origin is None:
                 moving = moving or address(tensor) in self._trained
@@ -138,12 +192,12 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
                 moving, of_batch = moving or (step.moving and bool(step.inputs)), of_batch or step.of_batch
             moving = moving or tensor.requires_grad
         at, same = len(self.steps), same_as(taken, result)
-        writes = is_in_place(function) and name_of(function) != "requires_grad_"
+        writes = is_in_place(function) and named(function) != "requires_grad_"
         self.uncertain = self.uncertain or (writes and (same != 0 or not self._may_write(inputs[0], moving)))
         for origin in inputs:
             if origin is not None:
                 self.steps[origin[0]].taken = True
-        step = Step(name_of(function), inputs, moving, of_batch, of_variables, None if moving else same, writes)
+        step = Step(named(function), inputs, moving, of_batch, of_variables, None if moving else same, writes)
         step.shares = not {address(tensor) for tensor in taken}.isdisjoint(map(address, outputs))
         self.steps.append(step)
         if step.same is None or writes:
@@ -159,6 +213,16 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         return (
             not step.taken and (step.in_place or not step.shares) and not (moving and step.of_batch and not step.moving)
         )
+
+    def _may_leave_out(self, span: Span) -> bool:
+        """Tells whether of a layer's operations no more is needed than what it puts out."""
+        for at in range(span.start, span.stop):
+            step = self.steps[at]
+            if (step.decision == RUN and step.inputs) or (step.decision == KEEP and at != span.origin[0]):
+                return False
+            if step.in_place and (step.inputs[0] is None or step.inputs[0][0] < span.start):
+                return False
+        return self.steps[span.origin[0]].decision != RUN
 
     def plan(self, results: Iterable[Any]) -> list[Step] | None:
         """Decides what is done with each operation.
@@ -181,6 +245,7 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
             for origin in step.inputs if runs else ():
                 if origin is not None:
                     self.steps[origin[0]].needed.add(origin[1])
+        self.spans = {start: span for start, span in self.spans.items() if self._may_leave_out(span)}
         # Of images alone, such as with a border, nothing is worth keeping.
         return self.steps if any(step.decision == KEEP and step.of_variables for step in self.steps) else None
 
@@ -202,6 +267,17 @@ def with_values(mode: TorchFunctionMode, types: Any, args: Any, settings: dict[s
 def same_as(taken: list[Any], result: Any) -> int | None:
     """Returns which of the tensors that a function takes it returns; None where it returns another one."""
     return next((i for i, tensor in enumerate(taken) if tensor is result), None)
+
+
+def named(function: Any) -> str:
+    """Returns a function's name, looked up once."""
+    try:
+        return _names[function]
+    except KeyError:
+        return _names.setdefault(function, name_of(function))
+
+
+_names: dict[Any, str] = {}
 
 
 def address(tensor: Any) -> int:

@@ -9,8 +9,8 @@ the bits that it had, is checked; where it isn't so, the whole runs.
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from .arrays import as_arrays, as_tensor, same_bits
 from .asked import Memory
-from .following import METADATA, RUN, Follower, Step, address, same_as, tensors_in, with_values
-from .recording import name_of
+from .following import METADATA, RUN, Follower, Span, Step, address, called_by, named, same_as, tensors_in, with_values
+from .proofs import Proofs
 
 
 class Diverged(BaseException):
@@ -38,11 +38,14 @@ class Kept:
             dtype and device, and its values where they are kept.
         outside: For each tensor from outside that it takes, by step and position, its bits.
         made: The constants that were made of Python's numbers, by step.
+        received: For each call of a layer that may be left out whole, by its first step, where the tensors that it took
+            were put out, and its other arguments.
     """
 
     calls: dict[int, tuple[Any, list[Any]]] = field(default_factory=dict)
     outside: dict[tuple[int, int], Any] = field(default_factory=dict)
     made: dict[int, Any] = field(default_factory=dict)
+    received: dict[int, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -63,20 +66,32 @@ class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are p
         kept: What is kept.
     """
 
-    def __init__(self, plan: Sequence[Step], kept: Kept, proofs: _Proofs, again: bool) -> None:
+    def __init__(
+        self,
+        plan: Sequence[Step],
+        spans: Mapping[int, Span],
+        arguments: Iterable[Any],
+        kept: Kept,
+        proofs: Proofs,
+        again: bool,
+    ) -> None:
         """Begins.
 
         Args:
             plan: The plan.
+            spans: Calls of layers whose operations may be left out together, by the first of these.
+            arguments: The tensors that the function takes.
             kept: What is kept, or is to be filled.
             proofs: What tells whether tensors from outside have changed.
             again: Whether what is kept is handed out.
         """
         super().__init__()
         self._plan, self.kept, self._proofs, self._again = plan, kept, proofs, again
+        self._spans = spans
+        # Where a tensor comes from: one of the arguments, or a step and which of its outputs.
+        self._origins: dict[int, Any] = {id(one): (weakref.ref(one), (-1, i)) for i, one in enumerate(arguments)}
         self._at = 0
-        self._empty: list[Any] = []
-        self._hollow: set[int] = set()
+        self._hollow: dict[int, Any] = {}
 
     def is_over(self) -> bool:
         """Tells whether all operations have run."""
@@ -84,12 +99,43 @@ class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are p
 
     def is_hollow(self, tensor: Any) -> bool:
         """Tells whether a tensor stands for one that was left out."""
-        return id(tensor) in self._hollow
+        held = self._hollow.get(id(tensor))
+        return held is not None and held() is tensor
+
+    def call(self, layer: Any, function: Any, args: Any, kwargs: Any, seen: bool) -> Any:
+        """Calls a layer, or hands out what it gave before."""
+        start = self._at
+        span = self._spans.get(start)
+        if span is None or span.layer != id(layer) or seen:
+            return function(*args, **kwargs)
+        origins = [self._origin(tensor) for tensor in (*tensors_in(args), *tensors_in(kwargs))]
+        received = origins, _plain(args), _plain(kwargs)
+        if not self._again:
+            self.kept.received[start] = received
+        elif None not in origins and _alike(list(received), list(self.kept.received.get(start, ()))):
+            self._at, (at, position) = span.stop, span.origin
+            return self._filled(at, position)
+        return function(*args, **kwargs)
+
+    def _origin(self, tensor: Any) -> tuple[int, int] | None:
+        held = self._origins.get(id(tensor))
+        return held[1] if held is not None and held[0]() is tensor else None
+
+    def _filled(self, at: int, position: int) -> Any:
+        """Returns one of the outputs of a step: what is kept, or a tensor without values."""
+        size, strides, dtype, device, values = self.kept.calls[at][1][position]
+        if values is not None:
+            tensor = values.detach()
+        else:
+            tensor = torch.empty_strided(size, strides, dtype=dtype, device=device)
+            self._hollow[id(tensor)] = weakref.ref(tensor)
+        self._origins[id(tensor)] = weakref.ref(tensor), (at, position)
+        return tensor
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs a function, or hands out what it gave before."""
         args, kwargs = with_values(self, types, args, kwargs or {})
-        name = name_of(function)
+        name = named(function)
         if name in METADATA:
             return function(*args, **kwargs)
         taken = [*tensors_in(args), *tensors_in(kwargs)]
@@ -147,6 +193,9 @@ class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are p
             for i, tensor in enumerate(tensors_in(result))
         ]
         alone = isinstance(result, torch.Tensor)
+        if step.same is None or step.in_place:
+            for i, tensor in enumerate(tensors_in(result)):
+                self._origins[id(tensor)] = weakref.ref(tensor), (at, i)
         self.kept.calls[at] = ((alone, type(result), _plain(args), _plain(kwargs)), outputs)
         return result
 
@@ -158,16 +207,11 @@ class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are p
             values = outputs[0][-1]
             if step.in_place and values is not None:  # It had no values until now.
                 taken[step.same].set_(values.detach())
-                self._hollow.discard(id(taken[step.same]))
+                self._hollow.pop(id(taken[step.same]), None)
+            if step.in_place:
+                self._origins[id(taken[step.same])] = weakref.ref(taken[step.same]), (at, 0)
             return taken[step.same]
-        results = []
-        for size, strides, dtype, device, values in outputs:
-            if values is None:
-                results.append(torch.empty_strided(size, strides, dtype=dtype, device=device))
-                self._hollow.add(id(results[-1]))
-                self._empty.append(results[-1])  # So that no other tensor gets its id.
-            else:
-                results.append(values.detach())
+        results = [self._filled(at, position) for position in range(len(outputs))]
         return results[0] if alone else kind(tuple(results))
 
 
@@ -192,50 +236,8 @@ def _alike(one: Any, other: Any) -> bool:
     return one is other or bool(one == other)
 
 
-class _Proofs:
-    """The tensors from outside that kept ones come from, with the bits that they had."""
-
-    def __init__(self, most: int) -> None:
-        """Begins; as many bytes may be copied, and of more a digest is made."""
-        self._most = most
-        self._copied = 0
-        self._bits: dict[Any, tuple[Any, Any]] = {}
-
-    def add(self, tensor: Any) -> Any:
-        """Takes a tensor, and returns what it is asked for by."""
-        key = address(tensor), tensor.storage_offset(), tuple(tensor.size()), tensor.stride(), tensor.dtype
-        if key not in self._bits:
-            size = tensor.numel() * tensor.element_size()
-            if self._copied + size <= self._most:
-                self._copied += size
-                self._bits[key] = tensor, tensor.clone()
-            else:
-                self._bits[key] = tensor, _digest(tensor)
-        return key
-
-    def is_proven(self, key: Any, tensor: Any) -> bool:
-        """Tells whether a tensor has the bits of the one that was taken before, whose are checked in each round."""
-        held, bits = self._bits[key]
-        if (address(tensor), tensor.storage_offset()) == key[:2] and tensor.stride() == held.stride():
-            return True
-        return _has_bits(tensor, bits)
-
-    def are_same(self) -> bool:
-        """Tells whether all of them have the bits that they had."""
-        return all(_has_bits(tensor, bits) for tensor, bits in self._bits.values())
-
-
 def _twice(tensor: Any) -> Any:
     return torch.cat([tensor, tensor]) if isinstance(tensor, torch.Tensor) else np.concatenate([tensor, tensor])
-
-
-def _digest(tensor: Any) -> bytes:
-    whole = tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
-    return str((tuple(tensor.size()), tensor.dtype)).encode() + hashlib.blake2b(whole).digest()
-
-
-def _has_bits(tensor: Any, bits: Any) -> bool:
-    return _digest(tensor) == bits if isinstance(bits, bytes) else same_bits(tensor, bits)
 
 
 class FrozenPass:
@@ -262,9 +264,10 @@ class FrozenPass:
         self._trained = {address(variable.value) for variable in model.trainable_variables}
         self._memory = Memory()
         self._plan: list[Step] | None = None
+        self._spans: dict[int, Span] = {}
         self._whole_only = not most
         self._lots: dict[int, Kept] = {}
-        self._proofs = _Proofs(most)
+        self._proofs = Proofs(most)
         self._proven: set[int] = set()
         self._writes = 0
 
@@ -285,7 +288,7 @@ class FrozenPass:
     def _changed(self) -> None:
         self._writes += 1
         self._lots.clear()
-        self._proofs = _Proofs(self._most)
+        self._proofs = Proofs(self._most)
         if self._writes > 1:  # In two rounds running: training moves them, as it moves statistics of batches.
             self._run_whole_only()
 
@@ -345,11 +348,12 @@ class FrozenPass:
 
         def followed() -> Any:
             followers.append(Follower(filter(torch.is_tensor, keras.tree.flatten(arguments)), self._trained))
-            with followers[-1]:
+            with called_by(followers[-1]):
                 return self._function(*arguments)
 
         results = self._memory.call(followed)
         plan: list[Step] | None = followers[-1].plan(keras.tree.flatten(results))
+        self._spans = followers[-1].spans
         return plan
 
     def _replayed(self, kept: Kept, arguments: Any, again: bool) -> Any:
@@ -357,8 +361,8 @@ class FrozenPass:
         plan = self._plan
 
         def run() -> Any:
-            replay = _Replay(plan, kept, self._proofs, again)
-            with replay:
+            replay = _Replay(plan, self._spans, keras.tree.flatten(arguments), kept, self._proofs, again)
+            with called_by(replay):
                 results = self._function(*arguments)
             if not replay.is_over() or any(map(replay.is_hollow, keras.tree.flatten(results))):
                 raise Diverged
@@ -370,4 +374,4 @@ class FrozenPass:
         self._whole_only = True
         self._plan = None
         self._lots.clear()
-        self._proofs = _Proofs(0)
+        self._proofs = Proofs(0)

@@ -20,6 +20,7 @@ from ..wrapped import exchanged
 from . import graphs, places
 from .asked import next_run
 from .attention import attentions
+from .following import around
 from .recording import Recorder, Unheld
 from .state import left_as_found
 
@@ -333,7 +334,8 @@ def tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        output = original(*args, **kwargs)
+        by = around()
+        output = original(*args, **kwargs) if by is None else by(layer, original, args, kwargs, bool(_recorders))
         replacement = on_call((args, kwargs), output)
         return output if replacement is None else replacement
 
