@@ -80,7 +80,7 @@ class Ascent:
         channels: How many filters the layer has.
         filters: (F,) int64, those that are climbed.
         seed_image: (H, W, C) float32, what each ascent begins with.
-        traces: How often the model was traced.
+        traces: How often the model was traced, or would be if it didn't run eagerly.
 
     Reference:
         Erhan et al., Visualizing Higher-Layer Features of a Deep Network, University of Montreal 2009; Chollet, Deep
@@ -136,10 +136,13 @@ class Ascent:
         self.seed_image: Floats = (low + (high - low) * random.uniform(0.4, 0.6, size)).astype(np.float32)
         self._shifts = random.integers(-settings.jitter, settings.jitter + 1, (settings.steps, 2)).astype(np.int32)
         self.traces = 0
+        self._runs_eagerly = False
         start = self.seed_image[None]
         self._pass = self._engine.compile_pass(
             self._traced, model, (start, np.zeros(1, np.int32)), self._fixed, traced=True
         )
+        self._runs_eagerly = not self.traces
+        self.traces = self.traces or 1
 
     def __call__(self) -> tuple[Floats, Floats, Floats, Bools]:
         """Climbs with the weights that the model has now.
@@ -161,7 +164,7 @@ class Ascent:
 
     def _traced(self, images: Any, filters: Any) -> dict[str, Any]:
         """What is traced: all steps, as a loop whose body is the model up to the layer and back."""
-        self.traces += 1
+        self.traces += not self._runs_eagerly
         ops = keras.ops
         shifts = ops.convert_to_tensor(self._shifts)
         start, _ = self._activations(images, filters)

@@ -61,7 +61,7 @@ class Capturer:
         scores_by_rule: For each target, whether a callable gives the scores themselves, and no classes.
         chunk: Number of samples that run at once.
         fixed: The number of samples where the model takes no other, else None.
-        traces: How often the model was traced.
+        traces: How often the model was traced; of one that runs eagerly, how often a layer was chosen.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class Capturer:
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
         self.traces = 0
+        self._runs_eagerly = False
         clues = clues_of(model) if clues is None else clues
         size = None if self.ground.space is None else self.ground.space.image_size
         self.outputs = ModelOutputs(clues, self.targets, self._engine, size, self.ground.axes)
@@ -178,6 +179,7 @@ class Capturer:
         )
         self._runs_eagerly = self.traces == before
         if self._runs_eagerly:  # An eager model shows only when it runs what is chosen, and its faults.
+            self.traces += 1
             self._whole(self.like, 1)
 
     def _settle(self, model: Any) -> tuple[bool, tuple[str, ...]]:
@@ -385,7 +387,7 @@ class Capturer:
         return {**named, "positions": tokens.positions.reshape(tokens.grid)}
 
     def _traced(self, inputs: Any, asked: Any) -> dict[str, Any]:
-        self.traces += 1
+        self.traces += not self._runs_eagerly
         named = [(held, number) for _, held, number in self._named] if self._decided is None else self._decided
         return self._step(inputs, asked, [(held(), number) for held, number in named])
 
