@@ -345,7 +345,7 @@ class Reading(layers.Layer):
 
     def call(self, x):
         x = helper(x) * SETTINGS.SCALE * self.gain * self.options.gain * float(self.large[-1])
-        return self.inner(x) * self.mask
+        return ops.multiply(self.inner(x), self.mask)
 
 
 def set_global(name, value):

@@ -212,7 +212,7 @@ def test_activations_are_those_of_the_layer(build):
     captured = LayerActivations(split.model, x, split.layer, batch_size=4)
     found = [chunk[0] for chunk in captured()]
     assert [len(chunk) for chunk in found] == [4, 2]
-    np.testing.assert_allclose(np.concatenate(found), np.asarray(split.front(x)), atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(found), keras.ops.convert_to_numpy(split.front(x)), atol=1e-5)
     assert captured.taps[0].path == split.layer
     list(captured())
     assert captured.traces == 1

@@ -69,7 +69,7 @@ def test_cam_of_a_number_is_of_its_own_weights():
     model = keras.Model(inputs, dense(layers.GlobalAveragePooling2D()(conv(inputs))))
     model.compile("sgd", "mse")
     dense.bias.assign([-3.0])
-    expected = (np.asarray(conv(X)) * np.asarray(dense.kernel)[:, 0]).sum(-1)
+    expected = (keras.ops.convert_to_numpy(conv(X)) * keras.ops.convert_to_numpy(dense.kernel.value)[:, 0]).sum(-1)
     np.testing.assert_allclose(explain(model, (X, FRACTIONS), method="cam").heatmaps, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_each_true_label_has_a_view():
         has = np.array([len(of) > k for of in labels])
         index = np.array([of[k] if len(of) > k else 0 for of in labels])
         own = np.eye(4, dtype=np.float32)[index]
-        expected = reference_gradcam(split, X, lambda z, own=own: keras.ops.sum(z * own, axis=1))
+        expected = reference_gradcam(split, X, lambda z, own=own: keras.ops.sum(keras.ops.multiply(z, own), axis=1))
         assert_maps_equal(view.heatmaps[has], expected[has])
         assert np.isnan(view.heatmaps[~has]).all()
         assert np.isnan(view.confidences[~has]).all()

@@ -198,7 +198,7 @@ def test_similarity_to_an_embedding(method):
     reference = np.random.default_rng(1).standard_normal(6).astype(np.float32)
 
     def cosine(outputs):
-        return keras.ops.sum(outputs * (reference / np.linalg.norm(reference)), axis=1)
+        return keras.ops.sum(keras.ops.multiply(outputs, reference / np.linalg.norm(reference)), axis=1)
 
     found, expected = (explain(model, X, target=target, method=method) for target in (Similarity(reference), cosine))
     assert_maps_equal(found.heatmaps, expected.heatmaps, 1e-3)
