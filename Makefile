@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pictures tensorboard test zoo test-lowest test-matrix lint format bench bench-fits bench-peers clean
+.PHONY: help demo pictures tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format bench bench-fits bench-peers clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,22 @@ PYTEST := -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test: $(VENV)/.dev  ## run all tests
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+# One thread each: PyTorch would have all of them wait for each other. TensorFlow is taken out, which nothing may need.
+test-torch: $(VENV)/.system $(VENV)/.browser  ## run all tests that aren't TensorFlow's own on PyTorch, without TensorFlow
+	$(PYTHON) -m venv $(VENV)-torch
+	$(VENV)-torch/bin/pip install --quiet $(TORCH)
+	$(VENV)-torch/bin/pip install --quiet --editable '.[dev,torch]'
+	$(VENV)-torch/bin/pip uninstall --quiet --yes tensorflow tensorflow-text
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(VENV)-torch/bin/python $(PYTEST) $(ARGS)
+
+TORCH ?= torch
+
+test-jax: $(VENV)/.system $(VENV)/.browser  ## run all tests that aren't TensorFlow's own on JAX, without TensorFlow
+	$(PYTHON) -m venv $(VENV)-jax
+	$(VENV)-jax/bin/pip install --quiet --editable '.[dev,jax]'
+	$(VENV)-jax/bin/pip uninstall --quiet --yes tensorflow tensorflow-text
+	KERAS_BACKEND=jax $(VENV)-jax/bin/python $(PYTEST) $(ARGS)
 
 zoo: $(VENV)/.dev  ## try every kind of model of docs/kinds.md, which takes a quarter of an hour or more
 	$(BIN)/python $(PYTEST) tests/zoo -m "zoo or not zoo" $(ARGS)

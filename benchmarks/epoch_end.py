@@ -26,7 +26,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from measuring import (
     BARE,
     Case,
@@ -59,7 +58,9 @@ LOOP = "`explain` in a loop"
 
 
 def naive_loop(model: Any, images: Any, layer_name: str) -> Any:
-    """Grad-CAM as the write-ups do it: for each image a second model, run eagerly under a tape."""
+    """Grad-CAM as the write-ups do it: for each image a second model, run eagerly under TensorFlow's tape."""
+    import tensorflow as tf
+
     maps = []
     for image in images:
         second = keras.Model(model.input, [model.get_layer(layer_name).output, model.output])
@@ -111,8 +112,9 @@ def measure_model(model: Any, rounds: int, folder: Path) -> tuple[Times, list[st
         logger, end_of_epoch = epoch_end(model, data, tracker, folder / model.name / name)
         begins.append(time.perf_counter() - began)
         cases[f"epoch end, tracker: {name}"] = end_of_epoch
-    naive_loop(model, images[:1], layer_name)  # what only the first eager call pays
-    cases[NAIVE] = partial(naive_loop, model, images, layer_name)
+    if keras.backend.backend() == "tensorflow":
+        naive_loop(model, images[:1], layer_name)  # what only the first eager call pays
+        cases[NAIVE] = partial(naive_loop, model, images, layer_name)
     times = in_turn(cases, rounds, {NAIVE: NAIVE_ROUNDS})
     once = [
         layer_name,
@@ -172,7 +174,7 @@ def report(
     return "\n\n".join(
         [
             "# The cost of an epoch end",
-            f"{SAMPLES} images at the model's size, {machine('keras', 'tensorflow', 'numpy')}. "
+            f"{SAMPLES} images at the model's size, {machine('keras', keras.backend.backend(), 'numpy')}. "
             "Written by `python benchmarks/epoch_end.py`; README.md says what is measured.",
             f"## Ratios to one bare forward pass, wall / CPU time, medians of {rounds} rounds",
             f"The naive loop ran {min(rounds, NAIVE_ROUNDS)} rounds.",

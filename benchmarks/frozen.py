@@ -84,7 +84,7 @@ def report(rounds: int, cases: dict[str, Times], once: dict[str, list[str]]) -> 
     return "\n\n".join(
         [
             "# An epoch end with a frozen base",
-            f"{SAMPLES} images at the base's size, {machine('keras', 'tensorflow', 'numpy')}. "
+            f"{SAMPLES} images at the base's size, {machine('keras', keras.backend.backend(), 'numpy')}. "
             "Written by `python benchmarks/frozen.py`; README.md says what is measured.",
             f"## Ratios to one bare forward pass, wall / CPU time, medians of {rounds} rounds",
             table(["", *names], rows),

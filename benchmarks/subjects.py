@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import keras
 import numpy as np
-import tensorflow as tf
 from measuring import Case
 from skimage.data import astronaut
 
@@ -45,9 +44,30 @@ def settle(model: Any, images: Any) -> None:
 
 
 def bare_pass(model: Any, images: Any) -> Case:
-    """The forward pass that everything is compared with: compiled, its input a tensor that is there already."""
-    inputs = tf.constant(images)
-    forward = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
-        tf.TensorSpec((None, *images.shape[1:]), tf.float32)
-    )
-    return lambda: forward(inputs).numpy()
+    """The forward pass that everything is compared with: compiled (of PyTorch eager), its input a tensor already."""
+    inputs = keras.ops.convert_to_tensor(images)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        forward = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
+            tf.TensorSpec((None, *images.shape[1:]), tf.float32)
+        )
+        return lambda: forward(inputs).numpy()
+    if backend == "jax":
+        import jax
+
+        stateless = jax.jit(lambda *state: model.stateless_call(*state, training=False)[0])
+
+        def of_weights() -> Any:
+            states = ([v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables))
+            return np.asarray(stateless(*states, inputs))
+
+        return of_weights
+    import torch
+
+    def without_gradients() -> Any:
+        with torch.no_grad():
+            return model(inputs, training=False).cpu().numpy()
+
+    return without_gradients

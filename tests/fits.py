@@ -67,7 +67,7 @@ def random_model():
 
 def state(model):
     """All that training changes in a model and its optimizer, bit by bit."""
-    return [v.value.numpy().tobytes() for v in (*model.variables, *model.optimizer.variables)]
+    return [keras.ops.convert_to_numpy(v.value).tobytes() for v in (*model.variables, *model.optimizer.variables)]
 
 
 def fit(*callbacks, model=None, epochs=3, **settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,10 @@ def training_settings(model: Any, params: Mapping[str, Any] | None) -> dict[str,
 
 def _config(optimizer: Any) -> Mapping[str, Any]:
     try:
-        config: Mapping[str, Any] = optimizer.get_config()
+        with warnings.catch_warnings():
+            # Keras' own, of its variables' conversion under NumPy 2.
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            config: Mapping[str, Any] = optimizer.get_config()
     # A user's own, or its schedule, that can't be saved can still train.
     except (NotImplementedError, AttributeError, TypeError, ValueError):
         return {}

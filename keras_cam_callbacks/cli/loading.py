@@ -77,7 +77,9 @@ def load_keras() -> Any:
 
             failures()  # Asks for the backend's engine.
     except ImportError as error:
-        raise ValueError(f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow works.") from error
+        raise ValueError(
+            f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow or torch, whichever is installed, works."
+        ) from error
     return keras
 
 

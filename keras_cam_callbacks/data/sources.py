@@ -162,6 +162,9 @@ def as_arrays(structure: Any) -> Any:
     def convert(leaf: Any) -> npt.NDArray[Any]:
         # What can only be cut by rows has all of them read.
         leaf = leaf[0 : len(leaf)] if is_stored(leaf) and not hasattr(leaf, "__array__") else leaf
+        if hasattr(leaf, "detach"):  # PyTorch's, wherever it is. Of its bfloat16 numpy has none.
+            leaf = leaf.detach().cpu()
+            leaf = leaf.float() if str(leaf.dtype) == "torch.bfloat16" else leaf
         array = as_numbers(np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf))
         # A model of images and text gets strings, too.
         if array.dtype == object and not all(isinstance(item, (str, bytes)) for item in array.flat):

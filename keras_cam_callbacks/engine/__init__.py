@@ -13,7 +13,7 @@ import keras
 
 from .contract import Engine
 
-ENGINES = ("tensorflow",)
+ENGINES = ("tensorflow", "jax", "torch")
 
 wrapping = threading.RLock()
 """Held while layers of a model are wrapped, or what is around them is undone: two threads must not do it at once."""
@@ -29,6 +29,6 @@ def load() -> Engine:
     if backend not in ENGINES:
         raise ValueError(
             f"Heatmaps need Keras on one of these backends: {', '.join(ENGINES)}. Received: {backend!r}. "
-            "Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
+            "Set the environment variable KERAS_BACKEND to one of them before Keras is imported."
         )
     return cast(Engine, importlib.import_module(f".{backend}", __name__))

@@ -392,10 +392,18 @@ def data_format(layers: Sequence[Any], layer: Any) -> str:
     """
     found = str(keras.config.image_data_format())
     for other in layers:
-        found = getattr(other, "data_format", None) or found
+        found = getattr(other, "data_format", None) or _format_of_module(other) or found
         if other is layer:
             break
     return found
+
+
+def _format_of_module(layer: Any) -> str | None:
+    """Returns the layout of a module of PyTorch that convolves, pools or normalizes maps; None of other layers."""
+    if type(layer).__name__ != "TorchModuleWrapper":
+        return None
+    knows = any(hasattr(inner, "kernel_size") or hasattr(inner, "num_features") for inner in layer.module.modules())
+    return "channels_first" if knows else None
 
 
 def listing(paths: Sequence[str], most: int = 12) -> str:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .expected import Expected, Numbers, by_arithmetic, by_moments, met, range_name
 from .layers import input_tensors, sublayers, walk
+from .weights import values_of
 
 # What leaves the values of a channel's pixels, or their range, as they are.
 _PASSING = (
@@ -238,7 +239,7 @@ def _constant(value: Any) -> Numbers | None:
     if value is None or isinstance(value, (str, keras.KerasTensor, keras.Variable)):
         return None
     try:
-        array = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
+        array = np.asarray(values_of(value), np.float64)
     except (TypeError, ValueError):
         return None
     # Channels first has them on another axis; all others must be alone.

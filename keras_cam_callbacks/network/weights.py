@@ -99,8 +99,8 @@ def fresh_values(layer: Any, variable: Any, rng: np.random.Generator) -> npt.NDA
         # A copy: the user's own may hold the state of a seed generator.
         initializer = type(initializer).from_config({**config, "seed": seed})
     if initializer is not None and (vector or "seed" in config):
-        return np.asarray(initializer(variable.shape, dtype=variable.dtype))
-    present = np.asarray(variable).astype(np.float64)
+        return np.asarray(values_of(initializer(variable.shape, dtype=variable.dtype)))
+    present = values_of(variable).astype(np.float64)
     return (
         rng.permutation(present)
         if vector and present.ndim
@@ -108,10 +108,22 @@ def fresh_values(layer: Any, variable: Any, rng: np.random.Generator) -> npt.NDA
     )
 
 
+def values_of(tensor: Any) -> Any:
+    """Returns the values of a Keras variable, or of a tensor, as an array.
+
+    Not by their own conversion, of which NumPy 2 warns on some backends, as it does of Keras' conversion of PyTorch's.
+    """
+    value = getattr(tensor, "value", tensor)
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy().copy()
+    return np.asarray(keras.ops.convert_to_numpy(value))
+
+
 @contextmanager
 def kept(variables: Iterable[Any]) -> Iterator[None]:
     """Gives variables their values back, bit for bit, whatever happens inside; meanwhile a copy of them is held."""
-    values = [(variable, np.asarray(variable).copy()) for variable in variables]
+    values = [(variable, values_of(variable).copy()) for variable in variables]
     try:
         yield
     finally:

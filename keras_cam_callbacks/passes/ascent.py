@@ -84,7 +84,7 @@ class Ascent:
         channels: How many filters the layer has.
         filters: (F,) int64, those that are climbed.
         seed_image: (*space, C) float32, (H, W, C) of images, what each ascent begins with.
-        traces: How often the model was traced.
+        traces: How often the model was traced, or would be if it didn't run eagerly.
 
     Reference:
         Erhan et al., Visualizing Higher-Layer Features of a Deep Network, University of Montreal 2009; Chollet, Deep
@@ -147,10 +147,13 @@ class Ascent:
         self.seed_image: Floats = (low + (high - low) * random.uniform(0.4, 0.6, size)).astype(np.float32)
         self._shifts = random.integers(-settings.jitter, settings.jitter + 1, (settings.steps, axes)).astype(np.int32)
         self.traces = 0
+        self._runs_eagerly = False
         start = self.seed_image[None]
         self._pass = self._engine.compile_pass(
             self._traced, model, (start, np.zeros(1, np.int32)), self._fixed, traced=True
         )
+        self._runs_eagerly = not self.traces
+        self.traces = self.traces or 1
 
     def __call__(self) -> tuple[Floats, Floats, Floats, Bools]:
         """Climbs with the weights that the model has now.
@@ -172,14 +175,16 @@ class Ascent:
 
     def _traced(self, images: Any, filters: Any) -> dict[str, Any]:
         """What is traced: all steps, as a loop whose body is the model up to the layer and back."""
-        self.traces += 1
+        self.traces += not self._runs_eagerly
         ops = keras.ops
         shifts = ops.convert_to_tensor(self._shifts)
         start, _ = self._activations(images, filters)
         begin = images, ops.zeros_like(start, dtype="bool")
 
         def step(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
-            return self._stepped(*state, filters, shifts[i], i < self._early)
+            # What runs eagerly counts by Python's numbers, and takes no others to shift by.
+            shift = self._shifts[i].tolist() if isinstance(i, int) else shifts[i]
+            return self._stepped(*state, filters, shift, i < self._early)
 
         images, moved = ops.fori_loop(0, len(self._shifts), step, begin)
         reached, before = self._activations(images, filters)
@@ -200,7 +205,8 @@ class Ascent:
                 "A filter's activation must depend on the image by operations that have a gradient. "
                 f"Received: layer {self.path!r} of model {self._model.name!r}, from which none reaches the image."
             )
-        gradient = ops.roll(gradient, -shift, axis=self._axes)
+        back = [-pixels for pixels in shift] if isinstance(shift, list) else -shift
+        gradient = ops.roll(gradient, back, axis=self._axes)
         gradient = self._smoothed(gradient)
         # Of gradients below 1e-19 the squares would vanish in float32.
         largest = ops.max(ops.abs(gradient), axis=(*self._axes, len(self._axes) + 1), keepdims=True)

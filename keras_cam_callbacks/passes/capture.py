@@ -64,7 +64,7 @@ class Capturer:
         scores_by_rule: For each target, whether a callable gives the scores themselves, and no classes.
         chunk: Number of samples that run at once.
         fixed: The number of samples where the model takes no other, else None.
-        traces: How often the model was traced.
+        traces: How often the model was traced; of one that runs eagerly, how often a layer was chosen.
     """
 
     def __init__(
@@ -127,6 +127,7 @@ class Capturer:
         self.fixed = fixed_batch(model)
         self.chunk = self.fixed or batch_size
         self.traces = 0
+        self._runs_eagerly = False
         clues = clues_of(model) if clues is None else clues
         size = None if self.ground.space is None else self.ground.space.image_size
         self.outputs = ModelOutputs(clues, self.targets, self._engine, size, self.ground.axes)
@@ -147,6 +148,7 @@ class Capturer:
         self._run: Any = None
         self._picked: list[tuple[Any, int]] = []
         self._ahead: dict[str, Seen] | None = None
+        self._decided: list[tuple[Any, int | None]] | None = None
         self._compile(model, samples, keeps)
         said: tuple[str, ...] = ()
         while True:
@@ -164,10 +166,16 @@ class Capturer:
                 "on none, as where no position is predicted as the class that is explained. Such maps are empty. Layer "
                 f"{dead[0]!r} is explained.",
             )
+        # What runs eagerly would choose anew each time.
+        taps: tuple[Tap, ...] = self.taps
+        self._decided = [(weakref.ref(tap.layer), tap.number) for tap in taps]
+        if self._runs_eagerly:
+            self.once()
         self.ground.notes += said
         self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))
 
     def _compile(self, model: Any, samples: int, keeps: bool) -> None:
+        """Makes the pass."""
         before = self.traces
         self._pass = self._engine.compile_frozen_pass(
             self._traced,
@@ -177,8 +185,10 @@ class Capturer:
             sizes=[self.fixed or min(self.chunk, samples - start) for start in range(0, samples, self.chunk)],
             most=KEPT_BYTES if keeps else 0,
         )
-        if self.traces == before:  # An eager model shows only when it runs what is chosen, and its faults.
-            self.once()
+        self._runs_eagerly = self.traces == before
+        if self._runs_eagerly:  # An eager model shows only when it runs what is chosen, and its faults.
+            self.traces += 1
+            self._whole(self.like, 1)
 
     def _settle(self, model: Any, ahead: Mapping[str, Seen] | None = None) -> tuple[bool, tuple[str, ...]]:
         """Measures the layers where that is needed.
@@ -382,7 +392,8 @@ class Capturer:
         images = self.as_images(input_at(inputs, self.ground.image_input)[rows]) if "images" in self._needs else None
         captures, heads = [], []
         for t, target in enumerate(self.targets):
-            scores, targets, outputs = arrays[f"scores {t}"], arrays.get(f"targets {t}"), arrays.get(f"outputs {t}")
+            scores, outputs = arrays[f"scores {t}"], arrays.get(f"outputs {t}")
+            targets, predicted = (_as_classes(arrays.get(f"{name} {t}")) for name in ("targets", "predicted"))
             beside = arrays.get(f"beside {t}")
             if target.rule is not None and targets is not None:
                 # Of outputs that are not finite no class follows.
@@ -395,7 +406,7 @@ class Capturer:
                 scores=scores,
                 targets=targets,
                 # A rule that names classes names the predicted ones.
-                predicted=arrays.get(f"predicted {t}") if target.rule is None or targets is None else targets,
+                predicted=predicted if target.rule is None or targets is None else targets,
                 confidences=self.outputs.confidences(t, outputs, scores, targets),
                 images=images,
                 beside=beside,
@@ -433,8 +444,10 @@ class Capturer:
         return {**named, "positions": tokens.positions.reshape(tokens.grid)}
 
     def _traced(self, inputs: Any, asked: Any) -> dict[str, Any]:
-        self.traces += 1
+        self.traces += not self._runs_eagerly
         layers = [(held, number) for _, held, number in self._named] or self._picked
+        if self._decided is not None:
+            layers = self._decided
         return self._step(inputs, asked, [(held(), number) for held, number in layers])
 
     def _step(self, inputs: Any, asked: Any, named: list[tuple[Any, int | None]]) -> dict[str, Any]:
@@ -454,29 +467,22 @@ class Capturer:
         if "kernel" in self._needs:
             results |= self._captured_head(run, targets)
         if not self._watches:
-            self.ground.look(run, self._head_calls(run))
+            if self._decided is None:
+                self.ground.look(run, self._head_calls(run))
             return dict(results)
 
         if self._needs.intersection(OF_ATTENTION):
             results |= captured_attention(run, self._needs, self.model, self.ground.image_input)
-        self._shapes = {call.path: call.output_shape for call in run.calls if call.output_shape is not None}
-        calls = self._find_calls(run, named)
-        self.taps = tuple(self._tap_of(call, run) for call in calls)
-        if [call for call, _ in run.watched] != calls:
-            # The last candidate is in another branch, or was called once more: run again for the one that was chosen.
-            return self._step(inputs, asked, [(call.layer, call.number) for call in calls])
-        self._run = run
-        self.ground.look(run, calls, [(held(), number) for _, held, number in self._named])
-        if any(number for *_, number in self._named):  # The user has said which image.
-            self.ground.image_note = ""
-        self.ground.look_at(run, self._head_calls(run))
-        self.ground.look_behind(run, calls)
-        # A bottleneck, what the last self-attention works on, a detector's maps, and those of a clip's frames have much
-        # behind them, and are chosen for that.
-        chosen = self.outputs.is_dense or self.outputs.detects or calls[0].steps is not None
-        chosen = chosen or calls[0].output_ids[0] in self.ground.attended(run)
-        if not self._named and not chosen:
-            self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
+        calls = [call for call, _ in run.watched]
+        if self._decided is None:
+            self._shapes = {call.path: call.output_shape for call in run.calls if call.output_shape is not None}
+            calls = self._find_calls(run, named)
+            self.taps = tuple(self._tap_of(call, run) for call in calls)
+            if [call for call, _ in run.watched] != calls:
+                # The last candidate is in another branch, or was called once more: run again for the chosen one.
+                return self._step(inputs, asked, [(call.layer, call.number) for call in calls])
+            self._run = run
+            self._look(run, calls)
         for i, tap in enumerate(self.taps):
             results[f"activations {i}"] = as_activations(run.watched[i][1], tap, calls[i].steps)
         for t in range(len(run.scores)):
@@ -488,7 +494,7 @@ class Capturer:
                 if gradients is not None:
                     results[f"gradients {t} {i}"] = as_activations(gradients, self.taps[i], call.steps)
                 elif wants or (used is not None and used.isdisjoint(call.output_ids)):
-                    if not self._named and is_tokens(call):
+                    if self._decided is None and not self._named and is_tokens(call):
                         # The way to the score is there, but gradients are stopped on it.
                         self._refused.update(dict.fromkeys([call.path, *without_gradient(run)], "has no gradient"))
                         others = self._find_calls(run, [])
@@ -499,6 +505,20 @@ class Capturer:
                         f"These would do: {listing(reachable(run, t, self.ground.axes))}."
                     )
         return dict(results)
+
+    def _look(self, run: DifferentiatedRun, calls: Sequence[LayerCall]) -> None:
+        """Looks up where the maps of the explained layers lie, and what is to be said of their choice."""
+        self.ground.look(run, calls, [(held(), number) for _, held, number in self._named])
+        if any(number for *_, number in self._named):  # The user has said which image.
+            self.ground.image_note = ""
+        self.ground.look_at(run, self._head_calls(run))
+        self.ground.look_behind(run, calls)
+        # A bottleneck, what the last self-attention works on, a detector's maps, and those of a clip's frames have much
+        # behind them, and are chosen for that.
+        chosen = self.outputs.is_dense or self.outputs.detects or calls[0].steps is not None
+        chosen = chosen or calls[0].output_ids[0] in self.ground.attended(run)
+        if not self._named and not chosen:
+            self.ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
 
     def _scored(self, run: Run, asked: Any) -> tuple[list[Any], tuple[list[Any], dict[str, Any]]]:
         """Returns each target's scores; its classes, and what is captured of scores and outputs by name."""
@@ -514,11 +534,11 @@ class Capturer:
             targets.append(classes)
             results[f"scores {t}"] = score
             if classes is not None:
-                results[f"targets {t}"] = ops.cast(classes, "int64")
+                results[f"targets {t}"] = ops.cast(classes, "int32")
             if held is not None:
                 results[f"beside {t}"] = held
             if predicted is not None and (target.rule is None or classes is None):
-                results[f"predicted {t}"] = ops.cast(predicted, "int64")
+                results[f"predicted {t}"] = ops.cast(predicted, "int32")
             row = self.outputs.row_of(run, t)
             if row is not None:
                 results[f"outputs {t}"] = row
@@ -614,6 +634,11 @@ def as_traced(array: Any) -> Any:
 def sample_text(array: Any) -> str:
     """Returns what a trace depends on of an array (N, ...): shape and dtype of a sample, texts of any length."""
     return f"{'text' if array.dtype.kind in 'USO' else array.dtype} {tuple(array.shape[1:])}"
+
+
+def _as_classes(values: Any) -> Any:
+    """Returns classes as int64, which not every backend has."""
+    return None if values is None else values.astype(np.int64)
 
 
 def _placed(values: Any, tap: Tap) -> Any:

@@ -48,7 +48,7 @@ class LayerActivations:
 
     Attributes:
         taps: The layers, in call order.
-        traces: How often the model was traced.
+        traces: How often the model was traced, or would be if it didn't run eagerly.
     """
 
     def __init__(
@@ -83,8 +83,11 @@ class LayerActivations:
         self._chunk = self._fixed or batch_size
         self.taps: tuple[Tap, ...] = ()
         self.traces = 0
+        self._runs_eagerly = False
         self._pass = self._engine.compile_pass(self._traced, model, (inputs,), self._fixed)
-        if not self.traces:  # An eager model shows its faults only when it runs.
+        self._runs_eagerly = not self.traces
+        if self._runs_eagerly:  # An eager model shows its faults only when it runs.
+            self.traces = 1
             self._run_chunk(0, 1)
 
     def __call__(self) -> Iterator[tuple[Floats, ...]]:
@@ -109,7 +112,7 @@ class LayerActivations:
         return tuple(arrays[str(i)][: stop - start] for i in range(len(self.taps)))
 
     def _traced(self, inputs: Any) -> dict[str, Any]:
-        self.traces += 1
+        self.traces += not self._runs_eagerly
         run = self._engine.tapped_run(self._model, inputs)
         if self._named is None:
             calls = self._chosen(run.calls)

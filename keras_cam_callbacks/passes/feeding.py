@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from ..data.sources import as_arrays, random_state_kept
+from ..network.weights import values_of
 from . import cluster
 
 _KERAS = ("keras", "keras_hub", "keras_nlp")
@@ -78,7 +79,7 @@ def _left(model: Any, keeps_function: bool = False) -> Iterator[None]:
     """
     function = getattr(model, "predict_function", None)
     variables = [*model.variables, *getattr(model, "metrics_variables", ())]
-    states = [(variable, variable.numpy()) for variable in variables if not variable.trainable]
+    states = [(variable, values_of(variable).copy()) for variable in variables if not variable.trainable]
     if not keeps_function:
         model.predict_function = None
     try:
@@ -86,7 +87,7 @@ def _left(model: Any, keeps_function: bool = False) -> Iterator[None]:
     finally:
         model.predict_function = function
         for variable, value in states:
-            if not np.array_equal(variable.numpy(), value):
+            if not np.array_equal(values_of(variable), value):
                 variable.assign(value)
 
 

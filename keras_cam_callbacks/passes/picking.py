@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..network.weights import values_of
 from ..records import Floats
 
 _ROWS = 64
@@ -109,7 +110,7 @@ def _applied(rule: Callable[[Any], Any], outputs: Any, arrays: Sequence[Floats])
     """Returns what the rule gives of other numbers, (M,) float32; None where it fails or gives something else."""
     tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
     try:
-        result = keras.ops.convert_to_numpy(rule(keras.tree.pack_sequence_as(outputs, tensors)))
+        result = values_of(rule(keras.tree.pack_sequence_as(outputs, tensors)))
         return np.asarray(result, np.float32).reshape(len(arrays[0]))
     except Exception:
         # A user's function may fail in any way, as on another number of samples. Its faults are told by `scores`.

@@ -96,6 +96,7 @@ class Probe:
         self._leaves = keras.tree.flatten(capturer.like)
         self._at = capturer.ground.image_input
         self._dtype = self._leaves[self._at].dtype
+        self._traces = 0
         self._passes = {name: self._compiled(name) for name in names}
 
     def functions(
@@ -180,7 +181,7 @@ class Probe:
             example = capturer.as_images(self._leaves[self._at])
         beside = self._beside(name, capturer.like)
         row = np.zeros(1, np.int32)
-        named = capturer.named(self._target)
+        named, before = capturer.named(self._target), self._traces
         function: Callable[..., Any] = self._engine.compile_pass(
             partial(self._traced, name),
             capturer.model,
@@ -188,7 +189,7 @@ class Probe:
             capturer.fixed,
             traced=name.startswith("guided"),
         )
-        eager = getattr(capturer.model, "run_eagerly", False)
+        eager = self._traces == before
         whole = self._dtype.kind in "biu" and name in ("gradient", "full_gradient")
         if eager or whole or name == "full_gradient":
             clean = capturer.once().captures[self._target][0]
@@ -199,6 +200,7 @@ class Probe:
 
     def _traced(self, name: str, varied: tuple[Any, Any], asked: Any, beside: tuple[Any, ...]) -> dict[str, Any]:
         """What is traced: the model on copies (M, ...) of the samples in the given rows (M,)."""
+        self._traces += 1
         values, rows = varied
         model = self._capturer.model
         inputs = [keras.ops.take(leaf, rows, axis=0) for leaf in beside]
@@ -230,7 +232,7 @@ class Probe:
             raise ValueError(
                 "Guided backpropagation needs a model with ReLUs that can be reached, for it changes their gradient. "
                 f"Received: model {model.name!r}, which has "
-                + ("none. " if relus == 0 else "some inside a tf.function of its own. ")
+                + ("none. " if relus == 0 else "some inside a tf.function or a compiled module of its own. ")
                 + "Other methods, such as 'saliency' and 'smoothgrad', need none."
             )
         if gradient is None:

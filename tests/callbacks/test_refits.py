@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from fits import X, Y, fit, new_model, tiny_model
 
 from keras_cam_callbacks import (

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import keras
 import pytest
-import tensorflow as tf
+from backends import tf
 from fits import X, Y, fit, state, tiny_model
 from models import functional
 from paths import ROOT, TESTS

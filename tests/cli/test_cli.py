@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from command import ROOT, processor_seconds, run_python
 import keras_cam_callbacks
 from keras_cam_callbacks import cli
 from keras_cam_callbacks.cli import main
+from keras_cam_callbacks.engine import ENGINES
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["explain", "--help"], ["compare", "--help"]])
@@ -24,6 +26,7 @@ def test_starts_quickly_without_a_framework(arguments):
     code = f"""
 import sys
 from keras_cam_callbacks.cli import main
+from keras_cam_callbacks.engine import ENGINES
 try:
     main({arguments!r}, prog_name="keras-cam")
 finally:
@@ -55,6 +58,7 @@ def test_missing_extras_are_one_line(module, named, tmp_path):
 import sys
 sys.modules[{module!r}] = None
 from keras_cam_callbacks.cli import main
+from keras_cam_callbacks.engine import ENGINES
 main(["demo", "--out", {str(tmp_path / "out")!r}])
 """
     done = run_python(code)
@@ -75,9 +79,9 @@ def test_missing_click_is_one_line():
         ("", "no_such_backend", "Error: Unable to import backend : no_such_backend"),
         ("import sys; sys.modules['tensorflow'] = None", "tensorflow", "Error: Keras can't be loaded: "),
         (
-            "import keras; keras.backend.backend = lambda: 'jax'",
-            "tensorflow",
-            "Error: Heatmaps need Keras on one of these backends: tensorflow. Received: 'jax'",
+            "import keras; keras.backend.backend = lambda: 'openvino'",
+            os.environ.get("KERAS_BACKEND", "tensorflow"),
+            f"Error: Heatmaps need Keras on one of these backends: {', '.join(ENGINES)}. Received: 'openvino'",
         ),
     ],
 )

@@ -5,7 +5,7 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers
 from models import SHAPE
 from skimage import data

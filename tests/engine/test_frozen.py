@@ -1,21 +1,26 @@
 """What is frozen runs once: the maps stay those of the whole model to the last bit, and every write is noticed."""
 
+import importlib
 import logging
 
 import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from fits import KERAS_WARNS, after_epoch
 from keras import layers
 from models import LOGITS, SPARSE, functional, images, labels
 
 from keras_cam_callbacks import METHODS, HeatmapLogger, MemoryTracker, explain
-from keras_cam_callbacks.engine.tensorflow import frozen as tensorflow_frozen
 from keras_cam_callbacks.passes import capture
 
 EPOCHS = 3
+# Where it is decided that nothing was written, and where the rest is made.
+ENGINE = importlib.import_module(f"keras_cam_callbacks.engine.{keras.backend.backend()}.frozen")
+of_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="other engines have no function that makes the rest, and no buffers"
+)
 
 
 def frozen(model, *but):
@@ -222,11 +227,14 @@ def load_weights(model, folder):
 
 def one_element(model, folder):
     """A sparse write, in place where TensorFlow can."""
-    model.get_layer("conv1").kernel.value.scatter_nd_update([[0, 0, 0, 0]], [3.0])
+    kernel = model.get_layer("conv1").kernel
+    values = keras.ops.convert_to_numpy(kernel.value).copy()
+    values[0, 0, 0, 0] = 3.0
+    kernel.assign(values)
 
 
 def added(model, folder):
-    model.get_layer("conv1").bias.value.assign_add(tf.ones(4))
+    model.get_layer("conv1").bias.assign_add(np.ones(4, np.float32))
 
 
 def unfrozen(model, folder):
@@ -235,11 +243,11 @@ def unfrozen(model, folder):
     model.make_train_function(force=True)
 
 
-@pytest.fixture(params=["by buffers", "by values"])
+@pytest.fixture(params=["by buffers", pytest.param("by values", marks=of_tensorflow)])
 def known(request, monkeypatch):
     """By values, as on devices whose memory has no address here."""
     if request.param == "by values":
-        monkeypatch.setattr(tensorflow_frozen, "_in_memory", lambda tensor: None)
+        monkeypatch.setattr(ENGINE, "_in_memory", lambda tensor: None)
 
 
 @KERAS_WARNS
@@ -424,16 +432,19 @@ def test_rows_gathered_from_a_frozen_table():
         ]
     )
     table = model.get_layer("table").embeddings
-    other = after_epoch(1, lambda: table.assign_add(0.1 * tf.ones_like(table)))
+    other = after_epoch(1, lambda: table.assign_add(0.1 * keras.ops.ones_like(table)))
     assert watched_fit(compiled(model), images(), labels(), other, epochs=4)[1] == [0, 0, 1, 1]
+
+
+MADE = getattr(ENGINE, "_behind", None)
 
 
 def raises(whole, cut):
     raise ValueError("This operation can't be moved.")
 
 
-def is_off_by_a_bit(whole, cut, behind=tensorflow_frozen._behind):
-    rest = behind(whole, cut)
+def is_off_by_a_bit(whole, cut):
+    rest = MADE(whole, cut)
 
     def off(*arguments):
         found = rest(*arguments)
@@ -442,9 +453,10 @@ def is_off_by_a_bit(whole, cut, behind=tensorflow_frozen._behind):
     return off
 
 
+@of_tensorflow
 @pytest.mark.parametrize("rest", [raises, is_off_by_a_bit])
 def test_a_rest_that_is_not_the_same_to_the_last_bit_is_not_used(rest, monkeypatch):
-    monkeypatch.setattr(tensorflow_frozen, "_behind", rest)
+    monkeypatch.setattr(ENGINE, "_behind", rest)
     assert watched_fit(frozen(functional().model), images(), labels())[1] == [0] * EPOCHS
 
 

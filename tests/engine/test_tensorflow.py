@@ -6,7 +6,6 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 from models import CLASSES, SHAPE
 from seeds import set_seeds
@@ -112,7 +111,7 @@ def train(build, callbacks):
     model = build()
     x, y = models.images(8), models.labels(8)
     history = model.fit(x, y, epochs=3, batch_size=4, shuffle=True, verbose=0, callbacks=callbacks)
-    draws = random.random(), np.random.random(), tf.random.uniform(()).numpy(), keras.random.uniform(()).numpy()  # noqa: NPY002
+    draws = random.random(), np.random.random(), float(keras.ops.convert_to_numpy(keras.random.uniform(())))  # noqa: NPY002
     return history.history["loss"], model.get_weights(), draws
 
 

@@ -4,7 +4,7 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers
 from models import assert_maps_equal
 
@@ -37,8 +37,10 @@ class Placed(layers.Layer):
 
     def call(self, raw):
         sizes = np.repeat([1 / 4, 1 / 2], [64, 16]).astype(np.float32)[:, None]
-        centre = centers() + 0.05 * keras.ops.tanh(raw[..., :2])
-        return keras.ops.concatenate([centre, sizes * keras.ops.exp(0.2 * keras.ops.tanh(raw[..., 2:]))], axis=-1)
+        centre = keras.ops.add(centers(), 0.05 * keras.ops.tanh(raw[..., :2]))
+        return keras.ops.concatenate(
+            [centre, keras.ops.multiply(sizes, keras.ops.exp(0.2 * keras.ops.tanh(raw[..., 2:])))], axis=-1
+        )
 
 
 def detector(shared=True, activation=None, names=("logits", "boxes"), seed=0):

@@ -11,7 +11,7 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers, ops
 from models import SHAPE
 
@@ -345,7 +345,7 @@ class Reading(layers.Layer):
 
     def call(self, x):
         x = helper(x) * SETTINGS.SCALE * self.gain * self.options.gain * float(self.large[-1])
-        return self.inner(x) * self.mask
+        return ops.multiply(self.inner(x), self.mask)
 
 
 def set_global(name, value):

@@ -209,7 +209,7 @@ def test_a_model_that_has_not_run_yet_is_built():
     assert not model.built
     explanation = explain(model, x, model.layers[0], target=1)
     assert explanation.heatmaps.shape == (2, 6, 6)
-    np.testing.assert_allclose(explanation.scores, model(x).numpy()[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(explanation.scores, keras.ops.convert_to_numpy(model(x))[:, 1], rtol=1e-5)
 
 
 def test_what_is_no_model_is_told():

@@ -5,7 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers
 from models import SHAPE, branched, functional, images, in_mixed_precision, nested_twice, sequential
 from seeds import set_seeds
@@ -212,7 +212,7 @@ def test_activations_are_those_of_the_layer(build):
     captured = LayerActivations(split.model, x, split.layer, batch_size=4)
     found = [chunk[0] for chunk in captured()]
     assert [len(chunk) for chunk in found] == [4, 2]
-    np.testing.assert_allclose(np.concatenate(found), np.asarray(split.front(x)), atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(found), keras.ops.convert_to_numpy(split.front(x)), atol=1e-5)
     assert captured.taps[0].path == split.layer
     list(captured())
     assert captured.traces == 1
@@ -339,9 +339,9 @@ def test_linear_filter_climbs_the_closed_form():
     np.testing.assert_allclose(found.images, seed + 10 * 0.02 * unit(gradient), atol=1e-4)
     assert 0.4 <= seed.min() < 0.41 < 0.59 < seed.max() <= 0.6
     # What is reached is what the layer puts out for these images.
-    by_hand = np.mean([conv(found.images).numpy()[k, ..., k] for k in range(3)], axis=(1, 2))
+    by_hand = np.mean([keras.ops.convert_to_numpy(conv(found.images))[k, ..., k] for k in range(3)], axis=(1, 2))
     np.testing.assert_allclose(found.activations, by_hand, atol=1e-5)
-    from_seed = conv(seed[None]).numpy().mean(axis=(0, 1, 2))
+    from_seed = keras.ops.convert_to_numpy(conv(seed[None])).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(found.seed_activations, from_seed, atol=1e-5)
     assert (found.activations > found.seed_activations + 0.1).all()
 

@@ -4,7 +4,7 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers
 from models import assert_maps_equal
 
@@ -88,7 +88,7 @@ def test_other_pixels_by_every_way_to_a_map(where, pixels, method):
     found = explain(model, X, target=Segment(2, where=where), method=method)
 
     def mean(outputs):  # A function is asked of copies as of samples, and so can hold one set of pixels alone.
-        return keras.ops.sum(outputs[..., 2] * pixels[0], axis=(1, 2)) / pixels[0].sum()
+        return keras.ops.sum(keras.ops.multiply(outputs[..., 2], pixels[0]), axis=(1, 2)) / pixels[0].sum()
 
     expected = explain(model, X, target=mean, method=method)
     rows = [0, 2, 3]
@@ -103,7 +103,12 @@ def test_copies_are_held_to_the_pixels_of_their_sample(method):
     pixels = (raw(model).argmax(axis=-1) == 1).astype(np.float32)
     found = explain(model, X[:1], target=Segment(1), method=method)
     constant = pixels[0] / pixels[0].sum()
-    expected = explain(model, X[:1], target=lambda z: keras.ops.sum(z[..., 1] * constant, axis=(1, 2)), method=method)
+    expected = explain(
+        model,
+        X[:1],
+        target=lambda z: keras.ops.sum(keras.ops.multiply(z[..., 1], constant), axis=(1, 2)),
+        method=method,
+    )
     assert_maps_equal(found.heatmaps, expected.heatmaps)
 
 

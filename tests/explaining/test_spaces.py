@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 from models import LOGITS, images
+from tapes import watched
 
 from keras_cam_callbacks import CAMLogger, GradCAMLogger, HeatmapLogger, Occlusion, explain, read_run
 from keras_cam_callbacks.methods import cams
@@ -74,11 +74,8 @@ HALVES = {
 
 
 def by_tape(base, head, x):
-    with tf.GradientTape() as tape:
-        activations = base(x)
-        tape.watch(activations)
-        score = tf.reduce_max(head(activations), axis=1)
-    return activations.numpy(), tape.gradient(score, activations).numpy()
+    (activations,), (slopes,) = watched(lambda watch: keras.ops.max(head(watch(base(x))), axis=1))
+    return activations, slopes
 
 
 @pytest.mark.parametrize(("make", "shape", "cells"), HALVES.values(), ids=HALVES)
@@ -187,13 +184,15 @@ def frames(recurrent=True, steps=4):
 def of_frames(model, cnn, x):
     """Each frame goes through the network by itself."""
     first = keras.Model(cnn.inputs[0], cnn.get_layer("last").output)
-    with tf.GradientTape() as tape:
-        maps = [first(x[:, step]) for step in range(x.shape[1])]
-        for one in maps:
-            tape.watch(one)
-        features = tf.stack([tf.reduce_mean(one, (1, 2)) for one in maps], 1)
-        score = tf.reduce_max(model.layers[-1](model.layers[-2](features)), axis=1)
-    return np.stack(maps, 1), np.stack(tape.gradient(score, maps), 1)
+    ops = keras.ops
+
+    def highest(watch):
+        maps = [watch(first(x[:, step])) for step in range(x.shape[1])]
+        features = ops.stack([ops.mean(one, (1, 2)) for one in maps], 1)
+        return ops.max(model.layers[-1](model.layers[-2](features)), axis=1)
+
+    maps, slopes = watched(highest)
+    return np.stack(maps, 1), np.stack(slopes, 1)
 
 
 @pytest.mark.parametrize("recurrent", [True, False])
@@ -215,7 +214,8 @@ def test_a_network_for_each_frame(recurrent, steps):
     for k in range(4):
         ablated = activations.copy()
         ablated[..., k] = 0
-        scores = model.layers[-1](model.layers[-2](ablated.mean(axis=(2, 3)))).numpy()[np.arange(2), targets]
+        scores = model.layers[-1](model.layers[-2](ablated.mean(axis=(2, 3))))
+        scores = keras.ops.convert_to_numpy(scores)[np.arange(2), targets]
         weights.append((clean - scores) / np.abs(clean))
     expected = cams.cam(activations, np.stack(weights, axis=1))
     np.testing.assert_allclose(found["ablationcam"].heatmaps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -252,11 +252,11 @@ def siamese(name="last"):
 def of_tower(model, tower, x, name):
     base = keras.Model(tower.inputs[0], tower.get_layer("last").output)
     other = tower(x["right" if name == "left" else "left"])
-    with tf.GradientTape() as tape:
-        activations = base(x[name])
-        tape.watch(activations)
-        score = tf.reduce_max(model.layers[-1](tf.reduce_mean(activations, (1, 2)) * other), axis=1)
-    return cams.gradcam(activations.numpy(), tape.gradient(score, activations).numpy())
+    ops, head = keras.ops, model.layers[-1]
+    (activations,), (slopes,) = watched(
+        lambda watch: ops.max(head(ops.mean(watch(base(x[name])), (1, 2)) * other), axis=1)
+    )
+    return cams.gradcam(activations, slopes)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_ablation_of_one_call():
     x = {"left": images(2, IMAGE), "right": images(2, IMAGE, seed=1)}
     found = explain(model, x, "tower/last#2", method="ablationcam")
     base = keras.Model(tower.inputs[0], tower.get_layer("last").output)
-    activations, left = base(x["right"]).numpy(), tower(x["left"]).numpy()
+    activations, left = map(keras.ops.convert_to_numpy, (base(x["right"]), tower(x["left"])))
 
     def score(maps):
         return model.layers[-1](left * maps.mean(axis=(1, 2))).numpy()[np.arange(2), found.targets]
@@ -358,13 +358,9 @@ def test_tokens_of_a_signal(special):
     assert found["attention_rollout"].heatmaps.shape == (2, 32)
     parts = keras.Model(inputs, norm.output)
     behind = keras.Model([norm.output, norm.input], model.output)
-    with tf.GradientTape() as tape:
-        before = keras.Model(inputs, norm.input)(signals)
-        activations = parts(signals)
-        tape.watch(activations)
-        score = tf.reduce_max(behind([activations, before]), axis=1)
-    gradients = tape.gradient(score, activations).numpy()
-    expected = cams.gradcam(activations.numpy()[:, special:], gradients[:, special:])
+    before = keras.Model(inputs, norm.input)(signals)
+    (activations,), (slopes,) = watched(lambda watch: keras.ops.max(behind([watch(parts(signals)), before]), axis=1))
+    expected = cams.gradcam(activations[:, special:], slopes[:, special:])
     np.testing.assert_allclose(found["gradcam"].heatmaps, expected, rtol=1e-3, atol=1e-6)
 
 

@@ -2,7 +2,7 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers
 from models import CLASSES, functional, images
 
@@ -200,14 +200,15 @@ def test_chunks_do_not_change_the_maps(net, reference, method):
 
 def reference_ablation(split, x):
     """By hand, eagerly: the highest class of each sample, and its score without each channel."""
-    a = np.asarray(split.front(tf.convert_to_tensor(x)))
-    scores = split.rest(tf.convert_to_tensor(a)).numpy()
+    tensor, array = keras.ops.convert_to_tensor, keras.ops.convert_to_numpy
+    a = array(split.front(tensor(x)))
+    scores = array(split.rest(tensor(a)))
     rows, classes = np.arange(len(x)), scores.argmax(1)
     heatmaps = np.zeros(a.shape[:3], np.float32)
     for k in range(a.shape[-1]):
         without = a.copy()
         without[..., k] = 0
-        fall = scores[rows, classes] - split.rest(tf.convert_to_tensor(without)).numpy()[rows, classes]
+        fall = scores[rows, classes] - array(split.rest(tensor(without)))[rows, classes]
         heatmaps += (fall / np.abs(scores[rows, classes]))[:, None, None] * a[..., k]
     return heatmaps
 

@@ -60,7 +60,7 @@ def test_saliency_of_a_layers_maximum_equals_differences(net, reference):
     for k, pixel in enumerate(pixels):
         shifted[2 * k][pixel] += 1e-3
         shifted[2 * k + 1][pixel] -= 1e-3
-    sums = front(shifted).numpy().astype(np.float64).max(-1).sum((1, 2))
+    sums = keras.ops.convert_to_numpy(front(shifted)).astype(np.float64).max(-1).sum((1, 2))
     slopes = (sums[::2] - sums[1::2]) / 2e-3
     assert np.abs(slopes).max() > 0.01
     np.testing.assert_allclose([found[pixel] for pixel in pixels], slopes, atol=0.02 * np.abs(slopes).max())
@@ -121,7 +121,7 @@ def test_integrated_gradients_are_complete_on_the_net(net, reference, caplog):
             found = explain(net, images, method=method, target=targets)
         assert "largest completeness gap" in caplog.records[-1].message
         start = method._baselines(images)
-        difference = (net(images).numpy() - net(start).numpy())[rows, targets]
+        difference = (keras.ops.convert_to_numpy(net(images)) - keras.ops.convert_to_numpy(net(start)))[rows, targets]
         tolerance = 0.02 * np.abs(difference).max()
         np.testing.assert_allclose(found.heatmaps.sum((1, 2)), difference, atol=tolerance)
         assert np.abs(difference).max() > 10 * tolerance

@@ -2,7 +2,7 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers, ops
 from models import LOGITS, SHAPE, assert_maps_equal, fit_both, functional, reference_gradcam
 
@@ -22,7 +22,8 @@ EACH = [2, 0, 1, 1, 2, 0]
 
 
 def of_class(index):
-    return lambda logits: tf.gather(logits, tf.broadcast_to(index, (6,)), axis=1, batch_dims=1)
+    rows = np.broadcast_to(index, (6,)).astype(np.int32)[:, None]
+    return lambda logits: keras.ops.take_along_axis(logits, rows, axis=1)[:, 0]
 
 
 def margin(probabilities):
@@ -35,7 +36,7 @@ def grade(sigmoids):
 
 
 def score_of_grade(logits):
-    grades = np.maximum((logits.numpy() > 0).sum(1) - 1, 0)
+    grades = np.maximum((keras.ops.convert_to_numpy(logits) > 0).sum(1) - 1, 0)
     return of_class(grades)(logits)
 
 
@@ -46,11 +47,11 @@ TARGETS = {
     "class": (2, "softmax", of_class(2), [2] * 6, "2"),
     "class as numpy": (np.int32(2), "softmax", of_class(2), [2] * 6, "2"),
     "one for each": (EACH, "softmax", of_class(EACH), EACH, "[2, 0, 1, 1, 2, 0]"),
-    "callable score": (margin, "softmax", lambda z: margin(tf.nn.softmax(z)), [None] * 6, "margin"),
+    "callable score": (margin, "softmax", lambda z: margin(keras.ops.softmax(z)), [None] * 6, "margin"),
     "callable score (N, 1)": (
         lambda p: p[:, 1:2],
         "softmax",
-        lambda z: tf.nn.softmax(z)[:, 1],
+        lambda z: keras.ops.softmax(z)[:, 1],
         [None] * 6,
         "<lambda>",
     ),
@@ -64,7 +65,8 @@ def test_target_in_fit(target, activation, score, classes, text):
     found = fit_both(functional(activation=activation), models.images(), Y, score, target=target)
     assert found.config.target == text
     for record, logits in zip(found.records, found.logits, strict=True):
-        np.testing.assert_allclose([s.score for s in record.samples], score(tf.constant(logits)), rtol=1e-4, atol=1e-6)
+        expected = keras.ops.convert_to_numpy(score(keras.ops.convert_to_tensor(logits)))
+        np.testing.assert_allclose([s.score for s in record.samples], expected, rtol=1e-4, atol=1e-6)
         if classes is not None:
             assert [s.target for s in record.samples] == list(classes)
 
@@ -72,10 +74,10 @@ def test_target_in_fit(target, activation, score, classes, text):
 def test_ordinal_rule_by_hand():
     split, x = functional(activation="sigmoid"), models.images()
     kernel, _ = split.model.get_layer("classes").get_weights()
-    medians = np.median(split.rest(split.front(x)).numpy(), axis=0)
+    medians = np.median(keras.ops.convert_to_numpy(split.rest(split.front(x))), axis=0)
     # The first unit is always on, the others for one half of the images each: grades 0 to 2.
     split.model.get_layer("classes").set_weights([kernel, np.where([True, False, False], 10, -medians)])
-    logits = split.rest(split.front(x)).numpy()
+    logits = keras.ops.convert_to_numpy(split.rest(split.front(x)))
     grades = [max(sum(p > 0.5 for p in 1 / (1 + np.exp(-row))) - 1, 0) for row in logits]
     assert len(set(grades)) > 1
     explanation = explain(split.model, x, target=grade)

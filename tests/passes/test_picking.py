@@ -20,7 +20,7 @@ PICKS = {
     "a difference": lambda o: o["kind"][:, 2] - o["kind"][:, 0],
     "the largest": lambda o: ops.max(o["kind"], axis=1),
     "of pixels": lambda o: o["mask"][:, 5, 7, 1] - o["mask"][:, 30, 2, 0],
-    "by a weight": lambda o: ops.sum(o["kind"] * np.array([0.0, 1, 0], np.float32), axis=1),
+    "by a weight": lambda o: ops.sum(ops.multiply(o["kind"], np.array([0.0, 1, 0], np.float32)), axis=1),
 }
 OTHERS = {
     "an expectation": lambda o: ops.sum(o["kind"] * np.array([10.0, 40, 70], np.float32), axis=1),

@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers
 
 from keras_cam_callbacks import explain

@@ -1,4 +1,4 @@
-"""Grad-CAM by another way: the model runs eagerly under a tape that watches what one layer puts out."""
+"""Grad-CAM by another way: the model runs eagerly, and the backend differentiates it at what one layer puts out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from tapes import watched
 from zoo.example import ONE_UNIT, PROBABILITIES, Example
 
 from keras_cam_callbacks.network.layers import walk
@@ -38,27 +38,22 @@ def activations_and_gradients(example: Example, path: str, grid=(), special=(), 
         special: Indices of the tokens that are no cells.
         call: Which of the layer's calls, where it is called for each of several images.
     """
-    inputs = keras.tree.map_structure(tf.convert_to_tensor, example.inputs)
+    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, example.inputs)
     layer = layer_at(example.model, path)
-    by_class, outputs = layer.call, []
-    # Variables are not watched: nothing before the layer is to be kept.
-    with tf.GradientTape(watch_accessed_variables=False) as tape, _without_last_activation(example):
+    by_class = layer.call
 
-        def watched(*args, **kwargs):
-            output = by_class(*args, **kwargs)
-            tape.watch(output)
-            outputs.append(output)
-            return output
-
-        vars(layer)["call"] = watched
+    def score(watch):
+        vars(layer)["call"] = lambda *args, **kwargs: watch(by_class(*args, **kwargs))
         try:
-            score = _score(example, example.model(inputs, training=False))
+            return _score(example, example.model(inputs, training=False))
         finally:
             del vars(layer)["call"]
+
+    with _without_last_activation(example):
+        outputs, slopes = watched(score)
     if "time_distributed" not in path:
-        outputs = outputs[call : call + 1]
-    slopes = tape.gradient(score, outputs)
-    arrays = [np.stack([np.asarray(step, np.float64) for step in steps], 1) for steps in (outputs, slopes)]
+        outputs, slopes = outputs[call : call + 1], slopes[call : call + 1]
+    arrays = [np.stack([step.astype(np.float64) for step in steps], 1) for steps in (outputs, slopes)]
     if len(outputs) == 1:
         arrays = [array[:, 0] for array in arrays]
     if grid:
@@ -71,9 +66,9 @@ def _score(example: Example, outputs: Any) -> Any:
     if example.target is not None:
         return example.target(outputs)
     if outputs.shape[-1] > 1:
-        return tf.reduce_max(outputs, axis=-1)
+        return keras.ops.max(outputs, axis=-1)
     # Of a sigmoid the class that is predicted is explained; a number is explained as it is.
-    return tf.abs(outputs[:, 0]) if example.loss == ONE_UNIT else outputs[:, 0]
+    return keras.ops.abs(outputs[:, 0]) if example.loss == ONE_UNIT else outputs[:, 0]
 
 
 @contextmanager
@@ -85,11 +80,11 @@ def _without_last_activation(example: Example) -> Iterator[None]:
     ends = keras.activations.softmax, keras.activations.sigmoid
     last = [layer for _, layer in walk(example.model) if getattr(layer, "activation", None) in ends][-1]
     activation = last.activation
-    whole = np.asarray(example.model(example.inputs, training=False))
+    whole = keras.ops.convert_to_numpy(example.model(example.inputs, training=False))
     last.activation = keras.activations.linear
     try:
         logits = example.model(example.inputs, training=False)
-        np.testing.assert_allclose(activation(logits), whole, rtol=1e-5)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(activation(logits)), whole, rtol=1e-5)
         yield
     finally:
         last.activation = activation

@@ -10,7 +10,7 @@ from hashlib import sha256
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from paths import ROOT
 from zoo import hub, pages, table
 from zoo.example import LOGITS, NUMBERS, PROBABILITIES, Example

@@ -12,11 +12,10 @@ import tensorflow as tf
 
 from ...network.biases import Place, adds_bias, adds_constant
 from ...network.layers import data_format, walk
-from .. import wrapping
-from . import stepping
+from .. import stepping, wrapping
+from ..wrapped import exchanged
 from .graphs import RELUS
 from .runs import FLOAT16_SCALE, as_float32, tap
-from .wrapped import exchanged
 
 _GUIDED = {name: f"KerasCamGuided{name}" for name in RELUS}
 

@@ -18,13 +18,13 @@ import keras
 import tensorflow as tf
 
 from ...network.layers import LayerCall, numbered, walk
-from .. import wrapping
+from .. import stepping, wrapping
 from ..contract import Attention
-from . import graphs, stepping
+from ..precision import entry, plain_way_back
+from ..wrapped import exchanged
+from . import graphs
 from .attention import attentions
-from .precision import entry, plain_way_back
 from .values import Repeats
-from .wrapped import exchanged
 
 FLOAT16_SCALE = 1024.0
 """Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32."""

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from .wrapped import exchanged
 
@@ -44,7 +43,7 @@ def plain_way_back(layer: Any) -> Iterator[None]:
             with exchanged(layer, "_kernel", kernel), exchanged(layer, "bias", _rounded_bias(layer)):
                 rounded = _rounded(inputs, layer.inputs_scale, layer.compute_dtype)
                 same = kind.call(layer, rounded, *args, **kwargs)
-        return activation(same + tf.stop_gradient(output - same))
+        return activation(same + keras.ops.stop_gradient(output - same))
 
     with exchanged(layer, "_float8_call", float8_call):
         yield
@@ -54,11 +53,11 @@ def _rounded(tensor: Any, scale: Any, dtype: str) -> Any:
     """Rounds to float8, as Keras does; the gradient passes as it is."""
     scale = keras.ops.convert_to_tensor(scale)
     rounded = keras.quantizers.quantize_and_dequantize(tensor, scale, "float8_e4m3fn", dtype)
-    return tensor + tf.stop_gradient(rounded - tensor)
+    return tensor + keras.ops.stop_gradient(rounded - tensor)
 
 
 def _rounded_bias(layer: Any) -> Any:
     if layer.bias is None or layer.compute_dtype != "float32":
         return layer.bias
     bias = keras.ops.convert_to_tensor(layer.bias)
-    return tf.cast(tf.cast(bias, tf.bfloat16), bias.dtype)
+    return keras.ops.cast(keras.ops.cast(bias, "bfloat16"), bias.dtype)

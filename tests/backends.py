@@ -1,0 +1,28 @@
+"""TensorFlow, for what tests compute by its own functions; where it isn't installed, they are skipped when they do."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+
+class _Absent:
+    """Stands for the module; a decorator leaves a function as it is, and any other call skips the test."""
+
+    def __getattr__(self, name):
+        if name == "__signature__":  # Handed to a layer as its function.
+            self()
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args, **settings):
+        if len(args) == 1 and callable(args[0]) and not settings and not isinstance(args[0], _Absent):
+            return args[0]
+        pytest.skip(f"computes with TensorFlow, and Keras runs on {keras.backend.backend()}")
+
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+else:
+    tf = _Absent()
