@@ -299,7 +299,8 @@ def test_ablation_of_one_call():
     activations, left = map(keras.ops.convert_to_numpy, (base(x["right"]), tower(x["left"])))
 
     def score(maps):
-        return model.layers[-1](left * maps.mean(axis=(1, 2))).numpy()[np.arange(2), found.targets]
+        scores = keras.ops.convert_to_numpy(model.layers[-1](left * maps.mean(axis=(1, 2))))
+        return scores[np.arange(2), found.targets]
 
     clean, weights = score(activations), []
     for k in range(5):
