@@ -176,9 +176,28 @@ def model_layout(images: npt.NDArray[Any], layers: Iterable[Any]) -> str:
     """
     if images.ndim == 3:
         return "channels_last"
-    first = puts_channels_first(images.shape[1:])
-    formats = (getattr(layer, "data_format", None) for layer in layers)
-    return "channels_first" if first else next(filter(None, formats), None) or str(keras.config.image_data_format())
+    if puts_channels_first(images.shape[1:]):
+        return "channels_first"
+    return stated_layout(layers) or str(keras.config.image_data_format())
+
+
+def stated_layout(layers: Iterable[Any]) -> str | None:
+    """Returns the layout that the first layer with a data format asks of the input; None where none has one.
+
+    Behind a `Permute` that moves the channels it is the other one.
+    """
+    order: tuple[int, ...] = ()
+    for layer in layers:
+        if isinstance(layer, keras.layers.Permute):
+            order = tuple(layer.dims)
+        stated = getattr(layer, "data_format", None)
+        if stated == "channels_last" and order == (*range(2, len(order) + 1), 1):
+            return "channels_first"
+        if stated == "channels_first" and order == (len(order), *range(1, len(order))):
+            return "channels_last"
+        if stated:
+            return str(stated)
+    return None
 
 
 def image_size(images: npt.NDArray[Any], layout: str | None = None) -> tuple[int, int]:
@@ -200,11 +219,6 @@ def as_images(images: npt.NDArray[Any], layout: str | None = None, axes: int = 2
     layout = layout or recognized_layout(images)
     images = images[..., None] if images.ndim == axes + 1 else images
     return np.ascontiguousarray(channels_last(images, layout), np.float32)
-
-
-def as_input(images: Floats, like: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns images (N, H, W, C) in the layout and the type of what the model takes."""
-    return as_type(images[..., 0] if like.ndim == 3 else in_layout(images, recognized_layout(like)), like.dtype)
 
 
 def as_type(array: Floats, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

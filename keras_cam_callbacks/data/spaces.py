@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..network.layers import input_tensors, walk
 from ..records import Image, Space, ValueRange
-from .layout import channels_last, recognized_layout
+from .layout import channels_last, model_layout, recognized_layout, stated_layout
 from .ranges import display_images
 
 AXES = {
@@ -62,10 +62,10 @@ def input_space(model: Any, images: npt.NDArray[Any]) -> Space | None:
     if any(len(tensor.shape) > images.ndim for tensor in input_tensors(model)):  # Those layers are for the other one.
         taken = [axes for axes in taken if axes == 1]
     if images.ndim == 4 or (images.ndim == 3 and (taken or [2])[0] != 1):
-        layout = recognized_layout(images)
+        layout = model_layout(images, layers) if layers else recognized_layout(images)
         height, width = images.shape[2:] if layout == "channels_first" else images.shape[1:3]
         return Space(AXES["image"], (int(height), int(width)), layout)
-    layout = next(filter(None, (getattr(layer, "data_format", None) for layer in layers)), "channels_last")
+    layout = stated_layout(layers) or "channels_last"
     sizes = tuple(map(int, images.shape[2:] if layout == "channels_first" else images.shape[1:-1]))
     if images.ndim == 3:
         return Space(AXES["signal"], sizes, layout)
@@ -101,7 +101,12 @@ def pixels_of(images: npt.NDArray[Any], space: Space) -> npt.NDArray[Any] | None
     if len(space.axes) == 1:
         return None
     if len(space.axes) == 2:
-        return images
+        # What takes these for images knows a channels first of 1, 3 or 4, but no bands.
+        return (
+            images
+            if images.ndim == 3 or space.layout == recognized_layout(images)
+            else channels_last(images, space.layout)
+        )
     pixels: npt.NDArray[Any] = channels_last(images, space.layout)
     return pixels.reshape(-1, *space.size[1:], pixels.shape[-1])
 

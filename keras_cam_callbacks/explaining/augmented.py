@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..augmentations import ON_RANGE, Augmentation, apply, bring_back, resized, resolve_augmentations
-from ..data.layout import as_images, as_input, as_pictures, as_type, in_layout, input_at
+from ..data.layout import as_images, as_pictures, as_type, in_layout, input_at
 from ..data.ranges import display_images
 from ..data.recognition import recognised
 from ..data.spaces import displayed_space, has_channels, pixels_of
@@ -88,14 +88,11 @@ def _pixel_range(batch: ValidationBatch) -> ValueRange | None:
 
 def _as_arrays(images: npt.NDArray[Any], space: Space) -> Floats:
     """Returns what a model takes, (N, ...), as (N, *space, C) float32."""
-    axes = len(space.axes)
-    return as_images(images, None if axes == 2 else space.layout, axes)
+    return as_images(images, space.layout, len(space.axes))
 
 
 def _as_input(arrays: Floats, like: npt.NDArray[Any], space: Space) -> npt.NDArray[Any]:
     """Returns (N, *space, C) in the layout and the type of what the model takes."""
-    if len(space.axes) == 2:
-        return as_input(arrays, like)
     arrays = in_layout(arrays, space.layout) if has_channels(space, like) else arrays[..., 0]
     return as_type(arrays, like.dtype)
 

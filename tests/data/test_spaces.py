@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_cam_callbacks import explain
 from keras_cam_callbacks.data.batches import make_batch
 from keras_cam_callbacks.data.spaces import displayed_space, input_space, kind_of
+from keras_cam_callbacks.explaining.augmented import augmented_batch, resolved_for
 
 SIGNAL, ROWS = (24, 2), (28, 28)
 
@@ -69,6 +71,31 @@ def test_channels_first():
     assert (space.size, space.layout) == ((6, 8, 9), "channels_first")
     shown, _ = displayed_space(volumes, space, make_batch(volumes, model).pixel_range)
     assert [one.shape for one in shown] == [(6, 8, 9, 3)] * 2
+
+
+BANDS = (12, 20, 30)
+FIRST = "channels_first"
+BANDED = {
+    "pooled": (BANDS, layers.AveragePooling2D(2, data_format=FIRST)),
+    "permuted": (BANDS, layers.Permute((2, 3, 1)), layers.Conv2D(3, 3)),
+    "a signal": ((12, 30), layers.Permute((2, 1)), layers.Conv1D(3, 3)),
+    "a volume": ((12, 9, 20, 30), layers.Permute((2, 3, 4, 1)), layers.Conv3D(3, 3)),
+}
+
+
+@pytest.mark.parametrize("inside", BANDED.values(), ids=BANDED)
+def test_bands_first(inside):
+    model = sequential(*inside, layers.Flatten(), layers.Dense(2))
+    values = np.random.default_rng(0).random((2, *inside[0]), np.float32)
+    batch = make_batch(values, model, max_samples=None)
+    assert batch.space.layout == FIRST
+    assert batch.space.size == values.shape[2:]
+    *size, channels = batch.display[0].shape
+    assert (tuple(size), channels) == (values.shape[2:], 12 if len(size) == 1 else 3)
+    (turned,) = resolved_for({"turned": lambda images: images[..., ::-1, :]}, batch).values()
+    changed = augmented_batch(batch, turned, "turned")
+    np.testing.assert_array_equal(changed.inputs, values[..., ::-1])
+    assert explain(model, values, method="occlusion", target=0).heatmaps.shape == (2, *values.shape[2:])
 
 
 def test_what_people_see():
