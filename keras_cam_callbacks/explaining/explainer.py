@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,19 +15,18 @@ import numpy.typing as npt
 from ..checks import check_positive, did_you_mean
 from ..data.batches import make_batch
 from ..data.layout import image_inputs, input_at, largest_index
-from ..methods import Method, resolve_methods
+from ..methods import resolve_methods
 from ..methods.fusion import Fusion, check_fusion, fused
 from ..metrics.registry import REGISTRY
 from ..network.detection import Detection
-from ..network.layers import Tap, check_runs
+from ..network.layers import check_runs
 from ..network.legacy import check_keras3
 from ..network.objectives import Segment, Similarity, Value
 from ..network.outputs import clues_of, said_kinds
-from ..network.targets import Target, check_classes, resolve_targets, with_labels
+from ..network.targets import check_classes, resolve_targets, with_labels
 from ..network.tokens import resolve_tokens
-from ..passes.capture import Capturer, needs_layer
+from ..passes.capture import Capturer
 from ..passes.feeding import predict_note
-from ..passes.probe import FUNCTIONS, Probe
 from ..records import Capture, Floats, Image, Space, ValidationBatch
 from .augmented import augmented_batch, compared, guessed_range, joined_inputs, resolved_for, without_numbers
 from .explanation import Explanation, Explanations
@@ -40,25 +39,7 @@ from .rows import OF_SCORES, Rows, check_true, cleared, joined, labels_at_most, 
 from .segments import BEST_BOX, MOST_FREQUENT, missing, of_objective
 from .side_by_side import of_others, owners
 from .tracing import traced
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """One of the explanations that are asked for.
-
-    Attributes:
-        method: The method.
-        target: Which of the capturer's targets.
-        taps: The layers that the method explains, None for a method without.
-        probes: For each of `taps` the functions that the method needs.
-        layer_name: The layers in words.
-    """
-
-    method: Method
-    target: int
-    taps: tuple[Tap | None, ...]
-    probes: tuple[Probe | None, ...]
-    layer_name: str
+from .views import View, checked_names, is_of_class, make_views, texts
 
 
 class Explainer:
@@ -181,7 +162,7 @@ class Explainer:
                 one_method.check_images(self.capturer.as_images(images).shape[1:-1])
         if self._prepared is not None:
             self._check_classes(self._prepared)
-        self._views = self._make_views(methods, targets)
+        self._views = make_views(self._trace, methods, targets, self._fuse)
         self._confidence = confidence_probe(self.capturer) if measures_faithfulness else None
         layers = dict.fromkeys(v.layer_name for v in self._views.values() if v.layer_name)
         explain_other = partial(
@@ -204,9 +185,9 @@ class Explainer:
         for other in self._beside.explainers.values():
             layers |= dict.fromkeys(filter(None, other.layer_name.split(", ")))
         self.layer_name: str = ", ".join(layers)
-        self.method = _texts(methods)
-        self.target = _texts(targets)
-        self._class_names = _checked_names(class_names, self.capturer)
+        self.method = texts(methods)
+        self.target = texts(targets)
+        self._class_names = checked_names(class_names, self.capturer)
         words = predict_note(model, inputs), token_note
         chosen = *self.capturer.ground.notes, *self.capturer.outputs.notes
         self.notes = tuple(dict.fromkeys((*batch.notes, *chosen, *filter(None, words), *self._beside.notes)))
@@ -318,16 +299,16 @@ class Explainer:
             numbers = {key: np.concatenate([chunk[key] for chunk in numbers_of[name]]) for key in numbers_of[name][0]}
             absent = rows.absent[:, view.target] | missing(self._targets[view.target], arrays)
             numbers |= of_objective(self.capturer.outputs.objectives[view.target], arrays, batch.image_size)
-            arrays, numbers = cleared(arrays, numbers, absent, _is_of_class(view))
+            arrays, numbers = cleared(arrays, numbers, absent, is_of_class(view))
             explained[name] = self._explanation(view, {**arrays, "without_label": absent}, numbers, rows)
         return explained
 
-    def _fused(self, view: _View, heatmaps: list[Floats]) -> Floats:
+    def _fused(self, view: View, heatmaps: list[Floats]) -> Floats:
         of_levels = isinstance(self.capturer.outputs.objectives[view.target], Detection)
         return fused(heatmaps, self._fuse, of_levels)
 
     def _explanation(
-        self, view: _View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: Rows
+        self, view: View, arrays: Mapping[str, Any], numbers: Mapping[str, Any], rows: Rows
     ) -> Explanation:
         """Returns what a view shows of the batch, with the copies that were augmented."""
         copies = len(rows.batches)
@@ -407,7 +388,7 @@ class Explainer:
     def is_of_class(self, view: str) -> bool:
         """Tells whether the maps of a view depend on the explained class, as Grad-CAM's do and Eigen-CAM's don't."""
         owner, own = self._owners[view]
-        return _is_of_class(owner._views[own])
+        return is_of_class(owner._views[own])
 
     @property
     def description(self) -> str:
@@ -464,59 +445,3 @@ class Explainer:
             class_index = rows.class_index[~rows.absent[:, t], t]
             output = self.capturer.outputs.explained[t]
             check_classes(target, class_index, self.capturer.outputs.classes_of(t), output)
-
-    def _make_views(self, methods: Mapping[str, Method], targets: Mapping[str, Target]) -> dict[str, _View]:
-        """Returns a view for each method and target, named by what there are several of."""
-        capturer = self.capturer
-        views = {}
-        for method_name, method in methods.items():
-            taps: tuple[Tap | None, ...] = (None,)
-            if "kernel" in method.needs:
-                taps = (capturer.head,)
-            elif needs_layer(method.needs):
-                taps = capturer.taps
-            paths = ", ".join(tap.path for tap in taps if tap is not None)
-            functions = [name for name in method.needs if name in FUNCTIONS]
-            for t, target_name in enumerate(targets):
-                name = "_".join(filter(None, (method_name, target_name)))
-                if name in views:
-                    raise ValueError(
-                        "Methods and targets must have names that can be told apart together. Received: methods "
-                        f"{', '.join(methods)} and targets {', '.join(targets)}, two of which would be called {name}. "
-                        "Name one of them otherwise."
-                    )
-                views[name] = _View(
-                    method,
-                    t,
-                    taps,
-                    tuple(self._trace.probe(functions, t, tap) for tap in taps),
-                    f"{self._fuse}({paths})" if len(taps) > 1 else paths,
-                )
-        return views
-
-
-def _is_of_class(view: _View) -> bool:
-    return not {"activations", "images"}.issuperset(view.method.needs)
-
-
-def _texts(named: Mapping[str, Method | Target]) -> str:
-    """Returns methods or targets as one text; those with names of the user's by these."""
-    texts = []
-    for name, one in named.items():
-        own = name and name not in (one.text, getattr(one, "name", ""))
-        texts.append(f"{name}={one.text}" if own else one.text)
-    return ", ".join(texts)
-
-
-def _checked_names(class_names: Sequence[str] | None, capturer: Capturer) -> tuple[str, ...] | None:
-    """Returns the class names, after a check that there are enough."""
-    if class_names is None:
-        return None
-    names, classes = tuple(map(str, class_names)), capturer.classes
-    if isinstance(class_names, (str, Mapping)) or (classes is not None and len(names) != classes):
-        what = "classes" if capturer.output.tells_classes else "outputs, which are numbers"
-        raise ValueError(
-            f"`class_names` must be a list of one name for each of the model's {classes} {what}. "
-            f"Received: {class_names!r}."
-        )
-    return names
