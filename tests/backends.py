@@ -26,3 +26,8 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 else:
     tf = _Absent()
+
+
+def most_traces(numbers):
+    """How often a model may be traced to be run with so many numbers of samples; one that runs eagerly, each time."""
+    return {"tensorflow": 1, "jax": numbers + 1}.get(keras.backend.backend(), float("inf"))

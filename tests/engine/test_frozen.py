@@ -388,7 +388,7 @@ def test_it_is_said_once(caplog, capsys):
 def test_more_than_the_limit_is_not_kept(monkeypatch):
     # conv2 puts out 10 x 14 x 5 float32 for each of 6 samples, pooling a quarter of it; the rest is small.
     floats = 6 * (10 * 14 * 5 + 5 * 7 * 5)
-    monkeypatch.setattr(capture, "KEPT_BYTES", 4 * floats)
+    monkeypatch.setattr(capture, "KEPT_BYTES", 4 * 6 * 10 * 14 * 5)
     assert watched_fit(frozen(functional().model), images(), labels())[1] == [0] * EPOCHS
     monkeypatch.setattr(capture, "KEPT_BYTES", 5 * floats)
     assert watched_fit(frozen(functional().model), images(), labels())[1] == [0, 1, 1]
@@ -404,6 +404,9 @@ class Folded(keras.layers.Layer):
 class Unfolded(keras.layers.Layer):
     def call(self, x):
         return keras.ops.reshape(x, (-1, 8, 8, 4))
+
+    def compute_output_shape(self, shape):
+        return None, 8, 8, 4
 
 
 @pytest.mark.filterwarnings("ignore:Where the map of layer 'unfolded' lies on the image:RuntimeWarning")
@@ -432,7 +435,7 @@ def test_rows_gathered_from_a_frozen_table():
         ]
     )
     table = model.get_layer("table").embeddings
-    other = after_epoch(1, lambda: table.assign_add(0.1 * keras.ops.ones_like(table)))
+    other = after_epoch(1, lambda: table.assign_add(0.1 * np.ones(table.shape, np.float32)))
     assert watched_fit(compiled(model), images(), labels(), other, epochs=4)[1] == [0, 0, 1, 1]
 
 
@@ -480,7 +483,9 @@ def test_other_ways_to_run_the_model(settings):
     compiled(model, **settings)
     other = after_epoch(1, lambda: added(model, None))
     _, reuses = watched_fit(model, images(), labels(), other, epochs=3)
-    assert reuses == ([0, 0, 0] if "run_eagerly" in settings else [0, 0, 1])
+    # JAX traces what can be traced, whatever the user runs eagerly.
+    whole = "run_eagerly" in settings and keras.backend.backend() != "jax"
+    assert reuses == ([0, 0, 0] if whole else [0, 0, 1])
 
 
 def test_explaining_between_the_epochs_is_of_the_weights_of_that_moment():

@@ -11,7 +11,7 @@ import keras
 import models
 import numpy as np
 import pytest
-from backends import tf
+from backends import most_traces, tf
 from keras import layers, ops
 from models import SHAPE
 
@@ -54,7 +54,10 @@ def assert_same(one, other):
             assert_same(one[name], other[name])
         return
     for name in ("heatmaps", "outputs", "scores", "targets", "predicted", "confidences"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+        if keras.backend.backend() == "tensorflow":
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+        elif getattr(one, name) is not None:  # Compiled for another number of samples, the last bit may differ.
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
@@ -64,7 +67,7 @@ def test_every_batch_is_explained_as_if_it_were_alone(method):
     for count, seed in ((5, 1), (2, 2), (40, 3)):
         data = batch(count, seed)
         assert_same(explainer(data), anew(model, data, method=method))
-    assert explainer.capturer.traces == 1
+    assert explainer.capturer.traces <= most_traces(3)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=["predicted", "true", "a class", "both", "top2", "a rule"])
@@ -74,7 +77,7 @@ def test_targets_are_of_each_batch(target):
     for count, seed in ((5, 1), (2, 2)):
         data = batch(count, seed)
         assert_same(explainer(data), explain(model, data, target=target))
-    assert explainer.capturer.traces == 1
+    assert explainer.capturer.traces <= most_traces(3)
 
 
 def test_what_it_is_made_like():

@@ -5,7 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
-from backends import tf
+from backends import most_traces, tf
 from keras import layers
 from models import SHAPE, branched, functional, images, in_mixed_precision, nested_twice, sequential
 from seeds import set_seeds
@@ -215,7 +215,7 @@ def test_activations_are_those_of_the_layer(build):
     np.testing.assert_allclose(np.concatenate(found), keras.ops.convert_to_numpy(split.front(x)), atol=1e-5)
     assert captured.taps[0].path == split.layer
     list(captured())
-    assert captured.traces == 1
+    assert captured.traces <= most_traces(1)
 
 
 def test_all_convolutions_and_poolings_in_call_order():
@@ -539,7 +539,7 @@ def test_an_inner_layer_of_an_application():
     assert (reached > start).all()
     assert not dead_ones.any()
     ascent()
-    assert ascent.traces == 1
+    assert ascent.traces <= most_traces(1)
     assert ascent.channels == base.get_layer("block_2_expand").output.shape[-1]
 
 

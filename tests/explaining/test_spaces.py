@@ -214,8 +214,9 @@ def test_a_network_for_each_frame(recurrent, steps):
     for k in range(4):
         ablated = activations.copy()
         ablated[..., k] = 0
-        scores = model.layers[-1](model.layers[-2](ablated.mean(axis=(2, 3))))
-        scores = keras.ops.convert_to_numpy(scores)[np.arange(2), targets]
+        scores = keras.ops.convert_to_numpy(model.layers[-1](model.layers[-2](ablated.mean(axis=(2, 3)))))[
+            np.arange(2), targets
+        ]
         weights.append((clean - scores) / np.abs(clean))
     expected = cams.cam(activations, np.stack(weights, axis=1))
     np.testing.assert_allclose(found["ablationcam"].heatmaps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -296,7 +297,8 @@ def test_ablation_of_one_call():
     activations, left = map(keras.ops.convert_to_numpy, (base(x["right"]), tower(x["left"])))
 
     def score(maps):
-        return model.layers[-1](left * maps.mean(axis=(1, 2))).numpy()[np.arange(2), found.targets]
+        scores = keras.ops.convert_to_numpy(model.layers[-1](left * maps.mean(axis=(1, 2))))
+        return scores[np.arange(2), found.targets]
 
     clean, weights = score(activations), []
     for k in range(5):

@@ -24,7 +24,7 @@ def compile_pass(
     except Exception as error:  # Keras may put any in the place of JAX's own.
         if traced or not _runs_eagerly(model) or not needs_values(error):
             raise
-        return _eager(function)
+        return _eager(function, example)
     lots = Lots(samples)
     return lambda *arguments: lots.run(lambda *lot: program.compiled(program.values(), *lot), arguments, samples)
 
@@ -43,7 +43,7 @@ def compile_frozen_pass(
     except Exception as error:
         if not _runs_eagerly(model) or not needs_values(error):
             raise
-        return WholePass(_eager(function))
+        return WholePass(_eager(function, example))
     return FrozenPass(program, model.trainable_variables, sizes, most)
 
 
@@ -51,5 +51,11 @@ def _runs_eagerly(model: Any) -> bool:
     return bool(getattr(model, "run_eagerly", False))
 
 
-def _eager(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *arguments: as_arrays(function(*jax.tree.map(keras.ops.convert_to_tensor, arguments)))
+def _eager(function: Callable[..., Any], example: tuple[Any, ...]) -> Callable[..., Any]:
+    """Returns a function of arrays that runs operation by operation, after a first run in place of a trace."""
+
+    def run(*arguments: Any) -> Any:
+        return as_arrays(function(*jax.tree.map(keras.ops.convert_to_tensor, arguments)))
+
+    run(*example)
+    return run

@@ -43,7 +43,7 @@ def gradient(
         slope = pulled(graph, tensors, [source], score, scale, {op.unit for op in relus}, _guided)[0]
     else:
         slope = pulled(graph, tensors, [source], score, scale)[0]
-    return tensors[score], slope, count
+    return tensor_of(score, tensors), slope, count
 
 
 def full_gradient(
@@ -124,7 +124,7 @@ def full_gradient(
         for (path, layer, _, layout), value, inner in zip(reached, made, slopes, strict=True)
         if inner is not None
     ]
-    return tensors[score], slope, outer_slopes, places
+    return tensor_of(score, tensors), slope, outer_slopes, places
 
 
 def _traced(function: Callable[[Any], list[Any]], values: Any) -> tuple[Graph, dict[Value, Any], Value, list[Value]]:

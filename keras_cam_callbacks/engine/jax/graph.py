@@ -56,15 +56,17 @@ class Op:
         outputs: What it puts out.
         number: Its place in the order of all.
         unit: What runs in its place: itself, or the operation with a derivative of its own that it is within.
+        inner: What is within one with a derivative of its own.
     """
 
-    __slots__ = ("_part", "inputs", "kind", "number", "outputs", "params", "unit")
+    __slots__ = ("_part", "inner", "inputs", "kind", "number", "outputs", "params", "unit")
 
     def __init__(self, equation: Any, jaxpr: Any, inputs: Sequence[Value], number: int, unit: Op | None) -> None:
         """Notes an equation of a jaxpr."""
         self.kind, self.params = equation.primitive.name, equation.params
         self.inputs, self.number, self.unit = tuple(inputs), number, unit or self
         self.outputs: tuple[Value, ...] = ()
+        self.inner: list[Op] = []
         self._part = equation, jaxpr
 
     def run(self, values: Sequence[Any]) -> list[Any]:
@@ -130,7 +132,9 @@ class Graph:
                 outputs = self.add(*inner, taken, unit)
             else:
                 op = self._op(equation, jaxpr, taken, unit)
+                before = len(self.ops)
                 op.outputs = outputs = tuple(self.add(*inner, taken, op.unit))
+                op.inner = self.ops[before:]
                 if unit is None:
                     self._units.append(op)
             values.update(zip(equation.outvars, outputs, strict=True))
@@ -184,15 +188,10 @@ class Graph:
         for op in self._units:
             if op.number < first or op.kind in _STOPS:
                 continue
-            if not reached.isdisjoint(op.inputs) or any(v in reached for v in self._interior(op)):
-                reached.update(value for value in op.outputs if value.is_float)
+            within = [value for inner in op.inner for value in inner.outputs]
+            if not reached.isdisjoint(op.inputs) or not reached.isdisjoint(within):
+                reached.update(value for value in (*op.outputs, *within) if value.is_float)
         return reached
-
-    def _interior(self, unit: Op) -> list[Value]:
-        """Returns the values within an operation with a derivative of its own."""
-        if unit.kind not in _OF_OWN_DERIVATIVE:
-            return []
-        return [value for op in ancestors(unit.outputs) if op.unit is unit for value in op.outputs]
 
 
 def _within(equation: Any) -> tuple[Any, list[Value]] | None:
