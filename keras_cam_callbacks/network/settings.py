@@ -117,7 +117,8 @@ def _plain(value: Any, stable: Callable[[str], str]) -> Any:
     if _is_function(value):
         return rules_digest(value)
     if keras.ops.is_tensor(value) or isinstance(value, np.ndarray | np.generic | keras.Variable):
-        return _array(np.asarray(keras.ops.convert_to_numpy(getattr(value, "value", value))), stable)
+        value = keras.ops.convert_to_tensor(value) if isinstance(value, keras.Variable) else value
+        return _array(np.asarray(keras.ops.convert_to_numpy(value)), stable)
     name = getattr(value, "__name__", None)
     return name if isinstance(name, str) else type(value).__name__
 

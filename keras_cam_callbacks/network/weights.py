@@ -113,7 +113,7 @@ def values_of(variable: Any) -> Any:
 
     Not by its own conversion, of which NumPy 2 warns on some backends.
     """
-    return np.asarray(keras.ops.convert_to_numpy(variable.value))
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable.value)))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def pooled(activation=None, trainable=True):
 
 def numbers(variable):
     """The values of a variable, as no framework's own array."""
-    return ops.convert_to_numpy(getattr(variable, "value", variable))
+    return ops.convert_to_numpy(ops.convert_to_tensor(variable))
 
 
 def traced(model, function, *examples):
