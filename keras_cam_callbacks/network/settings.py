@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from .rules import rules_digest
+from .weights import values_of
 
 __all__ = ["call_settings", "layer_settings"]
 
@@ -117,7 +118,7 @@ def _plain(value: Any, stable: Callable[[str], str]) -> Any:
     if _is_function(value):
         return rules_digest(value)
     if keras.ops.is_tensor(value) or isinstance(value, np.ndarray | np.generic | keras.Variable):
-        value = keras.ops.convert_to_tensor(value) if isinstance(value, keras.Variable) else value
+        value = values_of(value) if isinstance(value, keras.Variable) else value
         return _array(np.asarray(keras.ops.convert_to_numpy(value)), stable)
     name = getattr(value, "__name__", None)
     return name if isinstance(name, str) else type(value).__name__

@@ -113,7 +113,10 @@ def values_of(variable: Any) -> Any:
 
     Not by its own conversion, of which NumPy 2 warns on some backends.
     """
-    return np.asarray(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable.value)))
+    value = variable.value
+    if hasattr(value, "numpy") and not hasattr(value, "detach"):  # TensorFlow's, which warns of Keras' way.
+        return np.asarray(value.numpy())
+    return np.asarray(keras.ops.convert_to_numpy(value))
 
 
 @contextmanager
