@@ -270,6 +270,8 @@ class FrozenPass:
         """
         self.reuses = 0
         self._function, self._example, self._fixed, self._most = function, example, fixed, most
+        tensors = [*(variable.value for variable in model.variables), *torch.nn.Module.buffers(model)]
+        self._variables = set(map(address, tensors))
         self._trained = {address(variable.value) for variable in model.trainable_variables}
         self._memory = Memory()
         self._plan: list[Step] | None = None
@@ -356,7 +358,9 @@ class FrozenPass:
         followers: list[Follower] = []
 
         def followed() -> Any:
-            followers.append(Follower(filter(torch.is_tensor, keras.tree.flatten(arguments)), self._trained))
+            followers.append(
+                Follower(filter(torch.is_tensor, keras.tree.flatten(arguments)), self._variables, self._trained)
+            )
             with called_by(followers[-1]):
                 return self._function(*arguments)
 
