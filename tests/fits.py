@@ -15,6 +15,7 @@ from models import CLASSES, SHAPE, functional, images, labels
 from keras_cam_callbacks import GradCAMLogger, read_run
 from keras_cam_callbacks.metrics import METRICS
 from keras_cam_callbacks.metrics.registry import REGISTRY
+from keras_cam_callbacks.network.weights import values_of
 
 X, Y = images(12), labels(12)
 SAMPLES = len(X)
@@ -68,7 +69,7 @@ def random_model():
 
 def state(model):
     """All that training changes in a model and its optimizer, bit by bit."""
-    return [keras.ops.convert_to_numpy(v.value).tobytes() for v in (*model.variables, *model.optimizer.variables)]
+    return [values_of(v).tobytes() for v in (*model.variables, *model.optimizer.variables)]
 
 
 def fit(*callbacks, model=None, epochs=3, **settings):

@@ -117,6 +117,8 @@ def values_of(tensor: Any) -> Any:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy().copy()
+    if hasattr(value, "numpy"):  # TensorFlow's, which warns of Keras' way.
+        return np.asarray(value.numpy())
     return np.asarray(keras.ops.convert_to_numpy(value))
 
 

@@ -50,7 +50,9 @@ class SharedConvolution(keras.Model):
 
 def numbers(variable):
     """The values of a variable, as no framework's own array."""
-    return ops.convert_to_numpy(getattr(variable, "value", variable))
+    value = getattr(variable, "value", variable)
+    # Of a TensorFlow variable, Keras' own way makes NumPy 2 warn.
+    return value.numpy() if keras.backend.backend() == "tensorflow" else ops.convert_to_numpy(value)
 
 
 def traced(model, function, *examples):

@@ -356,7 +356,9 @@ def test_a_seed_that_another_draw_moves_is_noticed():
 
 def test_a_seed_that_stands_still_gives_the_same_noise():
     layer = Noise(lambda self, shape: keras.random.normal(shape, seed=5))
-    assert watched_fit(with_layer_before(layer), images(), labels())[1] == [0, 1, 1]
+    # On PyTorch nothing random is left out, whatever its seed.
+    reuses = [0, 0, 0] if keras.backend.backend() == "torch" else [0, 1, 1]
+    assert watched_fit(with_layer_before(layer), images(), labels())[1] == reuses
 
 
 def test_noise_without_a_seed_is_drawn_each_time():
@@ -483,11 +485,12 @@ def test_other_ways_to_run_the_model(settings):
     compiled(model, **settings)
     other = after_epoch(1, lambda: added(model, None))
     _, reuses = watched_fit(model, images(), labels(), other, epochs=3)
-    # JAX traces what can be traced, whatever the user runs eagerly.
-    whole = "run_eagerly" in settings and keras.backend.backend() != "jax"
+    # The others trace what can be traced, or run all eagerly, whatever the user does.
+    whole = "run_eagerly" in settings and keras.backend.backend() == "tensorflow"
     assert reuses == ([0, 0, 0] if whole else [0, 0, 1])
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing:RuntimeWarning")
 def test_explaining_between_the_epochs_is_of_the_weights_of_that_moment():
     model = frozen(functional().model)
     logger = HeatmapLogger(images(), tracker=None, on_error="raise")

@@ -139,9 +139,12 @@ class FrozenPass:
         if self._copies and bool(_are_same(self._copies, now)):
             self._writes = 0
         else:
-            self._writes += bool(self._copies)
+            is_first = not self._copies
+            self._writes += not is_first
             self._kept.clear()
             self._copies = _copied(now)
+            if is_first:  # Compiled now, and not in a later epoch.
+                _are_same(self._copies, now)
         self._held = now
         if self._writes > 1:  # In two rounds running: training moves them, as it moves statistics of batches.
             self._run_whole_only()

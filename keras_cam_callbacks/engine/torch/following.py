@@ -64,7 +64,7 @@ class Step:
         inputs: For each tensor that it takes which step put it out and where, None for one from outside.
         moving: Whether it must run each time.
         of_batch: Whether it comes from the arguments.
-        of_variables: Whether it comes from a variable, or another tensor from outside.
+        of_variables: Whether it comes from a variable of the model.
         in_place: Whether it writes into the tensor that it returns, which is then one of this step.
         shares: Whether it puts out a tensor in the memory of one that it takes.
         taken: Whether anything has taken what it puts out.
@@ -134,19 +134,20 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         uncertain: Whether nothing may be left out.
     """
 
-    def __init__(self, arguments: Iterable[Any], trained: set[int]) -> None:
+    def __init__(self, arguments: Iterable[Any], variables: set[int], trained: set[int]) -> None:
         """Begins.
 
         Args:
             arguments: The tensors that the function takes.
-            trained: Addresses of the variables that are trained.
+            variables: Addresses of the model's variables.
+            trained: Addresses of those that are trained.
         """
         super().__init__()
         self.steps: list[Step] = []
         self.spans: dict[int, Span] = {}
         self._calls = 0
         self.uncertain = False
-        self._trained = trained
+        self._variables, self._trained = variables, trained
         self._arguments = {id(tensor): tensor for tensor in arguments}
         self._made: dict[int, tuple[Any, int, int]] = {}
 
@@ -185,7 +186,7 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         for tensor, origin in zip(taken, inputs, strict=True):
             if origin is None:
                 moving = moving or address(tensor) in self._trained
-                of_variables = of_variables or id(tensor) not in self._arguments
+                of_variables = of_variables or address(tensor) in self._variables
             else:
                 step = self.steps[origin[0]]
                 of_variables = of_variables or step.of_variables

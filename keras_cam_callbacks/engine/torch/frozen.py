@@ -92,6 +92,7 @@ class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are p
         self._origins: dict[int, Any] = {id(one): (weakref.ref(one), (-1, i)) for i, one in enumerate(arguments)}
         self._at = 0
         self._hollow: dict[int, Any] = {}
+        self._passes = False
 
     def is_over(self) -> bool:
         """Tells whether all operations have run."""
@@ -114,7 +115,11 @@ class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are p
             self.kept.received[start] = received
         elif None not in origins and _alike(list(received), list(self.kept.received.get(start, ()))):
             self._at, (at, position) = span.stop, span.origin
-            return self._filled(at, position)
+            self._passes = True  # What is made here is no operation of the function.
+            try:
+                return self._filled(at, position)
+            finally:
+                self._passes = False
         return function(*args, **kwargs)
 
     def _origin(self, tensor: Any) -> tuple[int, int] | None:
@@ -134,6 +139,8 @@ class _Replay(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are p
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs a function, or hands out what it gave before."""
+        if self._passes:
+            return function(*args, **(kwargs or {}))
         args, kwargs = with_values(self, types, args, kwargs or {})
         name = named(function)
         if name in METADATA:
@@ -225,6 +232,8 @@ def _plain(value: Any) -> Any:
 
 
 def _alike(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
     if type(one) is not type(other):
         return False
     if isinstance(one, list):
@@ -233,7 +242,7 @@ def _alike(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)
-    return one is other or bool(one == other)
+    return bool(one == other)
 
 
 def _twice(tensor: Any) -> Any:
@@ -261,6 +270,8 @@ class FrozenPass:
         """
         self.reuses = 0
         self._function, self._example, self._fixed, self._most = function, example, fixed, most
+        tensors = [*(variable.value for variable in model.variables), *torch.nn.Module.buffers(model)]
+        self._variables = set(map(address, tensors))
         self._trained = {address(variable.value) for variable in model.trainable_variables}
         self._memory = Memory()
         self._plan: list[Step] | None = None
@@ -347,7 +358,9 @@ class FrozenPass:
         followers: list[Follower] = []
 
         def followed() -> Any:
-            followers.append(Follower(filter(torch.is_tensor, keras.tree.flatten(arguments)), self._trained))
+            followers.append(
+                Follower(filter(torch.is_tensor, keras.tree.flatten(arguments)), self._variables, self._trained)
+            )
             with called_by(followers[-1]):
                 return self._function(*arguments)
 
