@@ -175,7 +175,7 @@ def test_the_strongest_channels_alone(net, reference, kind):
     close(explain(net, x, "relu3", method=kind(channels=24), **arguments).heatmaps, whole, 1e-6)
     close(explain(net, x, "relu3", method=kind(channels=99), **arguments).heatmaps, whole, 1e-6)
     # All channels but the strongest three have no weight: a map of the other activations' span alone is out of reach.
-    activations = keras.Model(net.inputs[0], net.get_layer("relu3").output)(x).numpy()
+    activations = keras.ops.convert_to_numpy(keras.Model(net.inputs[0], net.get_layer("relu3").output)(x))
     found = explain(net, x, "relu3", method=kind(channels=3), **arguments).heatmaps
     for one, a in zip(found, activations, strict=True):
         chosen = np.argsort(-a.max((0, 1)), kind="stable")[:3]
