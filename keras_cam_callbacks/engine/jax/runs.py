@@ -129,7 +129,7 @@ class Run:
         return [Attention(self._by_head(self._tensor(weights)), source) for weights, source in self._attentions[score]]
 
     def _by_head(self, weights: Any) -> Any:
-        """Returns weights as (N, heads, T, T), where heads that share keys are an axis of their own: JAX's first one."""
+        """Returns weights as (N, heads, T, T), where heads that share keys are an axis of their own."""
         if weights.ndim < 5:
             return weights
         samples = next((leaf.shape[0] for leaf in self.leaves if leaf is not None and leaf.shape), None)
