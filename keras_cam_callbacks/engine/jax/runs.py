@@ -119,14 +119,23 @@ class Run:
         self.attentions(score)
         values = [weights for weights, _ in self._attentions[score]]
         slopes = pulled(self.graph, self._values, values, self._scores[score], scale_for(values))
-        return [None if slope is None else _by_head(slope) for slope in slopes]
+        return [None if slope is None else self._by_head(slope) for slope in slopes]
 
     def attentions(self, score: int) -> list[Attention]:
         """Returns the self-attentions on the way to a score, in their order; see `contract.DifferentiatedRun`."""
         if score not in self._attentions:
             leaves = [leaf for leaf in self.leaves if leaf is not None]
             self._attentions[score] = attentions(self.graph, self._scores[score], leaves, self._made)
-        return [Attention(_by_head(self._tensor(weights)), source) for weights, source in self._attentions[score]]
+        return [Attention(self._by_head(self._tensor(weights)), source) for weights, source in self._attentions[score]]
+
+    def _by_head(self, weights: Any) -> Any:
+        """Returns weights as (N, heads, T, T), where heads that share keys are an axis of their own."""
+        if weights.ndim < 5:
+            return weights
+        samples = next((leaf.shape[0] for leaf in self.leaves if leaf is not None and leaf.shape), None)
+        if weights.shape[0] != samples and weights.shape[1] == samples:
+            weights = keras.ops.moveaxis(weights, 1, 0)
+        return weights.reshape((weights.shape[0], -1, *weights.shape[-2:]))
 
     def read_inputs(self, tensor_id: Hashable) -> set[int] | None:
         """Returns which of the flattened inputs a tensor depends on."""
@@ -277,11 +286,6 @@ def _trace_scores(run: Run, behind: Callable[[Any], tuple[Sequence[Any], Any]]) 
         tree, [run._tensor(leaf) if isinstance(leaf, Value) else leaf for leaf in values]
     )
     run.scores, run._scores = scores, values[: len(scores)]
-
-
-def _by_head(weights: Any) -> Any:
-    """Returns weights as (N, heads, T, T), where heads that share keys are an axis of their own."""
-    return weights if weights.ndim < 5 else weights.reshape((weights.shape[0], -1, *weights.shape[-2:]))
 
 
 def _in_order(leaves: Sequence[Any], tensors: dict[int, Any]) -> list[Any]:
