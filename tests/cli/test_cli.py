@@ -26,7 +26,6 @@ def test_starts_quickly_without_a_framework(arguments):
     code = f"""
 import sys
 from keras_cam_callbacks.cli import main
-from keras_cam_callbacks.engine import ENGINES
 try:
     main({arguments!r}, prog_name="keras-cam")
 finally:
@@ -58,7 +57,6 @@ def test_missing_extras_are_one_line(module, named, tmp_path):
 import sys
 sys.modules[{module!r}] = None
 from keras_cam_callbacks.cli import main
-from keras_cam_callbacks.engine import ENGINES
 main(["demo", "--out", {str(tmp_path / "out")!r}])
 """
     done = run_python(code)
