@@ -12,6 +12,7 @@ from models import assert_maps_equal, functional, reference_gradcam
 
 from keras_cam_callbacks import GradCAMLogger, explain
 from keras_cam_callbacks.data.batches import make_batch
+from keras_cam_callbacks.network.weights import values_of
 
 X = models.images()
 MULTI = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0]])
@@ -69,7 +70,7 @@ def test_cam_of_a_number_is_of_its_own_weights():
     model = keras.Model(inputs, dense(layers.GlobalAveragePooling2D()(conv(inputs))))
     model.compile("sgd", "mse")
     dense.bias.assign([-3.0])
-    expected = (keras.ops.convert_to_numpy(conv(X)) * keras.ops.convert_to_numpy(dense.kernel.value)[:, 0]).sum(-1)
+    expected = (keras.ops.convert_to_numpy(conv(X)) * values_of(dense.kernel)[:, 0]).sum(-1)
     np.testing.assert_allclose(explain(model, (X, FRACTIONS), method="cam").heatmaps, expected, rtol=1e-4, atol=1e-5)
 
 

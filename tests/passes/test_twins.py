@@ -129,9 +129,12 @@ def test_calls_that_are_one_have_one_map_whichever_is_named():
         np.testing.assert_allclose(maps[name].heatmaps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
-def test_it_is_said_of_how_many_images_a_tower_is_called():
-    with pytest.warns(RuntimeWarning, match="'tower/last' is called 3 times, once for each of several images"):
-        explain(graph(encoder()), batch(), target=loss)
+def test_each_image_has_the_calls_on_it():
+    tower, x = encoder(), batch()
+    views = explain(graph(tower), x, target=loss)
+    assert {view.layer_name for view in views.values()} == {"tower/last", "tower/last#2", "tower/last#4"}
+    expected = cams.gradcam(*of_tape(tower, x))
+    np.testing.assert_allclose(views["anchor"].heatmaps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_a_logger_in_fit():
