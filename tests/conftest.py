@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -41,6 +42,12 @@ def pytest_configure(config):
     for package, (mended, ignored) in OLD_WARNINGS.items():
         if Version(version(package)) < Version(mended):
             config.addinivalue_line("filterwarnings", ignored)
+
+
+def pytest_collection_finish():
+    """What is imported isn't looked through at each collection, which Keras asks for once for each layer it changes."""
+    gc.collect()
+    gc.freeze()
 
 
 def _seed():

@@ -1,5 +1,6 @@
 """Layers in few bits, with LoRA, and of models that save memory in training: explained as what they compute."""
 
+import gc
 from itertools import product
 
 import keras
@@ -33,6 +34,9 @@ def seeded():
 
 
 def quantized(model, mode):
+    # Keras has garbage collected at each layer, which takes the longer the more tests ran before.
+    gc.collect()
+    gc.freeze()
     for layer in model._flatten_layers():
         if isinstance(layer, layers.Dense | layers.EinsumDense):
             layer.quantize(mode)
