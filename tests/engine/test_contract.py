@@ -380,11 +380,16 @@ def test_all_shares_of_a_score_sum_to_it():
     assert np.abs(arrays["scores"]).max() > 0.01
 
 
+class Stopped(layers.Layer):
+    def call(self, x):
+        return ops.stop_gradient(x)
+
+
 def test_which_outputs_a_score_has_a_gradient_at():
     inputs = keras.Input(SHAPE)
     cut = layers.Conv2D(2, 3, name="cut")(inputs)
     kept = layers.Conv2D(2, 3, name="kept")(inputs)
-    model, seen = keras.Model(inputs, ops.mean(ops.stop_gradient(cut) * kept, axis=(1, 2))), {}
+    model, seen = keras.Model(inputs, ops.mean(Stopped()(cut) * kept, axis=(1, 2))), {}
 
     def look(x):
         run = loaded.differentiated_run(model, x, is_layer("kept"), lambda run: ([run.outputs[:, 0]], None))
