@@ -14,6 +14,7 @@ from keras_cam_callbacks import engine
 from keras_cam_callbacks.engine import contract
 
 SHAPE = (6, 5, 3)
+TENSORFLOW = keras.backend.backend() == "tensorflow"
 loaded = engine.load()
 
 
@@ -385,6 +386,7 @@ class Stopped(layers.Layer):
         return ops.stop_gradient(x)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="eager: gradients are known where they are watched")
 def test_which_outputs_a_score_has_a_gradient_at():
     inputs = keras.Input(SHAPE)
     cut = layers.Conv2D(2, 3, name="cut")(inputs)
@@ -417,7 +419,7 @@ def test_a_function_of_what_was_traced_is_compiled_beside_it(eager):
     run(None, x)
     count = len(traces)
     beside = run.beside(made, lambda conv, average: {"sum": ops.sum(conv, axis=(1, 2)), "mean": average})
-    if eager:
+    if eager or not TENSORFLOW:
         assert beside is None
         return
     model.get_layer("conv").bias.assign_add([1.0, 2.0, 3.0, 4.0])
@@ -445,6 +447,7 @@ def test_a_replaced_layer_puts_out_what_is_given():
     assert np.abs(before[:4] - expected).max() > 1e-4  # Outside it is the layer's own again.
 
 
+@pytest.mark.skipif(not TENSORFLOW, reason="only TensorFlow's engine numbers operations by value")
 def test_calls_of_a_layer_that_compute_the_same_are_one():
     """Each has the gradient of what is done with all of them."""
     model, seen = SharedConvolution(1.0, 1.0, 2.0), []
@@ -492,7 +495,7 @@ def test_several_calls_of_a_layer_are_replaced():
 
     first, second, third = traced(model, look, images())["outputs"]
     np.testing.assert_array_equal([first, third], np.full((2, *first.shape), 7))
-    np.testing.assert_allclose(second, model(images())[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(second, ops.convert_to_numpy(model(images())[1]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_pass_takes_any_number_of_samples_and_sees_new_weights():

@@ -83,6 +83,14 @@ class EagerRun:
         """Returns None: it isn't known."""
         return None
 
+    def differentiable(self, score: int, tensor_ids: Sequence[Hashable]) -> set[Hashable] | None:
+        """Returns None: it isn't known."""
+        return None
+
+    def score_inputs(self, score: int) -> set[int] | None:
+        """Returns None: it isn't known."""
+        return None
+
     def attention_gradients(self, score: int) -> list[Any | None]:
         """Returns nothing: no self-attention is seen."""
         return []

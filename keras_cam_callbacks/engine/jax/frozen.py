@@ -49,6 +49,10 @@ class WholePass:
         """Takes a function of arrays."""
         self._function = function
 
+    def beside(self, tensors: Sequence[Any], function: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Returns None: the traced function is not taken apart."""
+        return None
+
     def renew(self) -> None:
         """Does nothing: nothing is kept."""
 
@@ -126,6 +130,10 @@ class FrozenPass:
     def bytes_kept(self) -> float:
         """How many bytes are kept now."""
         return float(sum(tensor.nbytes for lot in self._kept.values() for tensor in lot))
+
+    def beside(self, tensors: Sequence[Any], function: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Returns None: the traced function is not taken apart."""
+        return None
 
     def renew(self) -> None:
         """Lets go of what is kept if a variable that it depends on was written. To be called before each round."""

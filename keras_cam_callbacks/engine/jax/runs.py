@@ -114,6 +114,17 @@ class Run:
         ids: set[Hashable] = {*sources_of([self._scores[score]])}
         return ids
 
+    def differentiable(self, score: int, tensor_ids: Sequence[Hashable]) -> set[Hashable] | None:
+        """Returns those of some outputs that a score has a gradient at; see `contract.DifferentiatedRun`."""
+        scores = self._scores[score]
+        made = {tensor_id: root(self._made[tensor_id]) for tensor_id in tensor_ids}
+        return {tensor_id for tensor_id, value in made.items() if scores in self.graph.differentiable([value])}
+
+    def score_inputs(self, score: int) -> set[int] | None:
+        """Returns which of the flattened inputs a score depends on."""
+        sources = sources_of([self._scores[score]])
+        return {i for i, leaf in enumerate(self.leaves) if leaf in sources}
+
     def attention_gradients(self, score: int) -> list[Any | None]:
         """Returns d score / d weights of each self-attention; see `contract.DifferentiatedRun`."""
         self.attentions(score)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ def left_as_found(model: Any) -> Iterator[None]:
                     if getattr(layer, "_remat_mode", None) is not None:  # Older versions of Keras have none.
                         taps.enter_context(exchanged(layer, "_remat_mode", None))
                     taps.enter_context(plain_way_back(layer))
-                    if stepping.steps_by_itself(layer):
+                    if stepping.steps_by_itself(layer) and not stepping.is_at_once(layer):
                         taps.enter_context(exchanged(layer, "call", stepping.at_once(layer)))
                 yield
         finally:
@@ -144,12 +144,12 @@ def left_as_found(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def replaced(layer: Any, activations: Any, number: int = 1) -> Iterator[None]:
-    """Has one call of the layer put out something else; in a traced function all that only led to it is left out."""
+def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> Iterator[None]:
+    """Has some calls of the layer put out something else; in a traced function all that only led to them is left out."""
     calls = itertools.count(1)
 
     def instead(received: Any, output: Any) -> Any:
-        if next(calls) != number:
+        if next(calls) not in numbers:
             return None
         return keras.ops.cast(activations(output) if callable(activations) else activations, output.dtype)
 

@@ -287,6 +287,10 @@ class FrozenPass:
         """How many bytes are kept now."""
         return float(sum(kept.bytes for kept in self._lots.values()))
 
+    def beside(self, tensors: Sequence[Any], function: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Returns None: nothing is traced."""
+        return None
+
     def renew(self) -> None:
         """Lets go of what is kept if a variable that it depends on was written. To be called before each round."""
         if not self._lots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -183,6 +183,15 @@ class Run:
         numbers: set[Hashable] = set(graphs.ancestors(record, [record.number(self.scores[score])]))
         return numbers
 
+    def differentiable(self, score: int, tensor_ids: Sequence[Hashable]) -> set[Hashable] | None:
+        """Returns None: gradients are known only at what was watched."""
+        return None
+
+    def score_inputs(self, score: int) -> set[int] | None:
+        """Returns which of the flattened inputs a score depends on."""
+        record = self._graph()
+        return self.read_inputs(record.number(self.scores[score]))
+
     def attention_gradients(self, score: int) -> list[Any | None]:
         """Returns d score / d weights of each self-attention; see `contract.DifferentiatedRun`."""
         self._asked.attends = True
@@ -353,12 +362,12 @@ def eagerly() -> Iterator[None]:
 
 
 @contextmanager
-def replaced(layer: Any, activations: Any, number: int = 1) -> Iterator[None]:
-    """Has one call of the layer put out something else."""
+def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> Iterator[None]:
+    """Has some calls of the layer put out something else."""
     calls = itertools.count(1)
 
     def instead(received: Any, output: Any) -> Any:
-        if next(calls) != number:
+        if next(calls) not in numbers:
             return None
         return (activations(output) if callable(activations) else activations).to(output.dtype)
 

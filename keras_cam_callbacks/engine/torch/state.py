@@ -39,7 +39,7 @@ def left_as_found(model: Any) -> Iterator[None]:
                     if getattr(layer, "_remat_mode", None) is not None:  # Older versions of Keras have none.
                         taps.enter_context(exchanged(layer, "_remat_mode", None))
                     taps.enter_context(plain_way_back(layer))
-                    if stepping.steps_by_itself(layer):
+                    if stepping.steps_by_itself(layer) and not stepping.is_at_once(layer):
                         taps.enter_context(exchanged(layer, "call", stepping.at_once(layer)))
                 yield
         finally:
