@@ -145,7 +145,7 @@ def left_as_found(model: Any) -> Iterator[None]:
 
 @contextmanager
 def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> Iterator[None]:
-    """Has some calls of the layer put out something else; in a traced function all that only led to them is left out."""
+    """Has some calls of the layer put out something else; a trace has nothing that only led to them."""
     calls = itertools.count(1)
 
     def instead(received: Any, output: Any) -> Any:
