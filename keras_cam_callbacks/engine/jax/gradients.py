@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -12,15 +10,14 @@ import jax.numpy as jnp
 import keras
 from jax.extend import core
 
-from ...network.biases import Place, adds_bias, adds_constant
-from ...network.layers import data_format, walk
-from .. import wrapping
-from ..wrapped import exchanged
+from ...network.biases import Place
+from ...network.layers import walk
+from ..constants import Constants, watched_constants
 from .endings import rectified
 from .graph import Graph, Op, Value, ancestors, outer, tensor_of
 from .programs import needs_values
 from .pulling import FLOAT16_SCALE, as_float32, pulled
-from .state import Noted, is_traced, note, tap
+from .state import is_traced, note, tap
 
 
 def gradient(
@@ -53,7 +50,6 @@ def full_gradient(
 
     A layer that is called twice has two places. What runs in a loop is out of reach.
     """
-    every = list(walk(model))
     if not is_traced():
         raise ValueError(
             "FullGrad needs a model that JAX can trace. "
@@ -61,58 +57,16 @@ def full_gradient(
             "'input_x_gradient' take it."
         )
     scale = _scale(model)
-    reached: list[tuple[str, Any, Noted, str]] = []
-    called: list[Any] = []
-    handed: set[int] = set()
-    activations = {id(layer): layer.activation for _, layer in every if adds_bias(layer)}
-    missed: list[tuple[str, str]] = []
-
-    def on_constant(path: str, layer: Any, tensor: Any) -> None:
-        noted = note(tensor)
-        if noted is None:
-            missed.append((path, "which runs in a loop or in another function of its own"))
-        else:
-            reached.append((path, layer, noted, data_format([*called, layer], layer)))
-
-    def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
-        if adds_constant(layer):
-            on_constant(path, layer, output)
-        elif adds_bias(layer) and id(layer) not in handed:
-            # A class that overrides `call` need not hand anything to the activation.
-            on_constant(path, layer, output)
-            if activations[id(layer)] not in (None, keras.activations.linear):
-                missed.append((path, "whose own `call` does not use the layer's `activation`"))
-        handed.discard(id(layer))
-        called.append(layer)
-
-    def activated(path: str, layer: Any) -> Any:
-        original = layer.activation
-
-        def activation(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-            handed.add(id(layer))
-            on_constant(path, layer, tensor)
-            return original(tensor, *args, **kwargs)
-
-        return activation
+    constants = Constants()
 
     def noting(values: Any) -> list[Any]:
-        with wrapping, ExitStack() as taps:
-            for path, layer in every:
-                inside = [inner for _, inner in walk(layer)] if isinstance(layer, keras.layers.TimeDistributed) else []
-                if any(adds_bias(inner) or adds_constant(inner) for inner in inside):
-                    missed.append((path, "which runs layers in a loop"))
-                taps.enter_context(tap(layer, functools.partial(on_call, path, layer)))
-                if activations.get(id(layer)) is not None:
-                    taps.enter_context(exchanged(layer, "activation", activated(path, layer)))
+        nonlocal constants
+        with watched_constants(model, tap, note) as constants:
             scores = function(values)
-        return [scores, *(noted.tensor for _, _, noted, _ in reached)]
+        return [scores, *(noted.tensor for _, _, noted, *_ in constants.reached)]
 
     graph, tensors, source, (score, *made) = _traced(noting, values)
-    for path, reason in missed:
-        raise ValueError(
-            "FullGrad needs the gradient wherever a layer adds its bias. "
-            f"Received: layer {path!r}, {reason}. 'saliency' and 'input_x_gradient' need the image's gradient only."
-        )
+    constants.check()
     outside = {id(tensor): value for value, tensor in tensors.items() if value.op is None}
     beside = [outside.get(id(other)) for other in others]
     sources = [source, *(value for value in beside if value is not None), *made]
@@ -120,8 +74,8 @@ def full_gradient(
     slope = next(slopes)
     outer_slopes = [None if value is None else next(slopes) for value in beside]
     places = [
-        Place(path, layer, tensor_of(value, tensors), layout, inner)
-        for (path, layer, _, layout), value, inner in zip(reached, made, slopes, strict=True)
+        Place(path, layer, tensor_of(value, tensors), layout, inner, steps)
+        for (path, layer, _, layout, steps), value, inner in zip(constants.reached, made, slopes, strict=True)
         if inner is not None
     ]
     return tensor_of(score, tensors), slope, outer_slopes, places

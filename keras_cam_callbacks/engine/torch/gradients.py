@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -11,10 +10,9 @@ import keras
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ...network.biases import Place, adds_bias, adds_constant
-from ...network.layers import data_format, walk
-from .. import wrapping
-from ..wrapped import exchanged
+from ...network.biases import Place
+from ...network.layers import walk
+from ..constants import watched_constants
 from .graphs import RELUS
 from .recording import name_of
 from .runs import FLOAT16_SCALE, tap
@@ -90,64 +88,30 @@ def full_gradient(
 
     A layer that is called twice has two places. What a module of PyTorch adds is out of reach.
     """
-    every = list(walk(model))
     scale = FLOAT16_SCALE if _has_halves(model) else 1.0
-    reached: list[tuple[str, Any, Any, str]] = []
-    called: list[Any] = []
-    handed: set[int] = set()
-    activations = {id(layer): layer.activation for _, layer in every if adds_bias(layer)}
-    missed: list[tuple[str, str]] = []
 
-    with wrapping, torch.enable_grad(), ExitStack() as taps:
+    def watch(tensor: Any) -> Any:
+        if not tensor.requires_grad:
+            tensor.requires_grad_()
+        return tensor
 
-        def on_constant(path: str, layer: Any, tensor: Any) -> None:
-            if not tensor.requires_grad:
-                tensor.requires_grad_()
-            reached.append((path, layer, tensor, data_format([*called, layer], layer)))
-
-        def on_call(path: str, layer: Any, received: Any, output: Any) -> None:
-            if adds_constant(layer):
-                on_constant(path, layer, output)
-            elif adds_bias(layer) and id(layer) not in handed:
-                # A class that overrides `call` need not hand anything to the activation.
-                on_constant(path, layer, output)
-                if activations[id(layer)] not in (None, keras.activations.linear):
-                    missed.append((path, "whose own `call` does not use the layer's `activation`"))
-            handed.discard(id(layer))
-            called.append(layer)
-
-        def activated(path: str, layer: Any) -> Any:
-            original = layer.activation
-
-            def activation(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-                handed.add(id(layer))
-                on_constant(path, layer, tensor)
-                return original(tensor, *args, **kwargs)
-
-            return activation
-
-        for path, layer in every:
-            inside = [inner for _, inner in walk(layer)] if isinstance(layer, keras.layers.TimeDistributed) else []
-            if any(adds_bias(inner) or adds_constant(inner) for inner in inside):
-                missed.append((path, "which runs layers in a loop"))
+    with torch.enable_grad(), watched_constants(model, tap, watch) as constants:
+        for path, layer in walk(model):
             if isinstance(layer, keras.layers.TorchModuleWrapper) and any(map(_adds, layer.module.modules())):
-                missed.append((path, "a module of PyTorch that adds its own"))
-            taps.enter_context(tap(layer, functools.partial(on_call, path, layer)))
-            if activations.get(id(layer)) is not None:
-                taps.enter_context(exchanged(layer, "activation", activated(path, layer)))
+                constants.missed.append((path, "a module of PyTorch that adds its own"))
         values = values.detach().requires_grad_()
         for other in others:  # The function has them already.
             other.requires_grad_()
         scores = function(values)
-    for path, reason in missed:
-        raise ValueError(
-            "FullGrad needs the gradient wherever a layer adds its bias. "
-            f"Received: layer {path!r}, {reason}. 'saliency' and 'input_x_gradient' need the image's gradient only."
-        )
-    sources = [values, *others, *(tensor for _, _, tensor, _ in reached)]
+    constants.check()
+    sources = [values, *others, *(tensor for _, _, tensor, _, _ in constants.reached)]
     gradients = _slopes(scores, sources, scale)
     outer, inner = gradients[1 : 1 + len(others)], gradients[1 + len(others) :]
-    places = [Place(*place, g) for place, g in zip(reached, inner, strict=True) if g is not None]
+    places = [
+        Place(path, layer, tensor, layout, slope, steps)
+        for (path, layer, tensor, layout, steps), slope in zip(constants.reached, inner, strict=True)
+        if slope is not None
+    ]
     return scores, gradients[0], outer, places
 
 
