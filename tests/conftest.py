@@ -50,6 +50,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_runtest_setup(item):
+    for marker in item.iter_markers("only_on"):
+        import keras
+
+        if keras.backend.backend() not in marker.args:
+            pytest.skip(f"only on {' and '.join(marker.args)}: {marker.kwargs['reason']}")
+
+
 def _seed():
     """Seeds whatever is random without a generator of its own, such as the first weights of a model."""
     if "keras" in sys.modules:

@@ -5,13 +5,12 @@ import os
 import subprocess
 import sys
 
-import keras
 import pytest
 from paths import ROOT, TESTS
 
 from keras_cam_callbacks import METHODS
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="is a strategy of TensorFlow's")
+pytestmark = pytest.mark.only_on("tensorflow", reason="strategies are its own")
 
 PREFIXES = ["heatmaps", "gradcam", "cam", "layercam", "activations", "filters"]
 

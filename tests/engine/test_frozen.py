@@ -18,8 +18,8 @@ from keras_cam_callbacks.passes import capture
 EPOCHS = 3
 # Where it is decided that nothing was written, and where the rest is made.
 ENGINE = importlib.import_module(f"keras_cam_callbacks.engine.{keras.backend.backend()}.frozen")
-of_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="other engines have no function that makes the rest, and no buffers"
+of_tensorflow = pytest.mark.only_on(
+    "tensorflow", reason="other engines have no function that makes the rest, and no buffers"
 )
 
 

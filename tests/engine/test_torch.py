@@ -17,7 +17,7 @@ from tapes import gradient
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker, Tracker, engine, explain
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "torch", reason="is of PyTorch alone")
+pytestmark = pytest.mark.only_on("torch", reason="modes, hooks and gradients are PyTorch's own")
 
 
 class Counter(layers.Layer):

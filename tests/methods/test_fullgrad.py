@@ -587,7 +587,7 @@ REFUSED = {
     "a loop": pytest.param(
         lambda: (built(Looping()), images()),
         r"layer 'conv', which runs in a loop or in another graph",
-        marks=pytest.mark.skipif(keras.backend.backend() == "torch", reason="on PyTorch a loop is one of Python"),
+        marks=pytest.mark.only_on("tensorflow", "jax", reason="on PyTorch a loop is one of Python"),
     ),
     "patches": (lambda: (built(Patches()), images()), r"one for each sample. Received: model 'patches'"),
     "unused activation": (unused_activation, r"layer 'handmade', whose own `call` does not use"),
