@@ -176,6 +176,28 @@ def test_the_table_of_frozen_bases(tmp_path, monkeypatch, capsys):
     assert int(kept["Tiny"][2]) == len(base.variables) == 4
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras' own, in saving
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
+def test_a_gpu_is_measured_and_its_maps_are_compared(tmp_path, monkeypatch, capsys):
+    """Here on the CPU: the same weights, the same maps."""
+    gpu, subjects, frozen = loaded("gpu"), importlib.import_module("subjects"), importlib.import_module("frozen")
+    parts = tiny()
+    base = keras.Model(parts.input, parts.get_layer("pool").output, name="base")
+    monkeypatch.setitem(subjects.MODELS, "Tiny", tiny)
+    monkeypatch.setitem(frozen.BASES, "Tiny", lambda: base)
+    ours, theirs = gpu.measure("Tiny", tmp_path, 1), gpu.measure("Tiny", tmp_path, 0)
+    assert (tmp_path / "Tiny.weights.h5").exists()
+    assert gpu.worst(ours["maps"], theirs["maps"]) < 1e-6
+    assert gpu.worst([1.0, 2.0], [1.0, 4.0]) == 0.5
+    for case in gpu.CASES:
+        assert all(float(number) > 0 for number in ours["cells"][case].split(" / "))
+    if not gpu.sees_gpu():
+        assert gpu.peak() is None
+        with pytest.raises(SystemExit):
+            gpu.main(["--worker", "gpu", "--weights", str(tmp_path)])
+        assert "sees no GPU" in capsys.readouterr().err
+
+
 def in_process(worker):
     """Stands in for the pipe to a process, which takes long to start: the same requests and answers, in this one."""
 
