@@ -17,7 +17,7 @@ __all__ = ["FilmFormat", "Frames", "checked_format", "fitted", "write_film"]
 FilmFormat = Literal["gif", "webp", "mp4"]
 
 _LONGEST = 4096  # px: browsers play no larger films, and WebP has few more
-_PALETTE_PIXELS = 1 << 20  # how many pixels of all frames choose a GIF's colours
+_PALETTE_PIXELS = 1 << 17  # how many pixels of all frames choose a GIF's colours; more take much longer, for little
 _DITHER = 14  # of 256 levels: about as far as the colours of a palette are apart
 _HOLD = 3  # how many frames' time the last one stays
 _CODEC = "vp09"  # VP9: what OpenCV's wheels can write and browsers can play; they have no H.264
