@@ -241,6 +241,7 @@ class Slow(layers.Layer):
         return through_python(count, x)
 
 
+@pytest.mark.only_on("tensorflow", "jax", reason="PyTorch runs eagerly, what lies before the layer as well")
 @pytest.mark.filterwarnings("ignore:.*lies on the image isn't known:RuntimeWarning")
 def test_ablationcam_runs_only_what_lies_behind_the_layer():
     inputs = keras.Input((8, 8, 3))
