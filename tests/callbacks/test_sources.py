@@ -64,8 +64,8 @@ KINDS = {
 @pytest.mark.parametrize("build", KINDS.values(), ids=KINDS)
 def test_maps_are_those_of_the_same_numbers(build):
     loggers = [
-        GradCAMLogger(data, "conv2", target=1, tracker=MemoryTracker(), on_error="raise", max_samples=12)
-        for data in (X, build())
+        GradCAMLogger(data, "conv2", target=1, tracker=MemoryTracker(), max_samples=12, prefix=name, on_error="raise")
+        for name, data in (("plain", X), ("other", build()))
     ]
     model = tiny_model()
     fit(*loggers, model=model, epochs=1)
@@ -119,8 +119,11 @@ def batches():
     for rows in (slice(0, 5), slice(5, 12)):
         yield jax.device_put(X[rows], second), jax.device_put(Y[rows], second)
 
-data = {"here": (X, Y), "there": (jax.device_put(X, second), jax.device_put(Y, second)), "in batches": batches()}
-loggers = [GradCAMLogger(d, tracker=MemoryTracker(), on_error="raise", max_samples=12) for d in data.values()]
+data = {"here": (X, Y), "there": (jax.device_put(X, second), jax.device_put(Y, second)), "batches": batches()}
+loggers = [
+    GradCAMLogger(d, tracker=MemoryTracker(), on_error="raise", max_samples=12, prefix=name)
+    for name, d in data.items()
+]
 model = tiny_model()
 fit(*loggers, model=model)
 expected, *others = [logger.tracker.records for logger in loggers]
