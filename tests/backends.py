@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import pytest
 
@@ -45,3 +47,17 @@ def through_python(function, x):
 def most_traces(numbers):
     """How often a model may be traced to be run with so many numbers of samples; one that runs eagerly, each time."""
     return {"tensorflow": 1, "jax": numbers + 1}.get(keras.backend.backend(), float("inf"))
+
+
+def of_framework(name):
+    """A function of an array as the framework itself has it: "relu", "sigmoid" or "softmax"."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return getattr(tf.nn, name)
+    if backend == "jax":
+        import jax
+
+        return getattr(jax.nn, name)
+    import torch
+
+    return functools.partial(torch.softmax, dim=-1) if name == "softmax" else getattr(torch, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 
 def watched(function):
@@ -54,7 +55,12 @@ def watched(function):
 
         scores = function(watch)
         slopes = torch.autograd.grad(scores.sum(), seen)  # Which leaves the weights' own gradients alone.
-    return [[keras.ops.convert_to_numpy(part) for part in parts] for parts in (seen, slopes)]
+    return [[_as_array(part) for part in parts] for parts in (seen, slopes)]
+
+
+def _as_array(tensor):
+    """Keras' own conversion warns of PyTorch's tensors."""
+    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)
 
 
 def gradient(function, x):

@@ -61,6 +61,17 @@ def taken(array: Any, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
     return result
 
 
+def on_host(leaf: Any) -> npt.NDArray[Any]:
+    """Returns an array or a tensor as numpy's, wherever it lies; one of PyTorch's without its gradient.
+
+    bfloat16 and its like, which numpy lacks, are float32.
+    """
+    if hasattr(leaf, "detach"):  # PyTorch's.
+        leaf = leaf.detach().cpu()
+        leaf = leaf.float() if str(leaf.dtype) == "torch.bfloat16" else leaf
+    return as_numbers(np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf))
+
+
 def as_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns bfloat16 and its like, which numpy lacks, as float32."""
     return array.astype(np.float32) if array.dtype.kind == "V" and array.dtype.names is None else array

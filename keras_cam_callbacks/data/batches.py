@@ -19,7 +19,7 @@ from ..network.layers import input_tensors
 from ..network.preprocessing import expected_range
 from ..network.targets import LabelSets
 from ..records import Image, Look, Space, ValidationBatch, ValueRange
-from .arrays import taken
+from .arrays import on_host, taken
 from .feeding import preprocessed, preprocesses
 from .labels import class_labels, label_clues, label_sets, labels_of_rows
 from .layout import (
@@ -354,7 +354,7 @@ def _aligned_display(
             f"`{label}` must give one image for each of {whom(rows, count)}. "
             f"Received: {len(given) if hasattr(given, '__len__') else type(given).__name__}."
         )
-    pictures = [np.asarray(given[int(i)]) for i in chosen]
+    pictures = [on_host(given[int(i)]) for i in chosen]
     if space is None or not all(shows_slices(picture, space) for picture in pictures):
         return display_images(pictures, _range_for_people(pictures))[0]
     slices = [one for picture in pictures for one in picture]

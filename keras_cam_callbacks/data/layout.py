@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..checks import did_you_mean, is_whole
 from ..network.layers import input_tensors
 from ..records import Floats
+from .arrays import on_host
 
 _OF_KERAS = re.compile(r"(keras_tensor|input_layer|input)?(_?\d+)?")
 _FEW = (1, 3, 4)  # what a number of channels looks like, and a height does not
@@ -251,7 +252,7 @@ def as_pictures(images: Sequence[npt.NDArray[Any]] | npt.NDArray[Any]) -> list[n
     Raises:
         ValueError: If one is no image.
     """
-    return [_channels_last(np.asarray(image)) for image in images]
+    return [_channels_last(on_host(image)) for image in images]
 
 
 def _channels_last(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

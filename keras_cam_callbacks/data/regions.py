@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..checks import did_you_mean, is_whole
 from ..records import Region, short_repr
+from .arrays import on_host
 from .boxes import BOX_FORMATS, WORDS, check_edges, check_format, check_unit, corners
 
 __all__ = ["BOX_FORMATS", "Regions", "resolve_regions"]
@@ -259,7 +260,7 @@ def _parts(
 
 def _numbers(given: Any, label: str, size: tuple[int, ...]) -> npt.NDArray[Any]:
     try:
-        array = np.asarray(given)
+        array = on_host(given)
     except ValueError:  # Rows of several lengths.
         array = np.array(None)
     if array.dtype.kind not in "biuf":

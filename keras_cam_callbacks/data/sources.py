@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from numbers import Number
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..network.layers import input_tensors
-from .arrays import StoredArray, as_numbers, is_stored
+from .arrays import StoredArray, is_stored, on_host
 from .labels import labels_of_rows
 from .layout import largest_input
 
@@ -27,13 +28,23 @@ _MOST_LABEL_AXES = 2
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Lets a user's generator draw random numbers without changing those that training will draw."""
+    """Lets a user's generator draw random numbers without changing those that training will draw.
+
+    A DataLoader of PyTorch draws of PyTorch's, which Keras shuffles with on that backend; it isn't loaded for this.
+    """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global state is what is kept
+    torch = sys.modules.get("torch")
     try:
-        yield
+        with nullcontext() if torch is None else torch.random.fork_rng(_devices(torch)):
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _devices(torch: Any) -> list[int]:
+    """Returns the numbers of the GPUs that PyTorch has drawn numbers on."""
+    return [*range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
 
 
 def read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, npt.NDArray[np.intp] | None, int | None]:
@@ -88,7 +99,7 @@ def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
         if len(data) == len(input_tensors(model)) > 1:
             return _to_arrays(data), None
         if all(len(np.shape(part)) == 3 for part in data):
-            return np.stack([np.asarray(part) for part in data]), None
+            return np.stack([on_host(part) for part in data]), None
         if len(data) in (2, 3) and len({len(part) for part in data}) == 1:
             data = tuple(data)  # `fit` takes [x, y] for (x, y).
     if not isinstance(data, tuple):
@@ -162,10 +173,7 @@ def as_arrays(structure: Any) -> Any:
     def convert(leaf: Any) -> npt.NDArray[Any]:
         # What can only be cut by rows has all of them read.
         leaf = leaf[0 : len(leaf)] if is_stored(leaf) and not hasattr(leaf, "__array__") else leaf
-        if hasattr(leaf, "detach"):  # PyTorch's, wherever it is. Of its bfloat16 numpy has none.
-            leaf = leaf.detach().cpu()
-            leaf = leaf.float() if str(leaf.dtype) == "torch.bfloat16" else leaf
-        array = as_numbers(np.asarray(leaf.numpy() if hasattr(leaf, "numpy") else leaf))
+        array = on_host(leaf)
         # A model of images and text gets strings, too.
         if array.dtype == object and not all(isinstance(item, (str, bytes)) for item in array.flat):
             raise TypeError(

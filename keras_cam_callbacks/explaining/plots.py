@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import is_whole
+from ..data.arrays import on_host
 from ..data.batches import make_batch
 from ..drawing.colours import colorize
 from ..drawing.overlay import Overlay
@@ -168,9 +169,9 @@ def _one_image(model: Any, image: Any) -> Any:
     shape = getattr(image, "shape", None)
     if len(inputs) < 2 and shape is not None:
         if len(shape) == rank - 1:
-            return np.asarray(image)[None]
+            return on_host(image)[None]
         if len(shape) == rank and shape[0] == 1:
-            return np.asarray(image)
+            return on_host(image)
     raise ValueError(
         "`image` must be one image (height, width, channels), or (1, height, width, channels), as an array. "
         f"Received: {type(image).__name__ if shape is None else f'shape {tuple(shape)}'}"

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 from scipy.ndimage import gaussian_filter1d
+from tapes import gradient
 
 from keras_cam_callbacks import (
     ActivationLogger,
@@ -169,14 +169,10 @@ def test_a_step_towards_a_filter(kind, blur):
     part = keras.Model(model.input, model.get_layer("seen").output)
     found = filter_patterns(model, "seen", [1], steps=1, step_size=0.5, jitter=0, blur=blur)
     still = filter_patterns(model, "seen", [1], steps=1, step_size=1e-9, jitter=0, blur=blur)
-    with tf.GradientTape() as tape:
-        seed = tf.convert_to_tensor(still.images)
-        tape.watch(seed)
-        score = tf.reduce_mean(before_relu(part, seed)[..., 1])
-    gradient = tape.gradient(score, seed).numpy()
-    for axis in range(1, gradient.ndim - 1) if blur else ():
-        gradient = gaussian_filter1d(gradient, blur, axis=axis, mode="constant", radius=3)
-    step = gradient / np.sqrt((gradient**2).mean())
+    slopes = gradient(lambda seed: ops.mean(before_relu(part, seed)[..., 1]), still.images)
+    for axis in range(1, slopes.ndim - 1) if blur else ():
+        slopes = gaussian_filter1d(slopes, blur, axis=axis, mode="constant", radius=3)
+    step = slopes / np.sqrt((slopes**2).mean())
     np.testing.assert_allclose(found.images - still.images, 0.5 * step, atol=1e-3)
     assert found.patterns.shape[0] == 1
     assert found.patterns.dtype == np.uint8

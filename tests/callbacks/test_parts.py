@@ -19,9 +19,16 @@ class GAN(keras.Model):
     def __init__(self, discriminator):
         super().__init__(name="gan")
         self.discriminator = discriminator
+        if keras.backend.backend() != "tensorflow":
+            self.built = True  # Or Keras calls it before a callback is asked.
 
-    def train_step(self, data):
-        return {"loss": ops.mean(self.discriminator(data, training=True))}
+    def train_step(self, *received):
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(received[-1])
+        if keras.backend.backend() == "jax":
+            state = received[0]
+            outputs, _ = self.discriminator.stateless_call(*state[:2], x, training=True)
+            return {"loss": ops.mean(outputs)}, state
+        return {"loss": ops.mean(self.discriminator(x, training=True))}
 
 
 def gan():

@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -203,8 +204,21 @@ def test_wrong_settings_are_told_when_the_callback_is_made(settings, message):
 # ---- Copies ------------------------------------------------------------------------------------------------
 
 
+class Locked:
+    """Batches from a place of which there is but one, so that it can't be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __iter__(self):
+        with self.lock:
+            yield from [(X[:5], Y[:5]), (X[5:], Y[5:])]
+
+
 @pytest.mark.parametrize("fitted", [False, True])
-@pytest.mark.parametrize("make_data", [lambda: (X, Y), lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)])
+@pytest.mark.parametrize(
+    "make_data", [lambda: (X, Y), Locked, lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)]
+)
 def test_copies_log_runs_of_their_own(tmp_path, make_data, fitted):
     """Keras Tuner copies callbacks for each trial."""
     memory, data, model = MemoryTracker(), make_data(), tiny_model()

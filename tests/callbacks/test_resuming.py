@@ -325,6 +325,7 @@ def test_two_models_of_one_architecture_differ_in_no_setting(tmp_path):
     assert first["layer"] != second["layer"]
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing:RuntimeWarning")
 def test_another_rule_of_the_same_name_is_another_run(tmp_path):
     logger, model = GradCAMLogger((X, Y), tracker="disk", log_dir=tmp_path), unnamed()
     for target in (lambda y: y[:, 0], lambda y: y[:, 1]):

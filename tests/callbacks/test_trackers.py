@@ -139,6 +139,7 @@ def test_a_tracker_of_the_users_own(tmp_path):
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_auto_is_disk_and_tensorboard(tmp_path, ours_first):
     """Beside Keras' own callback, whose update_freq would swallow most of our epochs."""
+    pytest.importorskip("tensorflow", reason="Keras' own callback writes by it")
     logger, model = GradCAMLogger((X, Y), log_dir=tmp_path / "logs", metrics="all"), tiny_model()
     history = []
     for _ in range(2):
@@ -170,6 +171,7 @@ def test_auto_is_disk_and_tensorboard(tmp_path, ours_first):
 
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_wandb_beside_its_metrics_logger(tmp_path, ours_first):
+    pytest.importorskip("tensorflow", reason="W&B's callbacks for Keras import it")
     from wandb.integration.keras import WandbMetricsLogger
 
     run, model = wandb_run(), tiny_model()
@@ -265,7 +267,7 @@ def test_a_run_that_ends_in_the_second_epoch(tmp_path, name):
 
     with pytest.warns(RuntimeWarning, match=FAILURES[name]) as caught:
         fit(logger, before_epoch(1, end), model=model)
-    assert len(caught) == 1
+    assert [warning.category for warning in caught].count(RuntimeWarning) == 1
     assert epochs_on_disk(tmp_path) == epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2)]
     if name == "mlflow":
         mlflow.MlflowClient().restore_run(run.info.run_id)
@@ -334,7 +336,7 @@ def test_a_tracker_that_fails(tmp_path):
     message = "gradcam: Failing failed and is switched off until the next fit.*OSError: no route to host"
     with pytest.warns(RuntimeWarning, match=message) as caught:
         history = fit(logger, model=model)
-    assert len(caught) == 1
+    assert [warning.category for warning in caught].count(RuntimeWarning) == 1
     assert failing.calls == ["start", 0, 1]
     assert epochs_in_memory(memory) == [(0, 0), (1, 1), (2, 2)]
     assert len(history["gradcam_area"]) == 3
@@ -346,7 +348,7 @@ def test_a_tracker_that_fails_at_the_end(tmp_path):
     trackers = [Failing(error=OSError("upload"), at_finish=True), Failing()]
     with pytest.warns(RuntimeWarning, match="OSError: upload") as caught:
         fit(GradCAMLogger(X, tracker=trackers, log_dir=tmp_path), epochs=1)
-    assert len(caught) == 1
+    assert [warning.category for warning in caught].count(RuntimeWarning) == 1
     assert [tracker.calls for tracker in trackers] == [["start", 0, "finish"]] * 2
 
 
@@ -407,7 +409,7 @@ def test_a_method_that_fails(tmp_path):
     logger = HeatmapLogger(X, method=method, tracker=memory, log_dir=tmp_path)
     with pytest.warns(RuntimeWarning, match="method: The heatmaps failed.*ZeroDivisionError: norm") as caught:
         history = fit(logger, model=model, epochs=4)
-    assert len(caught) == 1
+    assert [warning.category for warning in caught].count(RuntimeWarning) == 1
     assert len(history["loss"]) == 4
     assert len(history["method_area"]) == 1
     fit(logger, model=model, epochs=2)
@@ -423,12 +425,12 @@ def test_a_dead_layer_is_told_once(tmp_path):
     cause = rf"{SAMPLES} of {SAMPLES} heatmaps explain nothing in epoch 0.*bare image.*zero everywhere.*dead ReLU"
     with pytest.warns(RuntimeWarning, match=cause) as caught:
         history = fit(logger, model=model)
-    assert len(caught) == 1
+    assert [warning.category for warning in caught].count(RuntimeWarning) == 1
     assert history["gradcam_degenerate"] == [SAMPLES] * 3
     assert history["gradcam_drift"] == [np.inf] * 3
     with pytest.warns(RuntimeWarning, match=cause) as caught:
         fit(logger, model=model)  # Another fit says it again.
-    assert len(caught) == 1
+    assert [warning.category for warning in caught].count(RuntimeWarning) == 1
     for record in memory.records:
         assert record.scalars["degenerate"] == SAMPLES
         assert all(sample.degenerate and sample.caption.endswith("no heatmap") for sample in record.samples)

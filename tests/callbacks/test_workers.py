@@ -19,7 +19,7 @@ from paths import ROOT, TESTS
 from keras_cam_callbacks import ActivationLogger, FilterLogger, GradCAMLogger, read_run
 from keras_cam_callbacks.callbacks.workers import Worker, this_worker
 
-SimpleClusterResolver = tf.distribute.cluster_resolver.SimpleClusterResolver
+of_tensorflow = pytest.mark.only_on("tensorflow", reason="strategies are its own")
 TWO = {"worker": ["a:1", "b:1"]}
 CHIEF = {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}
 
@@ -66,33 +66,44 @@ def test_who_is_the_chief_by_tf_config(monkeypatch, text, name, is_chief):
     assert this_worker(tiny_model()) == Worker(name, is_chief)
 
 
-class Unreachable(SimpleClusterResolver):
+def resolver(cluster, task):
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(cluster), task_type=task[0], task_id=task[1]
+    )
+
+
+def unreachable(cluster, task):
     """As one that asks a service which does not answer."""
 
-    def cluster_spec(self):
+    def cluster_spec():
         raise ConnectionError("no answer")
 
+    made = resolver(cluster, task)
+    made.cluster_spec = cluster_spec
+    return made
 
+
+@of_tensorflow
 @pytest.mark.parametrize(
-    ("kind", "cluster", "task", "expected"),
+    ("make", "cluster", "task", "expected"),
     [
-        (SimpleClusterResolver, TWO, ("worker", 0), Worker("worker 0", True, True)),
-        (SimpleClusterResolver, TWO, ("worker", 1), Worker("worker 1", False, True)),
-        (SimpleClusterResolver, CHIEF, ("worker", 0), Worker("worker 0", False, True)),
-        (SimpleClusterResolver, CHIEF, ("chief", 0), Worker("chief 0", True, True)),
-        (SimpleClusterResolver, TWO | {"coordinator": ["c:1"]}, ("coordinator", 0), Worker("coordinator 0")),
-        (SimpleClusterResolver, TWO, ("", 0), Worker("", True, True)),
-        (SimpleClusterResolver, {"worker": ["a:1"]}, ("worker", 0), Worker("worker 0")),
-        (SimpleClusterResolver, {}, ("worker", 0), Worker("chief 0")),
-        (Unreachable, TWO, ("worker", 1), Worker("chief 0")),
+        (resolver, TWO, ("worker", 0), Worker("worker 0", True, True)),
+        (resolver, TWO, ("worker", 1), Worker("worker 1", False, True)),
+        (resolver, CHIEF, ("worker", 0), Worker("worker 0", False, True)),
+        (resolver, CHIEF, ("chief", 0), Worker("chief 0", True, True)),
+        (resolver, TWO | {"coordinator": ["c:1"]}, ("coordinator", 0), Worker("coordinator 0")),
+        (resolver, TWO, ("", 0), Worker("", True, True)),
+        (resolver, {"worker": ["a:1"]}, ("worker", 0), Worker("worker 0")),
+        (resolver, {}, ("worker", 0), Worker("chief 0")),
+        (unreachable, TWO, ("worker", 1), Worker("chief 0")),
     ],
 )
-def test_who_is_the_chief_by_the_strategy(monkeypatch, kind, cluster, task, expected):
+def test_who_is_the_chief_by_the_strategy(monkeypatch, make, cluster, task, expected):
     """TF_CONFIG counts only where the strategy does not know."""
     monkeypatch.setenv("TF_CONFIG", told(CHIEF, "chief", 0))
 
     class Strategy(tf.distribute.OneDeviceStrategy):
-        cluster_resolver = kind(tf.train.ClusterSpec(cluster), task_type=task[0], task_id=task[1])
+        cluster_resolver = make(cluster, task)
 
     with Strategy("CPU:0").scope():
         model = functional().model
@@ -193,6 +204,7 @@ def two_workers(tmp_path_factory):
     return folder, [json.loads((folder / f"{index}.json").read_text()) for index in range(2)]
 
 
+@of_tensorflow
 def test_chief_of_two_processes_logs(two_workers):
     folder, (chief, other) = two_workers
     assert chief["replicas"] == other["replicas"] == 2
@@ -207,12 +219,14 @@ def test_chief_of_two_processes_logs(two_workers):
     assert (other["directory"], other["read"], other["logged"]) == ("None", 0, [["lr"]] * 3)
 
 
+@of_tensorflow
 def test_both_train_as_without_callbacks(two_workers):
     _, found = two_workers
     assert [each["same_state"] for each in found] == [True, True]
     assert found[0]["kernel"] == found[1]["kernel"]
 
 
+@of_tensorflow
 def test_both_refuse_a_model_without_variables(two_workers):
     """One that made them alone would wait for the other for ever."""
     _, found = two_workers
@@ -220,6 +234,7 @@ def test_both_refuse_a_model_without_variables(two_workers):
         assert each["unbuilt"].startswith("A model that several workers train must be built before its callbacks begin")
 
 
+@of_tensorflow
 def test_keras_itself_has_no_fit_for_several_workers(two_workers):
     """Without any callback: keras-team/keras#20585. Once it has one, the chief is to be tested in `fit`."""
     _, found = two_workers

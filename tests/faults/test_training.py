@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from fits import SAMPLES, Batches, X, Y, after_epoch, before_epoch, fit, throw, tiny_model, weights, whole_epochs
@@ -59,7 +60,8 @@ def test_weights_that_are_nan_from_epoch_3_on(tmp_path):
         kept = []
 
         def spoil():
-            kept.extend(model.get_weights())
+            # Keras' own `get_weights` warns on some backends, and what is warned of is counted.
+            kept.extend(np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights)
             model.set_weights([w * np.nan for w in kept])
 
         history = fit(
@@ -72,7 +74,7 @@ def test_weights_that_are_nan_from_epoch_3_on(tmp_path):
     logger = GradCAMLogger((X, Y), tracker=EVERYWHERE, log_dir=tmp_path, metrics="all")
     with pytest.warns(RuntimeWarning, match=r"explain nothing in epoch 3.*not finite.*weights have diverged") as caught:
         ours, history = spoilt(logger)
-    assert len(caught) == 1
+    assert [warning.category for warning in caught].count(RuntimeWarning) == 1
     assert ours == expected
     assert history["gradcam_degenerate"] == [0, 0, 0, SAMPLES, SAMPLES, 0]
     assert np.isnan(history["gradcam_confidence"]).tolist() == [False] * 3 + [True] * 2 + [False]
@@ -95,11 +97,13 @@ def test_training_is_left_as_it_is(tmp_path):
     """
     script = f"""
 import json, sys
-import keras, numpy as np, tensorflow as tf
+import keras, numpy as np
 from fits import X, Y
 from seeds import set_seeds
 from keras_cam_callbacks import HeatmapLogger, SmoothGrad
-tf.config.experimental.enable_op_determinism()
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    tf.config.experimental.enable_op_determinism()
 layers = keras.layers
 
 def random_batches():
@@ -120,7 +124,7 @@ def train(ours):
     )
     callbacks = [logger] if ours else []
     history = model.fit(X, Y, batch_size=4, epochs=3, validation_split=0.25, verbose=0, callbacks=callbacks).history
-    state = [np.asarray(v).tobytes() for v in (*model.variables, *model.optimizer.variables)]
+    state = [keras.ops.convert_to_numpy(v).tobytes() for v in (*model.variables, *model.optimizer.variables)]
     after = np.random.random(3).tolist(), float(keras.random.uniform(())), len(model.losses)
     numbers = {{name: history.pop(name) for name in list(history) if name.startswith("cam_")}}
     return (history, state, after), numbers

@@ -2,8 +2,7 @@ import keras
 import models
 import numpy as np
 import pytest
-from backends import tf
-from keras import layers
+from keras import layers, ops
 from models import SHAPE, assert_maps_equal
 
 from keras_cam_callbacks import CAMLogger, MemoryTracker, build_cam_model, explain
@@ -25,8 +24,8 @@ def headed(*head, units=3, activation=None, last=()):
 
 def by_hand(model, x, conv="conv", dense="classes"):
     """Returns activations A (N, h, w, C), kernel (C, K) and logits (N, K) = mean(A) kernel + bias."""
-    activations = tf.nn.conv2d(x, model.get_layer(conv).kernel.value, 1, "VALID").numpy()
-    activations = activations + model.get_layer(conv).bias.numpy()
+    kernel, bias = model.get_layer(conv).get_weights()
+    activations = ops.convert_to_numpy(ops.conv(x, kernel, 1, "valid", "channels_last")) + bias
     kernel, bias = model.get_layer(dense).get_weights()
     return activations, kernel, activations.mean((1, 2)) @ kernel + bias
 
@@ -54,7 +53,7 @@ def test_cam_is_the_weighted_sum_of_the_paper(build, target):
     assert explanation.targets.tolist() == classes.tolist()
     assert_maps_equal(explanation.heatmaps, np.einsum("nijk,kn->nij", activations, kernel[:, classes]))
     # Its mean and the bias make the logit.
-    means = explanation.heatmaps.mean((1, 2)) + model.get_layer("classes").bias.numpy()[classes]
+    means = explanation.heatmaps.mean((1, 2)) + model.get_layer("classes").get_weights()[1][classes]
     np.testing.assert_allclose(means, logits[np.arange(6), classes], rtol=1e-4, atol=1e-6)
 
 
@@ -64,14 +63,14 @@ def test_cam_is_gradcam_times_the_area_and_hirescam_sums_to_the_logit():
     maps = {method: explain(model, x, method=method, target=2).heatmaps for method in ("cam", "gradcam", "hirescam")}
     assert_maps_equal(maps["cam"], maps["gradcam"] * 10 * 14)
     assert_maps_equal(maps["hirescam"], maps["gradcam"])
-    bias = model.get_layer("classes").bias.numpy()[2]
+    bias = model.get_layer("classes").get_weights()[1][2]
     np.testing.assert_allclose(maps["hirescam"].sum((1, 2)), logits[:, 2] - bias, rtol=1e-4, atol=1e-6)
 
 
 def test_one_sigmoid_unit_explains_either_side():
     model, x = headed(units=1, activation="sigmoid"), models.images()
     activations, kernel, logits = by_hand(model, x)
-    bias = model.get_layer("classes").bias.numpy() - np.median(logits, axis=0)
+    bias = model.get_layer("classes").get_weights()[1] - np.median(logits, axis=0)
     model.get_layer("classes").set_weights([kernel, bias])
     positive = by_hand(model, x)[2][:, 0] > 0
     assert sorted(positive) == [False] * 3 + [True] * 3
@@ -105,8 +104,8 @@ def test_what_feeds_the_pooling_is_explained_even_where_it_is_a_pooling_itself()
     split, x = models.functional(), models.images()
     explanation = explain(split.model, x, method="cam", target=1)
     assert explanation.layer_name == "pool"
-    kernel = split.model.get_layer("classes").kernel.numpy()
-    assert_maps_equal(explanation.heatmaps, models.pool_by_hand(split.front(x)).numpy() @ kernel[:, 1])
+    kernel = split.model.get_layer("classes").get_weights()[0]
+    assert_maps_equal(explanation.heatmaps, ops.convert_to_numpy(models.pool_by_hand(split.front(x))) @ kernel[:, 1])
 
 
 @pytest.mark.filterwarnings("ignore:cam. . of 6 heatmaps explain nothing")  # Maps of an untrained net may be negative.
@@ -189,8 +188,8 @@ def test_built_model_is_explained_through_its_nested_base(small_vgg):
     assert model.get_layer("dropout").rate == 0.5
     explanation = explain(model, x, method="cam", target=2)
     assert explanation.layer_name == "small_vgg/block2_pool"
-    kernel = model.get_layer("classes").kernel.numpy()
-    assert_maps_equal(explanation.heatmaps, small_vgg(x).numpy() @ kernel[:, 2])
+    kernel = model.get_layer("classes").get_weights()[0]
+    assert_maps_equal(explanation.heatmaps, ops.convert_to_numpy(small_vgg(x)) @ kernel[:, 2])
 
 
 def test_base_is_trained_on_request(small_vgg):

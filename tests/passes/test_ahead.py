@@ -4,8 +4,8 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
+from tapes import gradient
 
 from keras_cam_callbacks import Explainer, explain
 from keras_cam_callbacks.methods import cams
@@ -59,10 +59,8 @@ def by_hand(model, x, layer, target):
     front = keras.Model(model.inputs[0], model.get_layer(layer).output)
     behind = keras.Model(model.get_layer(layer).output, model.output)
     activations = front(x)
-    with tf.GradientTape() as tape:
-        tape.watch(activations)
-        score = behind(activations)[:, target]
-    return cams.gradcam(activations.numpy(), tape.gradient(score, activations).numpy())
+    slopes = gradient(lambda values: behind(values)[:, target], activations)
+    return cams.gradcam(ops.convert_to_numpy(activations), slopes)
 
 
 def test_layers_in_windows_are_refused_by_one_trace():
@@ -125,6 +123,6 @@ def test_tokens_that_are_cut_off_are_refused_by_one_run(eager):
 
 
 def by_hand_pooled(model, x):
-    activations = keras.Model(model.inputs[0], model.get_layer("patches").output)(x).numpy()
-    slopes = np.asarray(model.layers[-1].kernel)[:, 1] / 64
+    activations = ops.convert_to_numpy(keras.Model(model.inputs[0], model.get_layer("patches").output)(x))
+    slopes = model.layers[-1].get_weights()[0][:, 1] / 64
     return cams.gradcam(activations, np.broadcast_to(slopes, activations.shape))

@@ -58,7 +58,8 @@ KNOWN = {
     "ZeroPadding2D": lambda: behind(layers.ZeroPadding2D(((0, 16), (24, 0)))),
     "slice of a graph": lambda: behind(lambda x: x[:, 20:, :80]),
     "slice in a call": lambda: Cut(lambda x: x[:, 20:, 30:]),
-    "Lambda": lambda: behind(layers.Lambda(lambda x: tf.image.central_crop(x, 0.75))),
+    "Lambda": lambda: behind(layers.Lambda(lambda x: x[:, 6:42, 12:84])),
+    "Lambda of TensorFlow": lambda: behind(layers.Lambda(lambda x: tf.image.central_crop(x, 0.75))),
     "an op of Keras": lambda: behind(lambda x: keras.ops.image.crop_images(x, top_cropping=16, left_cropping=32,
                                                                            target_height=32, target_width=64)),
 }  # fmt: skip
@@ -142,7 +143,7 @@ def test_images_side_by_side_are_no_one_image():
 UNKNOWN = {
     "flipped": lambda x: x[:, :, ::-1],
     "turned": lambda x: keras.ops.transpose(x, (0, 2, 1, 3)),
-    "rounded": lambda x: tf.cast(tf.cast(x[:, 8:], tf.int32), tf.float32),
+    "rounded": lambda x: keras.ops.cast(keras.ops.cast(x[:, 8:], "int32"), "float32"),
     "cut twice": lambda x: keras.ops.concatenate([x[:, :24], x[:, 24:]], axis=-1),
 }
 
@@ -159,12 +160,13 @@ def test_numbers_of_a_place_that_is_not_known_are_nan(cut):
 ORDINARY = {
     "none": lambda x: x,
     "channels turned": lambda x: keras.ops.concatenate([x, x], axis=-1)[..., ::-1],
-    "standardized": tf.image.per_image_standardization,
+    "standardized": lambda x: (x - keras.ops.mean(x, (1, 2, 3), keepdims=True)) / keras.ops.std(x),
+    "standardized by TensorFlow": tf.image.per_image_standardization,
     "resized": lambda x: keras.ops.image.resize(x, (24, 24)),
     "groups": layers.GroupNormalization(1),
-    "a mirrored border": lambda x: tf.pad(x, [[0, 0], [3, 3], [3, 3], [0, 0]], "REFLECT"),
+    "a mirrored border": lambda x: keras.ops.pad(x, [[0, 0], [3, 3], [3, 3], [0, 0]], "reflect"),
     "gated": lambda x: x * keras.ops.reshape(keras.ops.mean(x, (1, 2)), (-1, 1, 1, 1)),
-    "a convolution's border": lambda x: tf.pad(x, [[0, 0], [3, 3], [3, 3], [0, 0]]),
+    "a convolution's border": lambda x: keras.ops.pad(x, [[0, 0], [3, 3], [3, 3], [0, 0]]),
 }
 
 

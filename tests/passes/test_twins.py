@@ -4,8 +4,9 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
+from backends import tf
 from keras import layers, ops
+from tapes import watched
 
 from keras_cam_callbacks import GradCAMLogger, explain
 from keras_cam_callbacks.methods import cams
@@ -66,12 +67,13 @@ def of_tape(tower, x, score=loss, images=NAMES):
     """Activations and gradients of the last map of the first of the images, where the tower is called on it once."""
     front = keras.Model(tower.inputs[0], tower.get_layer("last").output)
     others = [tower(x[name]) for name in images[1:]]
-    with tf.GradientTape() as tape:
-        activations = front(x[images[0]])
-        tape.watch(activations)
-        embedded = tf.reduce_mean(activations, (1, 2))
-        scores = score([tf.reduce_sum((embedded - other) ** 2, -1) for other in others])
-    return activations.numpy(), tape.gradient(scores, activations).numpy()
+
+    def scores(watch):
+        embedded = ops.mean(watch(front(x[images[0]])), (1, 2))
+        return score([ops.sum((embedded - other) ** 2, -1) for other in others])
+
+    (activations,), (slopes,) = watched(scores)
+    return activations, slopes
 
 
 SETTINGS = {"target": loss, "input": "anchor"}
@@ -164,6 +166,10 @@ class Drawn(layers.Layer):
     """Draws numbers by an operation that keeps a state."""
 
     def call(self, x):
+        if keras.backend.backend() == "torch":
+            import torch
+
+            return x + torch.randn_like(x)
         return x + tf.random.normal(tf.shape(x))
 
 
@@ -182,14 +188,30 @@ class Written(layers.Layer):
 
     def __init__(self):
         super().__init__()
-        self.count = tf.Variable(0.0, trainable=False)
+        self.count = self.new_count()
+
+    def new_count(self):
+        return self.add_weight(shape=(), initializer="zeros", trainable=False)
 
     def call(self, x):
         self.count.assign_add(1.0)
-        return x * self.count
+        return x * ops.convert_to_tensor(self.count)
 
 
-@pytest.mark.parametrize("layer", [Noise, Drawn, Counting, Written])
+class WrittenByTensorFlow(Written):
+    def new_count(self):
+        return tf.Variable(0.0, trainable=False)
+
+
+DRAWN = pytest.mark.only_on("tensorflow", "torch", reason="JAX draws from keys alone, and keeps no state")
+OF_TENSORFLOW = pytest.mark.only_on("tensorflow", reason="a variable of its own")
+DIFFERENT = (
+    *(Noise, pytest.param(Drawn, marks=DRAWN), Counting, Written),
+    pytest.param(WrittenByTensorFlow, marks=OF_TENSORFLOW),
+)
+
+
+@pytest.mark.parametrize("layer", DIFFERENT)
 def test_calls_that_may_differ_are_no_single_one(layer):
     model = Triplet(encoder(layer()))
     model(batch())
