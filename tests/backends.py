@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import keras
 import pytest
 
@@ -26,6 +28,13 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 else:
     tf = _Absent()
+
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+
+
+def pipelines():
+    """TensorFlow, for its pipelines of data, whatever Keras runs on; where it isn't installed the test is skipped."""
+    return pytest.importorskip("tensorflow")
 
 
 def most_traces(numbers):
