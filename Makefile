@@ -122,11 +122,13 @@ $(VENV)/.dev: $(VENV)/.system $(VENV)/.browser setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-# While all three frameworks are there, it is seen that none is imported that Keras doesn't run on. Then TensorFlow is
-# taken out, which nothing may need.
+# While all three frameworks are there, it is seen that none is imported that Keras doesn't run on, and that pipelines of
+# tf.data work on all. Then TensorFlow is taken out, which nothing may need.
 $(OTHERS)/.made: $(VENV)/.system $(VENV)/.browser setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(OTHERS)
 	$(OTHERS)/bin/pip install --quiet $(TORCH) --editable '.[dev,jax,torch]'
-	for backend in tensorflow jax torch; do KERAS_BACKEND=$$backend $(OTHERS)/bin/python $(PYTEST) tests/test_frameworks.py || exit 1; done
+	for backend in tensorflow jax torch; do \
+	  KERAS_BACKEND=$$backend $(OTHERS)/bin/python $(PYTEST) tests/test_frameworks.py tests/data || exit 1; \
+	done
 	$(OTHERS)/bin/pip uninstall --quiet --yes tensorflow tensorflow-text
 	@touch $@
