@@ -67,9 +67,10 @@ def test_all_public_names(tmp_path):
 def test_explaining(tmp_path):
     code = f"""{NET}
 from keras_cam_callbacks import activation_grids, explain, filter_patterns, sanity_check
-explanation = explain(model, (x, y), method=["gradcam", "saliency"], target="both", value_range=(0, 1))
-explanation.grid()
-explanation.metrics()
+explanations = explain(model, (x, y), method=["gradcam", "saliency"], target="both", value_range=(0, 1))
+explanations.grid()
+for explanation in explanations.values():
+    explanation.metrics()
 activation_grids(model, x)
 filter_patterns(model, "conv2d", 2, steps=2, size=(16, 16))
 sanity_check(model, x, steps=1)
