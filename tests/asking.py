@@ -2,6 +2,8 @@
 
 import sys
 
+FRAMEWORKS = ("tensorflow", "jax", "torch")
+
 asked = []
 """Each framework that was to be imported for the first time, and the module that asked for it."""
 
@@ -11,7 +13,7 @@ class _Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name in ("tensorflow", "jax", "torch") and (module := _asking()) is not None:
+        if name in FRAMEWORKS and (module := _asking()) is not None:
             asked.append((name, module))
 
 
@@ -26,11 +28,14 @@ def _asking():
 
 
 def of_others(backend):
-    """Returns what was asked for beside the backend by whomever but Keras and KerasHub."""
+    """Returns what was asked for beside the backend by whomever but Keras, KerasHub and what these have imported.
+
+    Keras imports TensorFlow when a model is saved or loaded, and TensorFlow imports JAX, where they are installed.
+    """
     return [
         (name, module)
         for name, module in asked
-        if name != backend and module.split(".")[0] not in ("keras", "keras_hub")
+        if name != backend and module.split(".")[0] not in ("keras", "keras_hub", *FRAMEWORKS)
     ]
 
 
