@@ -2,6 +2,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+OTHERS := $(VENV)-jax-torch
+# What pip installs as PyTorch, such as torch==2.13.0.
+TORCH  ?= torch
+# The package brings TensorFlow; KERAS_BACKEND=jax make demo brings JAX too.
+EXTRA  := $(filter jax torch,$(KERAS_BACKEND))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo pictures tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format bench bench-fits bench-peers clean
@@ -10,7 +15,7 @@ help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 	@echo 'Options are given as ARGS: make demo ARGS="--out demo-2 --epochs 3", make test ARGS="-k store"'
 
-demo: $(VENV)/.demo  ## train an honest and a shortcut model on real images, and see what each looks at
+demo: $(VENV)/.demo$(EXTRA:%=-%)  ## train an honest and a shortcut model on real images, and see what each looks at
 # Caches are written, whatever the environment says: see below why there are none yet.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/keras-cam demo $(ARGS)
 
@@ -31,21 +36,12 @@ PYTEST := -m pytest -n logical --maxprocesses 4 --dist worksteal
 test: $(VENV)/.dev  ## run all tests
 	$(BIN)/python $(PYTEST) $(ARGS)
 
-# One thread each: PyTorch would have all of them wait for each other. TensorFlow is taken out, which nothing may need.
-test-torch: $(VENV)/.system $(VENV)/.browser  ## run all tests that aren't TensorFlow's own on PyTorch, without TensorFlow
-	$(PYTHON) -m venv $(VENV)-torch
-	$(VENV)-torch/bin/pip install --quiet $(TORCH)
-	$(VENV)-torch/bin/pip install --quiet --editable '.[dev,torch]'
-	$(VENV)-torch/bin/pip uninstall --quiet --yes tensorflow tensorflow-text
-	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(VENV)-torch/bin/python $(PYTEST) $(ARGS)
+test-jax: $(OTHERS)/.made  ## run all tests that aren't TensorFlow's own on JAX, without TensorFlow
+	KERAS_BACKEND=jax $(OTHERS)/bin/python $(PYTEST) $(ARGS)
 
-TORCH ?= torch
-
-test-jax: $(VENV)/.system $(VENV)/.browser  ## run all tests that aren't TensorFlow's own on JAX, without TensorFlow
-	$(PYTHON) -m venv $(VENV)-jax
-	$(VENV)-jax/bin/pip install --quiet --editable '.[dev,jax]'
-	$(VENV)-jax/bin/pip uninstall --quiet --yes tensorflow tensorflow-text
-	KERAS_BACKEND=jax $(VENV)-jax/bin/python $(PYTEST) $(ARGS)
+# One thread each: PyTorch would have all of them wait for each other.
+test-torch: $(OTHERS)/.made  ## run all tests that aren't TensorFlow's own on PyTorch, without TensorFlow
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(OTHERS)/bin/python $(PYTEST) $(ARGS)
 
 zoo: $(VENV)/.dev  ## try every kind of model of docs/kinds.md, which takes a quarter of an hour or more
 	$(BIN)/python $(PYTEST) tests/zoo -m "zoo or not zoo" $(ARGS)
@@ -112,9 +108,9 @@ $(VENV)/.uv: $(VENV)/.system
 	@touch $@
 
 # Two thirds of the files are not imported: Python compiles the others when they are, which halves the time.
-$(VENV)/.demo: $(VENV)/.system setup.cfg pyproject.toml
-	@echo 'Installing Keras, TensorFlow and what else the demo needs into $(VENV) ...'
-	$(BIN)/pip install --quiet --no-compile --editable '.[demo]'
+$(VENV)/.demo $(EXTRA:%=$(VENV)/.demo-%): $(VENV)/.system setup.cfg pyproject.toml
+	@echo 'Installing Keras, TensorFlow$(EXTRA:%=, %) and what else the demo needs into $(VENV) ...'
+	$(BIN)/pip install --quiet --no-compile $(if $(filter torch,$(EXTRA)),$(TORCH)) --editable '.[demo$(EXTRA:%=,%)]'
 	@touch $@
 
 # Tests open the report in a real browser.
@@ -125,3 +121,14 @@ $(VENV)/.browser: $(VENV)/.system
 $(VENV)/.dev: $(VENV)/.system $(VENV)/.browser setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+# While all three frameworks are there, it is seen that none is imported that Keras doesn't run on, and that pipelines of
+# tf.data work on all. Then TensorFlow is taken out, which nothing may need.
+$(OTHERS)/.made: $(VENV)/.system $(VENV)/.browser setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(OTHERS)
+	$(OTHERS)/bin/pip install --quiet $(TORCH) --editable '.[dev,jax,torch]'
+	for backend in tensorflow jax torch; do \
+	  KERAS_BACKEND=$$backend $(OTHERS)/bin/python $(PYTEST) tests/test_frameworks.py tests/data || exit 1; \
+	done
+	$(OTHERS)/bin/pip uninstall --quiet --yes tensorflow tensorflow-text
+	@touch $@

@@ -71,7 +71,6 @@ def fit(samples: int | None, tracker: str | None, images: int, epochs: int, held
         methods took in sum, by method; "own": all of these to the end of each epoch; "traces"; "MiB"; "bytes" on disk.
     """
     import keras
-    import tensorflow as tf
 
     from keras_cam_callbacks import GradCAMLogger
     from keras_cam_callbacks.demo.data import make_scenes
@@ -82,7 +81,7 @@ def fit(samples: int | None, tracker: str | None, images: int, epochs: int, held
     x, y = training.images[:images].astype("float32"), training.labels[:images]
     model = build_convnet()
     model.compile("adam", "sparse_categorical_crossentropy")
-    tf.constant(x[:1])  # wakes TensorFlow
+    keras.ops.convert_to_tensor(x[:1])  # wakes the framework
     ends: list[tuple[float, float]] = []
     own: list[list[float]] = []
     hooks = dict.fromkeys(HOOKS, (0.0, 0.0))

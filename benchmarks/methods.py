@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
-import tensorflow as tf
 from measuring import BARE, Case, Times, cell, in_turn, machine, milliseconds, pair, ratios, spread, table, write
 from subjects import MODELS, bare_pass, photographs, settle
 
@@ -54,17 +54,40 @@ def counted() -> Iterator[Counter[str]]:
 
 
 def bare_gradient(model: Any, images: Any) -> Case:
-    """What gradient methods are compared with: the gradient of the highest class, compiled, read as numpy."""
-    inputs = tf.constant(images)
+    """What gradient methods are compared with: the gradient of the highest class; compiled, but eager on PyTorch."""
+    inputs = keras.ops.convert_to_tensor(images)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, *images.shape[1:]), tf.float32)])
-    def gradient(x: Any) -> Any:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            highest = tf.reduce_max(model(x, training=False), axis=1)
-        return tape.gradient(highest, x)
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, *images.shape[1:]), tf.float32)])
+        def gradient(x: Any) -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                highest = tf.reduce_max(model(x, training=False), axis=1)
+            return tape.gradient(highest, x)
 
-    return lambda: gradient(inputs).numpy()
+        return lambda: gradient(inputs).numpy()
+    if backend == "jax":
+        import jax
+
+        def total(x: Any, *state: Any) -> Any:
+            return model.stateless_call(*state, x, training=False)[0].max(axis=1).sum()
+
+        of_input = jax.jit(jax.grad(total))
+
+        def of_weights() -> Any:
+            states = ([v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables))
+            return np.asarray(of_input(inputs, *states))
+
+        return of_weights
+    import torch
+
+    def recorded() -> Any:
+        x = inputs.detach().requires_grad_()
+        return torch.autograd.grad(model(x, training=False).amax(dim=1).sum(), x)[0].cpu().numpy()
+
+    return recorded
 
 
 def kinds(copies: Counter[str]) -> dict[str, int]:
@@ -131,7 +154,8 @@ def main(arguments: list[str] | None = None) -> None:
     text = "\n\n".join(
         [
             "# The cost of each method",
-            f"{model.name}, input {model.input_shape[1:]}, {machine()}, medians of {options.rounds} "
+            f"{model.name}, input {model.input_shape[1:]}, {machine('keras', keras.backend.backend())}, "
+            f"medians of {options.rounds} "
             "rounds. The cost is wall / CPU time of a whole explanation of a batch, as a ratio to one bare "
             f"compiled forward pass of the same batch: {SAMPLES} images, and one image for methods that need {MANY} "
             "passes or more. The last column is the same as a ratio to all bare passes that the definition needs, "

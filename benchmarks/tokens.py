@@ -209,8 +209,9 @@ def cost(blocks: int, rounds: int, count: int) -> list[str]:
     model = transformer(224, 16, 768, blocks, 12, 1000)
     return [
         "## What it costs",
-        f"ViT-B/16 of {blocks} blocks, {count} images at 224 x 224, {machine('tensorflow', 'keras')}, medians of "
-        f"{rounds} rounds. The cost is wall / CPU time as a ratio to one bare compiled forward pass of the same batch.",
+        f"ViT-B/16 of {blocks} blocks, {count} images at 224 x 224, {machine(keras.backend.backend(), 'keras')}, "
+        f"medians of {rounds} rounds. The cost is wall / CPU time as a ratio to one bare compiled forward pass of the "
+        "same batch.",
         table(["method", "cost in forward passes"], costs(model, rounds, count)),
     ]
 

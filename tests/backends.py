@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 
 import keras
 import pytest
@@ -28,6 +29,13 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 else:
     tf = _Absent()
+
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+
+
+def pipelines():
+    """TensorFlow, for its pipelines of data, whatever Keras runs on; where it isn't installed the test is skipped."""
+    return pytest.importorskip("tensorflow")
 
 
 def through_python(function, x):

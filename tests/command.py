@@ -23,7 +23,7 @@ def run(*arguments):
 def run_python(code, *arguments, **environment):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
 
 
 def processor_seconds(code, *arguments):

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 from models import functional, images, reference_gradcam
+from tapes import gradient
 
 from keras_cam_callbacks import METHODS
 from keras_cam_callbacks.methods import cams
@@ -74,7 +75,7 @@ def test_all_rows_are_there(benchmark, tmp_path, monkeypatch, capsys):
         benchmark.CAPTURE,
         benchmark.EXPLAIN,
         benchmark.LOOP,
-        benchmark.NAIVE,
+        *([benchmark.NAIVE] if keras.backend.backend() == "tensorflow" else []),
         "bare pass, quartiles",
         "ms of the bare pass",
         "CPU s of the bare pass",
@@ -113,10 +114,19 @@ def test_a_ratio_is_taken_within_a_round(measuring):
     assert measuring.spread(times) == "0.50–1.38 / 0.85–1.15"
 
 
-def test_bare_pass_and_naive_loop_compute_what_they_are_compared_for(benchmark):
+def test_bare_passes_compute_what_they_are_compared_for(benchmark):
     split = functional(units=1, activation=None)
     x = images()
     np.testing.assert_allclose(benchmark.bare_pass(split.model, x)(), split.model.predict(x, verbose=0), atol=1e-6)
+    slopes = loaded("methods").bare_gradient(split.model, x)()
+    expected = gradient(lambda inputs: split.model(inputs, training=False)[:, 0], x)
+    np.testing.assert_allclose(slopes, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.only_on("tensorflow", reason="the usual loop is run under TensorFlow's tape")
+def test_the_naive_loop_computes_what_it_is_compared_for(benchmark):
+    split = functional(units=1, activation=None)
+    x = images()
     maps = benchmark.naive_loop(split.model, x, split.layer)
     expected = reference_gradcam(split, x, lambda logits: logits[:, 0])
     np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
@@ -222,6 +232,7 @@ def peer_data(folder):
     return {"model": "Tiny", "folder": str(folder), "samples": 2, "layer": split.layer, "index": 1}
 
 
+@pytest.mark.only_on("tensorflow", reason="the peers are libraries for TensorFlow, compared with us there")
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras' own, in saving
 def test_peers_are_measured_on_the_same_model_and_their_faults_are_told(tmp_path, monkeypatch, capsys):
     peers, worker = loaded("peers"), loaded("peer_worker")
@@ -248,6 +259,7 @@ def test_peers_are_measured_on_the_same_model_and_their_faults_are_told(tmp_path
     capsys.readouterr()  # the traceback of what failed
 
 
+@pytest.mark.only_on("tensorflow", reason="the peers are libraries for TensorFlow, compared with us there")
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras' own, in saving
 def test_a_peer_answers_through_the_pipe_of_its_process(tmp_path):
     peers = loaded("peers")

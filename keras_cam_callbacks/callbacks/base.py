@@ -20,6 +20,7 @@ from ..drawing.overlay import Overlay
 from ..network.architecture import digests, layer_place, model_label
 from ..network.layers import find_layer
 from ..network.legacy import WAY_OUT, check_keras3, is_keras2
+from ..passes import check_backend
 from ..passes.probe import silently
 from ..records import EpochRecord, Image, Region, RunConfig, Space, ValidationBatch
 from ..trackers import Tracker
@@ -63,6 +64,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         run: str | Path | None = None,
     ) -> None:
         super().__init__()
+        check_backend()
         check_positive("freq", freq)
         if run is not None and not isinstance(run, (str, Path)):
             raise TypeError(

@@ -78,7 +78,7 @@ def load_keras() -> Any:
             failures()  # Asks for the backend's engine.
     except ImportError as error:
         raise ValueError(
-            f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow or torch, whichever is installed, works."
+            f"Keras can't be loaded: {error}. KERAS_BACKEND=tensorflow, jax or torch, whichever is installed, works."
         ) from error
     return keras
 

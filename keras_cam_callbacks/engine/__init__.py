@@ -19,16 +19,25 @@ wrapping = threading.RLock()
 """Held while layers of a model are wrapped, or what is around them is undone: two threads must not do it at once."""
 
 
+def backend() -> str:
+    """Returns the active Keras backend, of which nothing more is imported.
+
+    Raises:
+        ValueError: If there is no engine for it.
+    """
+    name = str(keras.backend.backend())
+    if name not in ENGINES:
+        raise ValueError(
+            f"Heatmaps need Keras on one of these backends: {', '.join(ENGINES)}. Received: {name!r}. "
+            "Set the environment variable KERAS_BACKEND to one of them before Keras is imported."
+        )
+    return name
+
+
 def load() -> Engine:
     """Returns the engine of the active Keras backend.
 
     Raises:
         ValueError: If there is none for that backend.
     """
-    backend = str(keras.backend.backend())
-    if backend not in ENGINES:
-        raise ValueError(
-            f"Heatmaps need Keras on one of these backends: {', '.join(ENGINES)}. Received: {backend!r}. "
-            "Set the environment variable KERAS_BACKEND to one of them before Keras is imported."
-        )
-    return cast(Engine, importlib.import_module(f".{backend}", __name__))
+    return cast(Engine, importlib.import_module(f".{backend()}", __name__))

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 from ..data.batches import make_batch
 from ..methods.fusion import Fusion
+from ..passes import check_backend
 from .explainer import Explainer
 from .explanation import Explanation, Explanations
 from .inputs import chooser
@@ -171,6 +172,7 @@ def explain(
         >>> explanation = explain(model, images, method="layercam")
         >>> pictures = explanation.overlays(Overlay(layout="panel"))
     """
+    check_backend()
     batch = make_batch(
         images,
         model,

@@ -25,6 +25,7 @@ from ..network.objectives import Segment, Similarity, Value
 from ..network.outputs import clues_of, said_kinds
 from ..network.targets import check_classes, resolve_targets, with_labels
 from ..network.tokens import resolve_tokens
+from ..passes import check_backend
 from ..passes.capture import Capturer
 from ..passes.feeding import predict_note
 from ..records import Capture, Floats, Image, Space, ValidationBatch
@@ -105,6 +106,7 @@ class Explainer:
             ValueError: If a setting does not fit the model or the batch.
             TypeError: If a setting is of the wrong kind.
         """
+        check_backend()
         check_positive("batch_size", batch_size)
         methods = resolve_methods(method)
         layer_names = layer_list(layer_name)

@@ -31,6 +31,7 @@ from ..drawing.channels import (
 )
 from ..drawing.strips import over_strips, richest_slice, shortened, signal_picture, slices_of, strip_sheet
 from ..network.legacy import check_keras3
+from ..passes import check_backend
 from ..passes.ascent import Ascent, AscentSettings, image_shape
 from ..passes.channels import LayerActivations
 from ..passes.taps import make_variables
@@ -318,6 +319,7 @@ def activation_grids(
         >>> grids = activation_grids(model, images, ["conv1", "pool1"])
         >>> pictures = grids["conv1"].pictures()
     """
+    check_backend()
     style = GridStyle(colormap, size)
     batch = make_batch(images, model, max_samples=max_samples, display=display, value_range=value_range)
     return ActivationSource(model, batch, layers, style, batch_size)()
@@ -369,5 +371,6 @@ def filter_patterns(
         >>> found = filter_patterns(model, "block3_conv1", filters=[0, 5, 7])
         >>> picture = found.picture()
     """
+    check_backend()
     settings = AscentSettings(steps, step_size, seed, jitter, blur, value_range)
     return PatternSource(model, layer, filters, settings, size, batch_size)()

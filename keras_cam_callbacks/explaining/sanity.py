@@ -17,6 +17,7 @@ from ..methods import resolve_method
 from ..metrics import degenerate, mean, spearman
 from ..network.targets import resolve_targets
 from ..network.weights import LayerWeights, fresh_values, kept, weights_from_top
+from ..passes import check_backend
 from ..passes.capture import needs_layer
 from ..passes.taps import layer_calls
 from ..records import Floats, Image, ValidationBatch, short_repr
@@ -236,6 +237,7 @@ def sanity_check(
         >>> check.passed
         {'gradcam': True, 'guided_backprop': False}
     """
+    check_backend()
     if steps is not None:
         check_whole("steps", steps, 1, 10)
     check_whole("seed", seed, 0, 0)

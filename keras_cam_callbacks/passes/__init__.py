@@ -6,6 +6,17 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 
+def check_backend() -> None:
+    """Checks that Keras runs on a backend that heatmaps can be made on, before data are read or a model is looked at.
+
+    Raises:
+        ValueError: If it doesn't; the message tells which work.
+    """
+    from .. import engine
+
+    engine.backend()
+
+
 def failures() -> tuple[type[Exception], ...]:
     """Returns what running a model raises beside Python's own errors."""
     from .. import engine

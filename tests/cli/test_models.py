@@ -225,7 +225,7 @@ def test_the_likely_scale_and_why():
     own = keras.Sequential([keras.Input(models.SHAPE), inner, plain])
     assert likely_scale(own) == ("0-255", "the model scales its input itself, in layer 'inner/rescaling'")
     for name, scale in (("resnet50", "mean-subtracted"), ("resnet50v2", "-1-1"), ("mobilenetv2_1.00_224", "-1-1")):
-        base = keras.Sequential([keras.Input(models.SHAPE), keras.layers.Conv2D(2, 3)], name=name)
+        base = keras.Sequential([keras.Input(models.SHAPE), keras.layers.AveragePooling2D(3)], name=name)
         model = keras.Sequential([base, keras.layers.GlobalAveragePooling2D()])
         assert likely_scale(model) == (scale, f"as keras.applications trained {name!r}")
 

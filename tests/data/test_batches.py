@@ -5,8 +5,9 @@ import keras
 import models
 import numpy as np
 import pytest
-from backends import tf
+from backends import HAS_TENSORFLOW, pipelines
 from keras import layers
+from keras.ops import convert_to_tensor as tensor
 from models import SHAPE
 from skimage import data
 
@@ -15,7 +16,6 @@ from keras_cam_callbacks.data.labels import class_labels
 
 X, Y = models.images(10), np.array([0, 0, 0, 0, 1, 1, 2, 0, 1, 2])
 ONE_HOT = np.eye(3)[Y]
-DATASET = tf.data.Dataset.from_tensor_slices((X, Y))
 
 
 class Sequence(keras.utils.PyDataset):
@@ -40,7 +40,11 @@ class Loader:
 
     def __iter__(self):
         for start in range(0, 10, 4):
-            yield [tf.constant(X[start : start + 4]), tf.constant(Y[start : start + 4])]
+            yield [tensor(X[start : start + 4]), tensor(Y[start : start + 4])]
+
+
+def dataset(arrays=(X, Y)):
+    return pipelines().data.Dataset.from_tensor_slices(arrays)
 
 
 def generator():
@@ -60,15 +64,15 @@ KINDS = {
     "(x,)": (lambda: (X,), False),
     "x": (lambda: X, False),
     "list of images": (lambda: list(X), False),
-    "tensor": (lambda: tf.constant(X), False),
-    "(tensor, tensor)": (lambda: (tf.constant(X), tf.constant(Y)), True),
-    "dataset, batched": (lambda: DATASET.batch(4), True),
-    "dataset, not batched": (lambda: DATASET, True),
-    "dataset, batched, infinite": (lambda: DATASET.repeat().batch(4), True),
-    "dataset, not batched, infinite": (lambda: DATASET.repeat(), True),
-    "dataset with weights": (lambda: DATASET.map(lambda x, y: (x, y, 1.0)).batch(4), True),
-    "dataset without labels": (lambda: DATASET.map(lambda x, y: x).batch(4), False),
-    "dataset without labels, not batched": (lambda: DATASET.map(lambda x, y: x), False),
+    "tensor": (lambda: tensor(X), False),
+    "(tensor, tensor)": (lambda: (tensor(X), tensor(Y)), True),
+    "dataset, batched": (lambda: dataset().batch(4), True),
+    "dataset, not batched": (lambda: dataset(), True),
+    "dataset, batched, infinite": (lambda: dataset().repeat().batch(4), True),
+    "dataset, not batched, infinite": (lambda: dataset().repeat(), True),
+    "dataset with weights": (lambda: dataset().map(lambda x, y: (x, y, 1.0)).batch(4), True),
+    "dataset without labels": (lambda: dataset().map(lambda x, y: x).batch(4), False),
+    "dataset without labels, not batched": (lambda: dataset().map(lambda x, y: x), False),
     "PyDataset": (Sequence, True),
     "PyDataset, infinite": (lambda: Sequence(endless=True), True),
     "generator": (generator, True),
@@ -103,11 +107,13 @@ def test_no_more_is_read_of_a_stream_than_is_needed_and_once(wanted, read):
     assert len(make_batch(stream(), max_samples=wanted)) == wanted
     assert asked == list(range(read))
     asked.clear()
-    signature = (tf.TensorSpec((4, *SHAPE), tf.float32), tf.TensorSpec((4,), tf.int64))
-    dataset = tf.data.Dataset.from_generator(stream, output_signature=signature)
-    assert len(make_batch(dataset, max_samples=wanted)) == wanted
-    assert asked[0] == 0
-    assert len(asked) < read + 8  # tf.data itself prefetches a few, and the stream has no end.
+    if HAS_TENSORFLOW:
+        tf = pipelines()
+        signature = (tf.TensorSpec((4, *SHAPE), tf.float32), tf.TensorSpec((4,), tf.int64))
+        from_stream = tf.data.Dataset.from_generator(stream, output_signature=signature)
+        assert len(make_batch(from_stream, max_samples=wanted)) == wanted
+        assert asked[0] == 0
+        assert len(asked) < read + 8  # tf.data itself prefetches a few, and the stream has no end.
     sequence = Sequence()
     make_batch(sequence, max_samples=wanted)
     assert sequence.asked == list(range(-(-wanted // 3)))
@@ -162,11 +168,12 @@ def test_labels(y, expected):
 def test_balanced_takes_classes_in_turn():
     # First samples of the classes are 0, 4, 6, the second 1, 5, 9, the third 2 and 8.
     for count, rows in [(3, [0, 4, 6]), (5, [0, 1, 4, 5, 6]), (8, [0, 1, 2, 4, 5, 6, 8, 9]), (99, range(10))]:
-        for source in ((X, Y), (X, ONE_HOT), DATASET.batch(3), generator()):
+        for source in ((X, Y), (X, ONE_HOT), generator(), *([dataset().batch(3)] if HAS_TENSORFLOW else [])):
             batch = make_batch(source, max_samples=count, select="balanced")
             np.testing.assert_array_equal(batch.inputs, X[list(rows)])
             assert batch.labels.tolist() == Y[list(rows)].tolist()
-    assert len(make_batch(DATASET.repeat().batch(5), max_samples=3, select="balanced")) == 3
+    if HAS_TENSORFLOW:
+        assert len(make_batch(dataset().repeat().batch(5), max_samples=3, select="balanced")) == 3
     with pytest.raises(ValueError, match="select='balanced' needs class labels"):
         make_batch(X, select="balanced")
 
@@ -291,8 +298,9 @@ def test_several_inputs():
     image, age = keras.Input(SHAPE, name="image"), keras.Input((1,), name="age")
     flat = layers.Concatenate()([layers.GlobalAveragePooling2D()(image), age])
     by_name, in_order = (keras.Model(i, flat) for i in ({"image": image, "age": age}, [image, age]))
-    pairs = tf.data.Dataset.from_tensor_slices(({"image": X, "age": ages}, Y))
-    for source in (({"image": X, "age": ages}, Y), {"image": X, "age": ages}, pairs.batch(3), pairs):
+    pairs = ({"image": X, "age": ages}, Y)
+    streams = [dataset(pairs).batch(3), dataset(pairs)] if HAS_TENSORFLOW else []
+    for source in (pairs, pairs[0], *streams):
         batch = make_batch(source, by_name, max_samples=5)
         np.testing.assert_array_equal(batch.inputs["image"], X[:5])
         assert batch.inputs["age"].tolist() == ages[:5].tolist()
@@ -348,9 +356,9 @@ def test_bad_samples_beyond_those_explained_do_not_matter():
     "build",
     [
         lambda x: x,
-        lambda x: tf.data.Dataset.from_tensor_slices(x).batch(4),
-        lambda x: tf.data.Dataset.from_tensor_slices(x),
-        lambda x: tf.data.Dataset.from_tensor_slices(x[..., None]),
+        lambda x: dataset(x).batch(4),
+        dataset,
+        lambda x: dataset(x[..., None]),
     ],
     ids=["array", "batches", "samples", "samples with channel"],
 )
@@ -389,15 +397,14 @@ def test_display_stands_for_inputs_that_are_no_images():
 
 def test_text_beside_images():
     inputs = {"image": np.zeros((3, 8, 8, 3), np.uint8), "text": np.array(["a", "b", "c"], object)}
-    dataset = tf.data.Dataset.from_tensor_slices(inputs).batch(2)
-    for source in (inputs, dataset):
+    for source in (inputs, *([dataset(inputs).batch(2)] if HAS_TENSORFLOW else [])):
         batch = make_batch(source, max_samples=2)
         assert [bytes(t) if isinstance(t, bytes) else t.encode() for t in batch.inputs["text"]] == [b"a", b"b"]
         assert batch.display[0].shape == (8, 8, 3)
 
 
 def test_all_samples_of_an_endless_dataset_are_refused():
-    endless = tf.data.Dataset.from_tensor_slices(np.zeros((4, 8, 8, 3), np.uint8)).batch(2).repeat()
+    endless = dataset(np.zeros((4, 8, 8, 3), np.uint8)).batch(2).repeat()
     with pytest.raises(ValueError, match="endless dataset needs `max_samples`"):
         make_batch(endless, max_samples=None)
     assert len(make_batch(endless.take(5), max_samples=None)) == 10

@@ -61,6 +61,7 @@ def test_writers_that_start_at_once_have_a_file_each(tmp_path):
         assert [step for step, _ in read_events(alone)[1]["gradcam/epoch"]] == [0, 1, 2]
 
 
+@pytest.mark.only_on("tensorflow", reason="Keras' own TensorBoard callback writes by TensorFlow")
 # From Keras' own TensorBoard callback, with numpy 2.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 @pytest.mark.parametrize("update_freq", ["epoch", 3])

@@ -53,6 +53,7 @@ def test_disk_reads_back_what_is_not_finite(tmp_path):
 # ---- Beside Keras' and W&B's own callbacks -----------------------------------------------------------------
 
 
+@pytest.mark.only_on("tensorflow", reason="W&B's own callbacks for Keras import TensorFlow")
 @pytest.mark.parametrize("log_freq", ["epoch", 2])
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_wandb_beside_its_metrics_logger(tmp_path, ours_first, log_freq):

@@ -10,7 +10,6 @@ from hashlib import sha256
 import keras
 import numpy as np
 import pytest
-from backends import tf
 from paths import ROOT
 from zoo import hub, pages, table
 from zoo.example import LOGITS, NUMBERS, PROBABILITIES, Example
@@ -220,10 +219,8 @@ def joined(maps, cells):
     """The mean of the maps that are somewhere positive, each divided by its largest value."""
     levels = [np.maximum(of_level, 0) for of_level in maps]
     tops = [of_level.max(axis=(1, 2), keepdims=True) for of_level in levels]
-    scaled = [
-        tf.image.resize((level / np.where(top > 0, top, 1))[..., None], cells).numpy()[..., 0]
-        for level, top in zip(levels, tops, strict=True)
-    ]
+    scaled = [(level / np.where(top > 0, top, 1))[..., None] for level, top in zip(levels, tops, strict=True)]
+    scaled = [keras.ops.convert_to_numpy(keras.ops.image.resize(level, cells))[..., 0] for level in scaled]
     return np.sum(scaled, axis=0) / np.maximum(np.sum([top > 0 for top in tops], axis=0), 1)
 
 
