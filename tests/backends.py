@@ -30,6 +30,20 @@ else:
     tf = _Absent()
 
 
+def through_python(function, x):
+    """Passes a tensor through a function from arrays to arrays of the same shape, each time that the model really runs.
+
+    It is pure: what nobody needs may be left out.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return tf.ensure_shape(tf.numpy_function(function, [x], x.dtype, stateful=False), x.shape)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.pure_callback(function, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+    return function(x)
+
+
 def most_traces(numbers):
     """How often a model may be traced to be run with so many numbers of samples; one that runs eagerly, each time."""
     return {"tensorflow": 1, "jax": numbers + 1}.get(keras.backend.backend(), float("inf"))

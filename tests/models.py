@@ -23,6 +23,15 @@ SPARSE = "sparse_categorical_crossentropy"
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def drawn(model, seed=0):
+    """Gives kernels the same values on every backend, which draw from generators of their own."""
+    random = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        if len(variable.shape) > 1:
+            variable.assign(random.normal(size=variable.shape) * np.sqrt(2 / np.prod(variable.shape[:-1])))
+    return model
+
+
 @dataclass
 class Split:
     """A model and its two halves.

@@ -46,7 +46,8 @@ def watched(function):
     else:
 
         def watch(tensor):
-            seen.append(tensor.detach().requires_grad_())
+            # One that comes from others passes their gradients on.
+            seen.append(tensor if tensor.requires_grad else tensor.detach().requires_grad_())
             return seen[-1]
 
         import torch

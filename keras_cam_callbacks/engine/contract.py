@@ -282,6 +282,7 @@ class Engine(Protocol):
         example: tuple[Any, ...],
         samples: int | None = None,
         traced: bool = False,
+        shared: Collection[int] = (),
     ) -> Callable[..., Any]:
         """Compiles a function of arrays for any number of samples, once or for few numbers that others are brought to.
 
@@ -291,6 +292,7 @@ class Engine(Protocol):
             example: For each argument, arrays (N, ...) that give its structure, shapes and dtypes.
             samples: The number of samples, where the model takes no other; else it is free.
             traced: Whether a model that the user runs eagerly is compiled all the same.
+            shared: Which of the arguments are the same for all samples: their rows are others, of any number.
 
         Returns:
             A function of arrays that returns numpy arrays, which are read-only. It reads the weights that the model

@@ -264,7 +264,7 @@ class Capturer:
         assert ground.space is not None
         copies = banded(self.like, ground.image_input, ground.space)
         count = len(keras.tree.flatten(copies)[0])
-        if count > self.chunk or self.head is not None:
+        if self._runs_eagerly or count > self.chunk or self.head is not None:
             return {}
         calls = options(run, ground, bool(self._needs.intersection(OF_ATTENTION)), self._dense_size())
         taken = np.resize(np.arange(count), self.chunk) if self.fixed else np.arange(count)

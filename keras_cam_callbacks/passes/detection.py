@@ -66,7 +66,9 @@ def decoded(boxes: Any, detector: Detector, box_format: str | None, size: tuple[
     if box_format is None:
         return None
     corners = ops.stack(edges(box_format, *(boxes[..., i] for i in range(4))), axis=-1)
-    return corners * np.array([width, height] * 2, np.float32) if box_format.startswith("rel_") else corners
+    if not box_format.startswith("rel_"):
+        return corners
+    return ops.multiply(corners, np.array([width, height] * 2, np.float32))
 
 
 def _by_anchors(boxes: Any, retinanet: Any, size: tuple[int, int], needed: bool) -> Any | None:

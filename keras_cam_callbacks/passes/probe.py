@@ -188,6 +188,7 @@ class Probe:
             ((example, row), (row, *(() if named is None else (as_traced(named),))), beside),
             capturer.fixed,
             traced=name.startswith("guided"),
+            shared=() if capturer.fixed else (2,),  # What copies have of their samples.
         )
         eager = self._traces == before
         whole = self._dtype.kind in "biu" and name in ("gradient", "full_gradient")

@@ -19,6 +19,11 @@ def single_output(outputs: Any) -> Any | None:
     return leaves[0] if len(leaves) == 1 else None
 
 
+def row_shape(tensor: Any) -> tuple[int | None, ...]:
+    """Returns a tensor's shape for any number of samples; what runs eagerly has the number of the first try."""
+    return (None, *tensor.shape[1:]) if len(tensor.shape) else ()
+
+
 def example_of(outputs: Any, at: int | None = None) -> str:
     """Returns the code of a function of these outputs, or of one of them, that works as a target."""
     parts = leaves(outputs) if at is None else leaves(outputs)[at : at + 1]
@@ -117,7 +122,7 @@ def explained_scores(
         predicted, ranked = (ops.where(decided, classes, UNDECIDED) for classes in (predicted, ranked))
         classes = ops.where(class_index < 0, ranked, class_index)
     if not flat:
-        shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
+        shapes = keras.tree.map_structure(row_shape, outputs)
         raise ValueError(
             "The model must have one output of shape (samples, classes) for a class to be explained. "
             f"Received: outputs of shape {shapes}. "
@@ -172,7 +177,7 @@ def _applied(rule: Callable[[Any], Any], outputs: Any) -> Any:
     if len(result.shape) != 1:
         raise ValueError(
             "A callable `target` must return one number for each sample, shape (samples,): whole numbers for class "
-            f"indices, others for the scores themselves. Received: shape {tuple(result.shape)} from {rule!r}."
+            f"indices, others for the scores themselves. Received: shape {row_shape(result)} from {rule!r}."
         )
     return result
 

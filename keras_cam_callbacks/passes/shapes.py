@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from ..network.detection import Detector
-from .scores import example_of
+from .scores import example_of, row_shape
 
 __all__ = ["check_pixels", "described", "flat", "flat_shape", "several"]
 
@@ -40,7 +40,7 @@ def flat(tensor: Any) -> Any:
 def described(outputs: Any, detector: Detector | None = None) -> tuple[str, str]:
     """Returns the shapes of a model's outputs in words, and the code of a function of them that works as a target."""
     at = None if detector is None else detector.logits
-    return str(keras.tree.map_structure(lambda t: tuple(t.shape), outputs)), example_of(outputs, at)
+    return str(keras.tree.map_structure(row_shape, outputs)), example_of(outputs, at)
 
 
 def several(shapes: str, works: str, example: str) -> str:

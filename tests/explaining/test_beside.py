@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from backends import tf
-from keras import layers
+from keras import layers, ops
 from models import LOGITS, images
+from tapes import watched
 
 from keras_cam_callbacks import GradCAMLogger, explain
 from keras_cam_callbacks.methods import cams
@@ -23,11 +23,13 @@ def image_and_signal():
 
 
 def by_tape(model, inputs, name):
-    both = keras.Model(model.inputs, [model.get_layer(name).output, model.output])
-    with tf.GradientTape() as tape:
-        activations, outputs = both([tf.convert_to_tensor(x) for x in inputs])
-        score = tf.reduce_max(outputs, axis=1)
-    return cams.gradcam(activations.numpy(), tape.gradient(score, activations).numpy())
+    layer = model.get_layer(name)
+    mine, beside = sorted((0, 1), key=lambda i: model.inputs[i] is not layer.input)
+    behind = keras.Model([layer.output, model.inputs[beside]], model.output)
+    [activations], [slopes] = watched(
+        lambda watch: ops.max(behind([watch(layer(inputs[mine])), ops.convert_to_tensor(inputs[beside])]), axis=1)
+    )
+    return cams.gradcam(activations, slopes)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import keras
 import models
 import numpy as np
 import pytest
-from backends import tf
-from keras import layers
+from keras import layers, ops
 from models import assert_maps_equal
+from tapes import watched
 
 from keras_cam_callbacks import (
     Detection,
@@ -63,7 +63,7 @@ def detector(shared=True, activation=None, names=("logits", "boxes"), seed=0):
     logits = layers.Activation(activation or "linear", name=names[0])(rows[0])
     model = keras.Model(inputs, {names[0]: logits, names[1]: Placed(name=names[1])(rows[1])})
     model.heads = scores[:1] * 2 if shared else scores
-    return model
+    return models.drawn(model, seed)
 
 
 def corners(boxes):
@@ -87,20 +87,19 @@ def best(logits, boxes, label, asked=None):
 def by_hand(model, rows, labels, x=X):
     """Grad-CAM of each level by its formula, for the logit of a class in the box of each sample."""
     pyramid = keras.Model(model.input, [model.get_layer(name).output for name in ("p8", "p4")])
-    with tf.GradientTape() as tape:
-        levels = pyramid(x)
-        tape.watch(levels)
-        logits = tf.concat(
-            [tf.reshape(head(level), (len(x), -1, 3)) for head, level in zip(model.heads, levels, strict=True)], axis=1
+
+    def score(watch):
+        levels = [watch(level) for level in pyramid(x)]
+        logits = ops.concatenate(
+            [ops.reshape(head(level), (len(x), -1, 3)) for head, level in zip(model.heads, levels, strict=True)], axis=1
         )
-        scores = tf.gather_nd(
-            logits, [[n, row, label] for n, (row, label) in enumerate(zip(rows, labels, strict=True))]
-        )
-    maps = []
-    for level, gradient in zip(levels, tape.gradient(scores, levels), strict=True):
-        weights = tf.reduce_mean(gradient, (1, 2), keepdims=True)
-        maps.append(tf.reduce_sum(weights * level, -1).numpy())
-    return maps, scores.numpy()
+        return ops.stack([logits[n, row, label] for n, (row, label) in enumerate(zip(rows, labels, strict=True))])
+
+    maps = [
+        (gradient.mean(axis=(1, 2), keepdims=True) * level).sum(axis=-1)
+        for level, gradient in zip(*watched(score), strict=True)
+    ]
+    return maps, ops.convert_to_numpy(score(lambda level: level))
 
 
 def joined(maps):
@@ -109,7 +108,8 @@ def joined(maps):
     for of_level in maps:
         positive = np.maximum(of_level, 0)
         top = positive.max(axis=(1, 2), keepdims=True)
-        total += tf.image.resize((positive / np.where(top > 0, top, 1))[..., None], (8, 8)).numpy()[..., 0]
+        share = (positive / np.where(top > 0, top, 1))[..., None]
+        total += ops.convert_to_numpy(ops.image.resize(share, (8, 8), data_format="channels_last"))[..., 0]
         count += top > 0
     return total / np.maximum(count, 1)
 

@@ -83,8 +83,10 @@ def test_targets_are_of_each_batch(target):
 def test_what_it_is_made_like():
     model, (x, y) = models.functional().model, batch()
     expected = explain(model, (x, y))
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
-    for like in (x, x[:1], (x, y), dataset, x.astype(np.float64)):
+    likes = [x, x[:1], (x, y), x.astype(np.float64)]
+    if keras.backend.backend() == "tensorflow":
+        likes.append(tf.data.Dataset.from_tensor_slices((x, y)).batch(2))
+    for like in likes:
         assert_same(Explainer(model, like)(x), expected)
 
 
@@ -110,7 +112,9 @@ def test_inputs_beside_the_images_are_those_of_each_batch(method, times):
         explainer = explainer or Explainer(model, inputs, method=method, target=0)
         explained.append(explainer(inputs).heatmaps)
         np.testing.assert_allclose(explained[-1], explain(model, inputs, method=method, target=0).heatmaps, rtol=1e-5)
-    np.testing.assert_allclose(explained[1], times * explained[0], rtol=1e-4, atol=1e-6)
+    # Where channels cancel out, the last bits of the scores are left.
+    exact = 1e-6 if keras.backend.backend() == "tensorflow" else 1e-5 * np.abs(explained[1]).max()
+    np.testing.assert_allclose(explained[1], times * explained[0], rtol=1e-4, atol=exact)
     assert np.abs(explained[0]).max() > 0
 
 
@@ -145,6 +149,7 @@ def test_a_batch_of_another_structure():
         explainer({"image": inputs["image"], "gainn": inputs["gain"]})
 
 
+@pytest.mark.only_on("tensorflow", reason="neither JAX nor PyTorch has tensors of texts")
 def test_texts_of_any_length_beside_the_images():
     image, text = keras.Input(SHAPE), keras.Input((1,), dtype="string")
     tokens = layers.StringLookup(vocabulary=["a", "long one"], output_mode="one_hot")(text)

@@ -5,10 +5,11 @@ import random
 import keras
 import numpy as np
 import pytest
-from backends import most_traces, tf
-from keras import layers
+from backends import most_traces
+from keras import layers, ops
 from models import SHAPE, branched, functional, images, in_mixed_precision, nested_twice, sequential
 from seeds import set_seeds
+from tapes import gradient
 
 from keras_cam_callbacks import activation_grids, filter_patterns
 from keras_cam_callbacks.drawing.channels import (
@@ -37,7 +38,7 @@ PLAIN = {"jitter": 0, "blur": 0.0}
 
 
 def dead(activations):
-    return dead_channels(*extremes(np.asarray(activations, np.float32)))
+    return dead_channels(*extremes(ops.convert_to_numpy(activations).astype(np.float32)))
 
 
 # ---- Dead channels -----------------------------------------------------------------------------------------
@@ -361,23 +362,27 @@ def test_patches_of_a_linear_filter_become_its_kernel():
 
 
 def test_each_step_follows_the_gradient_of_a_deep_layer():
-    """With an eager tape over the layers by hand; linear before the ReLU in the first quarter of the steps."""
+    """By gradients of the layers by hand; linear before the ReLU in the first quarter of the steps."""
     split = functional(shape=(16, 16, 3))
     conv1, conv2 = split.model.get_layer("conv1"), split.model.get_layer("conv2")
     conv2.bias.assign(np.full(5, 0.2))
     found = filter_patterns(split.model, "conv2", [3, 1], steps=6, **PLAIN)
-    x = tf.repeat(Ascent(split.model, "conv2", 1, AscentSettings(), shape=(16, 16, 3)).seed_image[None], 2, axis=0)
+    kernel, bias = map(ops.convert_to_tensor, conv2.get_weights())
+    x = np.repeat(Ascent(split.model, "conv2", 1, AscentSettings(), shape=(16, 16, 3)).seed_image[None], 2, axis=0)
+
+    def before(x):
+        return ops.conv(conv1(x), kernel, padding="same", data_format="channels_last") + bias
+
+    def score(a):
+        return ops.stack([ops.mean(a[0, ..., 3]), ops.mean(a[1, ..., 1])])
+
     for step in range(6):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            hidden = conv1(x)
-            before = tf.nn.conv2d(hidden, conv2.kernel, 1, "SAME") + conv2.bias
-            output = tf.nn.relu(before)
-            assert tf.reduce_max(output[0, ..., 3]) > 0
-            assert tf.reduce_max(output[1, ..., 1]) > 0
-            a = before if step < 2 else output
-            score = tf.stack([tf.reduce_mean(a[0, ..., 3]), tf.reduce_mean(a[1, ..., 1])])
-        x = x + 0.025 * unit(tape.gradient(score, x).numpy()).astype(np.float32)
+        output = ops.convert_to_numpy(before(ops.convert_to_tensor(x)))
+        assert output[0, ..., 3].max() > 0
+        assert output[1, ..., 1].max() > 0
+        end = (lambda a: a) if step < 2 else ops.relu
+        slope = gradient(lambda x, end=end: score(end(before(x))), x)
+        x = x + 0.025 * unit(slope).astype(np.float32)
     np.testing.assert_allclose(found.images, x, atol=1e-4)
 
 
@@ -527,7 +532,7 @@ def test_a_fixed_batch_and_a_head_of_fixed_size():
     found = filter_patterns(model, "conv", steps=2)
     assert found.images.shape == (4, 12, 12, 3)
     conv = model.get_layer("conv")
-    by_hand = [tf.reduce_mean(conv(found.images)[k, ..., k]) for k in range(4)]
+    by_hand = [ops.convert_to_numpy(conv(found.images))[k, ..., k].mean() for k in range(4)]
     np.testing.assert_allclose(found.activations, by_hand, atol=1e-5)
 
 

@@ -9,6 +9,9 @@ from keras import layers
 
 from keras_cam_callbacks import HeatmapLogger, explain
 
+# Keras' own, which `pytest.warns` warns of anew.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
 
 class Task(keras.Model):
     """Preprocesses in `fit` and `predict` and not in its call, as KerasHub's tasks do."""

@@ -159,6 +159,7 @@ def test_explainer_keeps_to_the_image():
     assert Explainer(towers(), x, method="saliency", input="cc")(x).heatmaps.shape == (2, 32, 32)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras' own
 def test_logger_says_it_in_each_fit():
     x, y = list(pair()), np.array([0, 1])
     model = Siamese()
@@ -167,7 +168,7 @@ def test_logger_says_it_in_each_fit():
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match="drawn on the input '0'") as told:
             model.fit(x, y, epochs=2, verbose=0, callbacks=[logger])
-        assert len(told) == 1
+        assert sum("drawn on" in str(warning.message) for warning in told) == 1
 
 
 def test_logger_follows_the_layer():

@@ -6,7 +6,7 @@ import keras
 import models
 import numpy as np
 import pytest
-from backends import tf
+from backends import most_traces, tf
 from keras import layers
 from models import CLASSES, SHAPE
 
@@ -59,8 +59,19 @@ def state(model):
         "losses": [len(layer.losses) for layer in every],
         "python": random.getstate(),
         "numpy": [str(part) for part in np.random.get_state()],  # noqa: NPY002 - must be left alone
-        "tensorflow": tf.random.get_global_generator().state.numpy().tolist(),
+        "framework": state_of_framework(),
     }
+
+
+def state_of_framework():
+    """Where the framework's own generator of random numbers stands; JAX has none."""
+    if keras.backend.backend() == "tensorflow":
+        return tf.random.get_global_generator().state.numpy().tolist()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.get_rng_state().tolist()
+    return None
 
 
 def small(build=models.functional):
@@ -346,7 +357,7 @@ def test_steps_are_groups_of_all_layers_and_trace_nothing():
         assert list(check.layers) == ["", *(order[count - 1] for count in counts)]
         assert [row["step"] for row in check.rows] == [0, *counts] * 2
         last.append(check.heatmaps["gradcam"][-1])
-    assert len(traced) == 1  # As many for one step as for eight.
+    assert len(traced) <= most_traces(1)  # As many for one step as for eight.
     for maps in last:
         np.testing.assert_array_equal(maps, last[0])  # The weights don't depend on the grouping.
 

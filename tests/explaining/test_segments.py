@@ -1,12 +1,12 @@
-"""Pixels of masks, against an eager tape and against functions of the outputs that have the pixels as constants."""
+"""Pixels of masks, against gradients by hand and against functions of the outputs that have the pixels as constants."""
 
 import keras
 import models
 import numpy as np
 import pytest
-from backends import tf
-from keras import layers
+from keras import layers, ops
 from models import assert_maps_equal
+from tapes import watched
 
 from keras_cam_callbacks import HeatmapLogger, MemoryTracker, Overlay, Segment, explain, read_run
 
@@ -33,19 +33,23 @@ def unet(channels=3, activation=None, loss=None):
 
 def by_hand(model, score, layer="bottleneck"):
     """Grad-CAM by its formula; `score` takes the logits (N, H, W, K) and returns (N,)."""
-    cut = keras.Model(model.input, [model.get_layer(layer).output, model.layers[-1].input])
-    kernel, bias = map(tf.convert_to_tensor, model.layers[-1].get_weights())
-    with tf.GradientTape() as tape:
-        activations, last = cut(X)
-        scores = score(tf.nn.conv2d(last, kernel, 1, "SAME") + bias)
-    weights = tf.reduce_mean(tape.gradient(scores, activations), (1, 2), keepdims=True)
-    return tf.reduce_sum(weights * activations, -1).numpy(), scores.numpy()
+    front = keras.Model(model.input, [model.get_layer(name).output for name in (layer, "wide")])
+    behind = keras.Model(front.outputs, model.layers[-1].input)
+    kernel, bias = map(ops.convert_to_tensor, model.layers[-1].get_weights())
+
+    def scores(watch):
+        activations, wide = front(X)
+        return score(ops.matmul(behind([watch(activations), wide]), kernel[0, 0]) + bias)
+
+    [activations], [slopes] = watched(scores)
+    maps = (slopes.mean(axis=(1, 2), keepdims=True) * activations).sum(axis=-1)
+    return maps, ops.convert_to_numpy(scores(lambda tensor: tensor))
 
 
 def mean_over(pixels, channel, sign=1.0):
     """The mean of a channel over pixels (N, H, W)."""
-    count = np.maximum(pixels.sum(axis=(1, 2)), 1).astype(np.float32)
-    return lambda logits: sign * tf.reduce_sum(logits[..., channel] * pixels, (1, 2)) / count
+    share = (sign * pixels / np.maximum(pixels.sum(axis=(1, 2), keepdims=True), 1)).astype(np.float32)
+    return lambda logits: ops.sum(ops.multiply(logits[..., channel], share), (1, 2))
 
 
 def raw(model):
@@ -143,6 +147,8 @@ def test_a_sample_without_such_a_pixel_is_nan():
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_mask_of_one_channel(activation, label):
     model = unet(1, activation, keras.losses.BinaryCrossentropy(from_logits=activation is None))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, bias - np.median(raw(model))])  # So that there are pixels of both.
     pixels = (raw(model)[..., 0] > 0) == bool(label)
     assert pixels.any(axis=(1, 2)).all()
     found = explain(model, X, target=Segment(label))
@@ -157,7 +163,8 @@ def test_a_mask_of_one_channel(activation, label):
 def test_a_hidden_sigmoid_is_undone_where_the_loss_takes_probabilities():
     """Else every pixel would be foreground, for a probability is above 0."""
     model = unet(1)
-    hidden = keras.Model(model.input, layers.Lambda(lambda z: 0.5 * (tf.tanh(z / 2) + 1))(model.output))
+    hide = layers.Lambda(lambda z: 0.5 * (ops.tanh(z / 2) + 1), output_shape=model.output_shape[1:])
+    hidden = keras.Model(model.input, hide(model.output))
     hidden.compile("sgd", "binary_crossentropy")
     found = explain(hidden, X, target=Segment(1), layer_name="bottleneck")
     np.testing.assert_array_equal(found.segments, raw(model)[..., 0] > 0)
@@ -299,23 +306,20 @@ def of_kind(axes, channels=3):
     x = conv(5, 3, padding="same", activation="relu", name="bottleneck")(x)
     model = keras.Model(inputs, conv(channels, 1, name="mask")(up(2)(x)))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return model, models.images(2, (*shape, 2))
+    return models.drawn(model), models.images(2, (*shape, 2))
 
 
 def masked(model, x, pixels_of, channel):
     """Grad-CAM of the mean of a channel over pixels, by a tape over the layers behind the bottleneck."""
     bottleneck = keras.Model(model.input, model.get_layer("bottleneck").output)
     behind = keras.Sequential(model.layers[-2:])
-    with tf.GradientTape() as tape:
-        activations = bottleneck(x)
-        tape.watch(activations)
-        logits = behind(activations)
-        pixels = tf.cast(pixels_of(logits.numpy()), "float32")
-        axes = tuple(range(1, len(pixels.shape)))
-        score = tf.reduce_sum(logits[..., channel] * pixels, axes) / tf.reduce_sum(pixels, axes)
-    gradients = tape.gradient(score, activations)
-    weights = tf.reduce_mean(gradients, axes, keepdims=True)
-    return tf.reduce_sum(weights * activations, -1).numpy(), pixels.numpy() > 0
+    pixels = np.asarray(pixels_of(ops.convert_to_numpy(behind(bottleneck(x)))), np.float32)
+    axes = tuple(range(1, pixels.ndim))
+    share = pixels / pixels.sum(axes, keepdims=True)
+    [activations], [slopes] = watched(
+        lambda watch: ops.sum(ops.multiply(behind(watch(bottleneck(x)))[..., channel], share), axes)
+    )
+    return (slopes.mean(axes, keepdims=True) * activations).sum(axis=-1), pixels > 0
 
 
 @pytest.mark.parametrize("axes", [1, 3])
@@ -387,7 +391,7 @@ def test_a_mask_of_a_volume_in_fit(tmp_path):
     model.fit(x, np.zeros((2, 6, 8, 10)), epochs=1, verbose=0, callbacks=[logger])
 
     def mean(outputs):
-        return tf.reduce_sum(outputs[..., 1] * mask.astype(np.float32), (1, 2, 3)) / mask.sum()
+        return ops.sum(ops.multiply(outputs[..., 1], mask.astype(np.float32)), (1, 2, 3)) / mask.sum()
 
     expected = explain(model, x, target=mean, method="saliency")
     np.testing.assert_allclose(memory.records[0].heatmaps, expected.heatmaps, rtol=1e-3, atol=1e-6)

@@ -5,7 +5,7 @@ import keras
 import models
 import numpy as np
 import pytest
-from backends import tf
+from backends import through_python
 from keras import layers
 from models import SHAPE, functional, images
 
@@ -116,9 +116,7 @@ def test_one_pass_and_one_trace_for_all():
                 Counting.rows += len(rows)
                 return rows
 
-            y = tf.py_function(count, [x], x.dtype)
-            y.set_shape(x.shape)
-            return y
+            return through_python(count, x)
 
     inputs = keras.Input(SHAPE)
     body = functional().model
@@ -129,7 +127,8 @@ def test_one_pass_and_one_trace_for_all():
     Counting.rows = 0
     explained = logger.explain()
     assert len(explained) == 4
-    assert Counting.rows == len(X)
+    # PyTorch finds out with two samples what may be kept.
+    assert Counting.rows == len(X) + (4 if keras.backend.backend() == "torch" else 0)
     logger.explain()
     assert logger._source.capturer.traces == 1
 

@@ -5,8 +5,8 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from keras import layers
+from keras import layers, ops
+from tapes import watched
 
 from keras_cam_callbacks import Explainer, Explanations, IntegratedGradients, Overlay, explain, show
 
@@ -48,11 +48,12 @@ def joined_views():
 
 def input_gradients(model, x):
     """d (largest output) / d each input."""
-    tensors = {name: tf.cast(array, "float32") for name, array in x.items()}
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        score = tf.reduce_max(model(tensors, training=False), axis=1)
-    return {name: gradient.numpy() for name, gradient in tape.gradient(score, tensors).items()}
+
+    def score(watch):
+        tensors = {name: watch(ops.cast(array, "float32")) for name, array in x.items()}
+        return ops.max(model(tensors, training=False), axis=1)
+
+    return dict(zip(x, watched(score)[1], strict=True))
 
 
 def silently(function, *arguments, **settings):
@@ -76,9 +77,9 @@ def test_the_gradient_with_respect_to_each_image():
 def test_integrated_gradients_of_each_image_sum_to_what_it_alone_changes():
     model, x = two_views(), views()
     found = explain(model, x, method=IntegratedGradients(steps=64), target=1, **SAYS_NOTHING)
-    whole = model(x).numpy()[:, 1]
+    whole = ops.convert_to_numpy(model(x))[:, 1]
     for name, view in found.items():
-        without = model({**x, name: np.zeros_like(x[name])}).numpy()[:, 1]
+        without = ops.convert_to_numpy(model({**x, name: np.zeros_like(x[name])}))[:, 1]
         np.testing.assert_allclose(view.attributions.sum(axis=(1, 2, 3)), whole - without, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(found["cc"].values["completeness_gap"], 0, atol=1e-3)
 
@@ -107,12 +108,10 @@ def test_gradcam_of_each_tower():
         [model.get_layer(f"conv_{name}").output for name in SHAPES], model.outputs[0]
     )  # From both maps to the outputs.
     maps = [keras.Model(model.inputs, model.get_layer(f"conv_{name}").output)(x) for name in SHAPES]
-    with tf.GradientTape() as tape:
-        tape.watch(maps)
-        score = tf.reduce_max(rest(maps), axis=1)
-    for name, activations, gradients in zip(SHAPES, maps, tape.gradient(score, maps), strict=True):
-        weights = gradients.numpy().mean(axis=(1, 2), keepdims=True)
-        np.testing.assert_allclose(found[name].heatmaps, (activations.numpy() * weights).sum(-1), rtol=1e-3, atol=1e-8)
+    seen, slopes = watched(lambda watch: ops.max(rest([watch(of_tower) for of_tower in maps]), axis=1))
+    for name, activations, gradients in zip(SHAPES, seen, slopes, strict=True):
+        weights = gradients.mean(axis=(1, 2), keepdims=True)
+        np.testing.assert_allclose(found[name].heatmaps, (activations * weights).sum(-1), rtol=1e-3, atol=1e-8)
 
 
 def test_several_methods_of_several_images():

@@ -96,6 +96,7 @@ def test_methods_of_a_layer_equal_a_tape(make, shape, cells):
         np.testing.assert_allclose(heatmaps, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
 def test_in_fit():
     """With the weights of the moment, and the model left as it is."""
     model, base, head = conv1d()

@@ -6,8 +6,8 @@ import keras
 import models
 import numpy as np
 import pytest
-from backends import tf
 from keras import layers, ops
+from tapes import watched
 
 from keras_cam_callbacks import explain, plot_methods
 from keras_cam_callbacks.methods import attention
@@ -114,27 +114,27 @@ def test_rollout_of_a_model_follows_from_the_scores_that_keras_hands_out(token):
 
 def test_relevance_weighs_attention_by_its_gradient():
     model, images = transformer(False), models.images(2, SHAPE)
-    matrices = []
-    with tf.GradientTape(persistent=True) as tape:
+
+    def score(watch):
         x = kept = images
         for layer in model.layers[1:-1]:
             if isinstance(layer, layers.MultiHeadAttention):
                 # The same block, by hand.
                 dense = (layer._query_dense, layer._key_dense, layer._value_dense)
                 query, key, values = (ops.einsum("ntc,chd->nthd", x, part.kernel) + part.bias for part in dense)
-                matrices.append(ops.softmax(ops.einsum("nqhd,nkhd->nhqk", query, key) / np.sqrt(8)))
-                tape.watch(matrices[-1])
-                mixed = ops.einsum("nhqk,nkhd->nqhd", matrices[-1], values)
+                weights = watch(ops.softmax(ops.einsum("nqhd,nkhd->nhqk", query, key) / 8**0.5))
+                mixed = ops.einsum("nhqk,nkhd->nqhd", weights, values)
                 x = ops.einsum("nqhd,hdc->nqc", mixed, layer._output_dense.kernel) + layer._output_dense.bias
             elif isinstance(layer, layers.Add):
                 x = kept = kept + x
             else:
                 x = layer(x)
                 kept = x if isinstance(layer, layers.Reshape) else kept
-        score = (ops.matmul(x, model.layers[-1].kernel) + model.layers[-1].bias)[:, 1]
+        return (ops.matmul(x, model.layers[-1].kernel) + model.layers[-1].bias)[:, 1]
+
     rolled = np.eye(24)[None]
-    for scores, slope in zip(matrices, tape.gradient(score, matrices), strict=True):
-        of_block = np.maximum(slope.numpy() * scores.numpy(), 0).mean(axis=1)
+    for scores, slope in zip(*watched(score), strict=True):
+        of_block = np.maximum(slope * scores, 0).mean(axis=1)
         rolled = rolled + of_block @ rolled
     wanted = (rolled.mean(axis=1) - 1 / 24).reshape(2, *GRID)
     explained = explain(model, images, method=["attention_relevance", "attention_rollout"], target=1)

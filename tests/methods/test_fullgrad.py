@@ -8,6 +8,7 @@ import pytest
 from backends import tf
 from keras import layers, ops
 from models import CLASSES, SHAPE, functional, images
+from tapes import watched
 
 from keras_cam_callbacks import METHODS, FullGrad, HeatmapLogger, MemoryTracker, explain
 from keras_cam_callbacks.methods import resolve_method
@@ -225,20 +226,21 @@ def test_what_is_not_piecewise_linear_leaves_a_gap_that_is_said(caplog):
 
 
 def test_shares_of_a_layer_are_its_constant_times_the_gradient_of_its_variable():
-    """For each channel, by an eager tape on the biases and on batch normalization's beta, image by image."""
+    """For each channel, by gradients of the biases and on batch normalization's beta, image by image."""
     model, x = stirred(normalized()), images(3)
     biased = [layer for layer in model.layers if getattr(layer, "bias", None) is not None]
     norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     kept, _ = shares_of(model, x, target=2)
     logits = keras.Sequential([*model.layers[:-1]])
     last = model.layers[-1]
+    variables = [layer.bias for layer in biased] + [layer.beta for layer in norms]
     for row in range(3):
-        with tf.GradientTape() as tape:
-            score = (logits(x[row : row + 1]) @ tf.convert_to_tensor(last.kernel) + tf.convert_to_tensor(last.bias))[
-                0, 2
-            ]
-        variables = [layer.bias.value for layer in biased] + [layer.beta.value for layer in norms]
-        slopes = [g.numpy() for g in tape.gradient(score, variables)]
+
+        def score(watch, image=x[row : row + 1]):
+            with keras.StatelessScope([(variable, watch(ops.convert_to_tensor(variable))) for variable in variables]):
+                return (ops.matmul(logits(image), last.kernel) + last.bias)[:, 2]
+
+        _, slopes = watched(score)
         constants = [layer.bias.numpy() for layer in biased] + [
             layer.beta.numpy()
             - layer.gamma.numpy() * layer.moving_mean.numpy() / np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
@@ -341,7 +343,9 @@ def test_parts_are_bounded_by_the_chunk():
     x = images(12, (48, 48, 3))
     explain(model, x, method="fullgrad", batch_size=2)
     peak = traced_peak(lambda: explain(model, x, method="fullgrad", batch_size=2))
-    assert 1.5 * one < peak < 4 * one  # The second time the model is not traced, and no pictures are made.
+    # The second time the model is not traced, and no pictures are made. Others may join what they run one by one.
+    most = 4 if keras.backend.backend() == "tensorflow" else 5
+    assert 1.5 * one < peak < most * one
 
 
 class First(layers.Conv2D):
@@ -480,34 +484,27 @@ def test_layers_that_step_through_time_are_those_of_a_loop_over_frames():
     np.testing.assert_allclose(kept.sums(), scores, rtol=1e-4, atol=1e-4)
 
     conv, norm, pool, depthwise, flatten, dense = frame
-    x = tf.constant(x)
-    added = {"conv": [], "norm": [], "depthwise": [], "dense": []}
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        ends = []
+
+    def score(watch):
+        clip, ends = watch(ops.convert_to_tensor(x)), []
         for t in range(CLIP[0]):
-            z = tf.nn.conv2d(x[:, t], conv.kernel.value, 1, "SAME") + conv.bias.value
-            added["conv"].append(z)
-            tape.watch(z)
-            z = norm(tf.nn.relu(z), training=False)
-            added["norm"].append(z)
-            tape.watch(z)
-            z = tf.nn.depthwise_conv2d(pool(z), depthwise.kernel.value, [1] * 4, "SAME") + depthwise.bias.value
-            added["depthwise"].append(z)
-            tape.watch(z)
-            z = flatten(z) @ dense.kernel.value + dense.bias.value
-            added["dense"].append(z)
-            tape.watch(z)
-            ends.append(tf.nn.relu(z))
-        score = (tf.concat(ends, axis=1) @ head.kernel.value + head.bias.value)[:, 1]
-    slope, slopes = tape.gradient(score, (x, added))
+            z = watch(ops.conv(clip[:, t], conv.kernel, padding="same", data_format="channels_last") + conv.bias)
+            z = watch(norm(ops.relu(z), training=False))
+            z = ops.depthwise_conv(pool(z), depthwise.kernel, padding="same", data_format="channels_last")
+            z = watch(z + depthwise.bias)
+            ends.append(ops.relu(watch(ops.matmul(flatten(z), dense.kernel) + dense.bias)))
+        return (ops.matmul(ops.concatenate(ends, axis=1), head.kernel) + head.bias)[:, 1]
+
+    _, (slope, *in_turn) = watched(score)
+    slopes = {name: in_turn[i::4] for i, name in enumerate(("conv", "norm", "depthwise", "dense"))}
     scale = norm.gamma / ops.sqrt(norm.moving_variance + norm.epsilon)
     constants = {"conv": conv.bias, "norm": norm.beta - norm.moving_mean * scale, "depthwise": depthwise.bias}
-    parts = [np.stack(slopes[name], 1) * np.asarray(constant) for name, constant in constants.items()]
+    parts = [np.stack(slopes[name], 1) * ops.convert_to_numpy(constant) for name, constant in constants.items()]
     np.testing.assert_allclose(kept.gradients, slope, rtol=1e-4, atol=1e-5)
     for i, part in enumerate(parts):
         np.testing.assert_allclose([of_sample[i] for of_sample in kept.parts], part, rtol=1e-4, atol=1e-5)
-    rest = (np.stack(slopes["dense"], 1) * np.asarray(dense.bias)).sum((1, 2)) + np.asarray(head.bias)[1]
+    rest = (np.stack(slopes["dense"], 1) * ops.convert_to_numpy(dense.bias)).sum((1, 2))
+    rest += ops.convert_to_numpy(head.bias)[1]
     np.testing.assert_allclose(kept.rest, rest, rtol=1e-4, atol=1e-5)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,12 @@ from .programs import Lots, Program, as_arrays, current_values, needs_values
 
 
 def compile_pass(
-    function: Callable[..., Any], model: Any, example: tuple[Any, ...], samples: int | None = None, traced: bool = False
+    function: Callable[..., Any],
+    model: Any,
+    example: tuple[Any, ...],
+    samples: int | None = None,
+    traced: bool = False,
+    shared: Collection[int] = (),
 ) -> Callable[..., Any]:
     """Traces a function of arrays; see `contract.Engine`. It is compiled for the numbers of samples it is run with.
 
@@ -26,7 +31,7 @@ def compile_pass(
         if traced or not _runs_eagerly(model) or not needs_values(error):
             raise
         return _eager(function, model, example)
-    lots = Lots(samples)
+    lots = Lots(samples, shared)
     return lambda *arguments: lots.run(lambda *lot: program.compiled(program.values(), *lot), arguments, samples)
 
 

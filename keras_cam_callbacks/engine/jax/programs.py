@@ -7,7 +7,7 @@ number that is there, as the last ones of a batch are behind full lots of it, an
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -107,8 +107,9 @@ def needs_values(error: BaseException | None) -> bool:
 class Lots:
     """Which numbers of samples a function runs with."""
 
-    def __init__(self, size: int | None = None) -> None:
-        """Takes the number that it has a program for, if any."""
+    def __init__(self, size: int | None = None, shared: Collection[int] = ()) -> None:
+        """Takes the number that it has a program for, if any, and which arguments are the same for all samples."""
+        self._shared = shared
         self._sizes: dict[Any, set[int]] = {}
         self._first, self._last = size, 0
 
@@ -117,7 +118,7 @@ class Lots:
 
         Args:
             function: The function; returns a structure of arrays whose rows are as many as the samples, or a multiple.
-            arguments: Arrays or tensors. Those with another number of rows than the first are handed on as they are.
+            arguments: Arrays or tensors. Those that are the same for all samples are handed on as they are.
             size: The number of samples to run at once; None to have it chosen.
 
         Returns:
@@ -125,7 +126,7 @@ class Lots:
         """
         leaves, tree = jax.tree.flatten(arguments)
         count = leaves[0].shape[0]
-        varied = [leaf.shape[0] == count for leaf in leaves]
+        varied = [i not in self._shared for i, part in enumerate(arguments) for _ in jax.tree.leaves(part)]
         if size is None:
             key = (*varied, *(leaf.shape[0] for leaf, of_rows in zip(leaves, varied, strict=True) if not of_rows))
             size = self._choose(count, self._sizes.setdefault(key, {self._first} if self._first else set()))

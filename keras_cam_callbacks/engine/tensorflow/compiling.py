@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,9 +13,14 @@ from .frozen import FrozenPass
 
 
 def compile_pass(
-    function: Callable[..., Any], model: Any, example: tuple[Any, ...], samples: int | None = None, traced: bool = False
+    function: Callable[..., Any],
+    model: Any,
+    example: tuple[Any, ...],
+    samples: int | None = None,
+    traced: bool = False,
+    shared: Collection[int] = (),
 ) -> Callable[..., Any]:
-    """Traces a function of arrays once, for any number of samples; see `contract.Engine`."""
+    """Traces a function of arrays once, for any numbers of rows; see `contract.Engine`."""
     compiled = function
     if not _runs_eagerly(model) or traced:
         compiled = graphs.traced(function, *_specs(example, samples))

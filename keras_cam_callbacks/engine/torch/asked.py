@@ -54,7 +54,10 @@ class Memory:
                 return self._call(function)
             except Unheld:
                 self._last = None
+            try:
                 return self._call(function)
+            except Unheld as error:
+                raise RuntimeError(_OVER) from error
         finally:
             _memory.reset(before)
 
@@ -75,6 +78,13 @@ class Memory:
 
 
 _memory: ContextVar[Memory | None] = ContextVar("memory", default=None)
+
+_OVER = "A run that is over was asked for what it doesn't hold."
+
+
+def unheld() -> BaseException:
+    """Returns what a run raises that is asked for what it doesn't hold; one that is over can't be run once more."""
+    return RuntimeError(_OVER) if _memory.get() is None else Unheld()
 
 
 def next_run() -> tuple[Asked, Asked]:

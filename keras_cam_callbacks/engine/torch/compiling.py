@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,12 @@ from .frozen import FrozenPass
 
 
 def compile_pass(
-    function: Callable[..., Any], model: Any, example: tuple[Any, ...], samples: int | None = None, traced: bool = False
+    function: Callable[..., Any],
+    model: Any,
+    example: tuple[Any, ...],
+    samples: int | None = None,
+    traced: bool = False,
+    shared: Collection[int] = (),
 ) -> Callable[..., Any]:
     """Returns a function of arrays, for any number of samples, that nothing is traced for; see `contract.Engine`."""
     memory = Memory()

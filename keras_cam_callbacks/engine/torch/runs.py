@@ -18,10 +18,10 @@ from ..contract import Attention
 from ..precision import entry
 from ..wrapped import exchanged
 from . import graphs, places
-from .asked import next_run
+from .asked import next_run, unheld
 from .attention import attentions
 from .following import around
-from .recording import Recorder, Unheld
+from .recording import Recorder
 from .state import left_as_found
 
 FLOAT16_SCALE = 1024.0
@@ -79,7 +79,8 @@ class Run:
         self._asked.watched = True
         if not torch.is_grad_enabled():
             self.recording.enter_context(torch.enable_grad())
-        if not (self.watched and output.requires_grad):
+        # Gradients of attention go on to what came before.
+        if not (output.requires_grad and (self.watched or self._expected.attends)):
             output = output.detach().requires_grad_()
             self.record.name(output, call.output_ids[0])
             self.record.held[call.output_ids[0]] = output
@@ -101,7 +102,7 @@ class Run:
         """Returns what a layer put out."""
         self._asked.outputs.add(self._made[number])
         if number not in self.record.held:
-            raise Unheld
+            raise unheld()
         return self.record.held[number]
 
     @property
@@ -114,21 +115,21 @@ class Run:
             return self.output_of(number)
         self._asked.tensors.add(number)
         if number not in self.record.held:
-            raise Unheld
+            raise unheld()
         return self.record.held[number]
 
     def _graph(self) -> Recorder:
         """Returns the record, which must begin where the model does."""
         self._asked.graph = True
         if self._partial or not self._noted:
-            raise Unheld
+            raise unheld()
         return self.record
 
     def _end(self, output: Any) -> Any:
         """Returns the operation that one of the outputs comes from."""
         self._asked.logits = True
         if not self._noted:
-            raise Unheld
+            raise unheld()
         return graphs.last_operation(self.record, self.record.number(output), self._partial)
 
     def id_of(self, tensor: Any) -> Hashable:
@@ -196,7 +197,7 @@ class Run:
         """Returns d score / d weights of each self-attention; see `contract.DifferentiatedRun`."""
         self._asked.attends = True
         if not self._expected.attends:
-            raise Unheld
+            raise unheld()
         return differentiated(self.scores[score], [attention.weights for attention in self.attentions(score)])
 
     def attentions(self, score: int) -> list[Attention]:
@@ -311,11 +312,11 @@ def differentiated_run(
 
 def differentiated(scores: Any, sources: Sequence[Any]) -> list[Any | None]:
     """Returns d scores / d each of the sources, float32; None where the scores don't depend on it."""
-    if not scores.requires_grad:
-        return [None] * len(sources)
-    scale = FLOAT16_SCALE if any(source.dtype == torch.float16 for source in sources) else 1.0
     # What needs no gradient can't be asked for.
     needed = [i for i, source in enumerate(sources) if source.requires_grad]
+    if not (needed and scores.requires_grad):
+        return [None] * len(sources)
+    scale = FLOAT16_SCALE if any(source.dtype == torch.float16 for source in sources) else 1.0
     slopes = torch.autograd.grad(
         scores, [sources[i] for i in needed], torch.full_like(scores, scale), retain_graph=True, allow_unused=True
     )
