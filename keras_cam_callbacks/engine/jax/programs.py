@@ -141,7 +141,9 @@ class Lots:
         return parts[0] if len(parts) == 1 else jax.tree.map(_joined, *parts)
 
     def _choose(self, count: int, sizes: set[int]) -> int:
-        larger = [size for size in sizes if count <= size and (size <= _MOST_PADDED * count or size == self._last)]
+        if count < self._last and self._last in sizes:  # The last ones of a batch, most likely.
+            return self._last
+        larger = [size for size in sizes if count <= size <= _MOST_PADDED * count]
         smaller = [size for size in sizes if size < count <= _MOST_PADDED * size]
         if larger:
             return min(larger)
