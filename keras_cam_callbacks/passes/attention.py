@@ -8,12 +8,13 @@ from typing import Any
 import keras
 
 from ..engine.contract import DifferentiatedRun
-from ..network.layers import call_that_made
+from ..network.layers import call_that_made, walk
 
 NEEDS = ("attentions", "relevances", "readout", "positions")
 """What methods can need of attention; see `records.Capture`."""
 
 _WAY_OUT = "method='hirescam' or 'layercam' explains a layer of tokens, whatever comes behind it."
+_FLASH = " Of flash attention no weights are seen: build the model after keras.config.disable_flash_attention()."
 
 
 def captured_attention(run: DifferentiatedRun, needs: Iterable[str], model: Any, image: int) -> dict[str, Any]:
@@ -63,11 +64,17 @@ def captured_attention(run: DifferentiatedRun, needs: Iterable[str], model: Any,
     return results
 
 
+def _is_fused(named: tuple[str, Any]) -> bool:
+    """Tells whether a layer may run its attention as one function, of which no weights are seen."""
+    return getattr(named[1], "_flash_attention", False) is not False
+
+
 def _check(weights: Sequence[Any], sources: Sequence[Any], model: Any) -> None:
     if not weights:
         raise ValueError(
             "Attention methods need a model with self-attention on the way to the score. "
             f"Received: model {model.name!r}, in which none is seen. Methods of a layer, such as 'gradcam', take any."
+            f"{_FLASH if any(map(_is_fused, walk(model))) else ''}"
         )
     shapes = [tuple(tensor.shape) for tensor in weights]
     counts = {shape[-2:] for shape in shapes}

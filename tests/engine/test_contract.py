@@ -447,7 +447,7 @@ def test_a_replaced_layer_puts_out_what_is_given():
     assert np.abs(before[:4] - expected).max() > 1e-4  # Outside it is the layer's own again.
 
 
-@pytest.mark.only_on("tensorflow", reason="only its engine numbers operations by value")
+@pytest.mark.only_on("tensorflow", "jax", reason="only their engines number operations by value")
 def test_calls_of_a_layer_that_compute_the_same_are_one():
     """Each has the gradient of what is done with all of them."""
     model, seen = SharedConvolution(1.0, 1.0, 2.0), []

@@ -55,8 +55,9 @@ ADAPTED = (layers.Dense, layers.EinsumDense, layers.Conv2D)
 
 
 def in_few_bits(numbers, scale):
-    """Numbers rounded to float8 and back, by the library that defines the format."""
-    return scale * (numbers / scale).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    """Numbers rounded to float8 and back, by the library that defines the format; too large ones are its largest."""
+    largest = float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)
+    return scale * np.clip(numbers / scale, -largest, largest).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
 
 
 def weights_of_map(explanation, model, x):

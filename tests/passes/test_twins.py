@@ -139,6 +139,7 @@ def test_each_image_has_the_calls_on_it():
     np.testing.assert_allclose(views["anchor"].heatmaps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")  # Raw maps are compared.
 def test_a_logger_in_fit():
     tower, x = encoder(), batch(4)
     model = graph(tower)
@@ -227,6 +228,7 @@ def test_dropout_in_inference_is_nothing():
     np.testing.assert_allclose(found.heatmaps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.only_on("tensorflow", "torch", reason="JAX traces what can be traced, whatever the user does")
 def test_a_model_that_runs_eagerly_names_the_call():
     model = graph(encoder())
     model.compile("sgd", ["mae", "mae"], run_eagerly=True)

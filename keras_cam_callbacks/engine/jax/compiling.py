@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import keras
 
 from .frozen import FrozenPass, WholePass
-from .programs import Lots, Program, as_arrays, needs_values
+from .programs import Lots, Program, as_arrays, current_values, needs_values
 
 
 def compile_pass(
@@ -29,7 +30,7 @@ def compile_pass(
     except Exception as error:  # Keras may put any in the place of JAX's own.
         if traced or not _runs_eagerly(model) or not needs_values(error):
             raise
-        return _eager(function, example)
+        return _eager(function, model, example)
     lots = Lots(samples, shared)
     return lambda *arguments: lots.run(lambda *lot: program.compiled(program.values(), *lot), arguments, samples)
 
@@ -48,7 +49,7 @@ def compile_frozen_pass(
     except Exception as error:
         if not _runs_eagerly(model) or not needs_values(error):
             raise
-        return WholePass(_eager(function, example))
+        return WholePass(_eager(function, model, example))
     return FrozenPass(program, model.trainable_variables, sizes, most)
 
 
@@ -56,10 +57,13 @@ def _runs_eagerly(model: Any) -> bool:
     return bool(getattr(model, "run_eagerly", False))
 
 
-def _eager(function: Callable[..., Any], example: tuple[Any, ...]) -> Callable[..., Any]:
+def _eager(function: Callable[..., Any], model: Any, example: tuple[Any, ...]) -> Callable[..., Any]:
     """Returns a function of arrays that runs operation by operation, after a first run in place of a trace."""
+    held = weakref.ref(model)
 
     def run(*arguments: Any) -> Any:
+        current: Any = held()
+        current_values(current, current.variables)  # They are in their place then.
         return as_arrays(function(*jax.tree.map(keras.ops.convert_to_tensor, arguments)))
 
     run(*example)

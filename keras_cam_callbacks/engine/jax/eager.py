@@ -1,14 +1,16 @@
-"""One run of a model that needs the values of its tensors, and so is neither traced nor looked into.
+"""One run of a model that needs the values of its tensors, and so isn't traced.
 
-Gradients are those of a further run, which JAX differentiates on its way.
+Gradients are those of a further run, which JAX differentiates on its way. Of what runs beside layers, no more is seen
+than what goes into JAX's own softmax and sigmoid, which Keras' activations call as well.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +21,12 @@ import keras
 from ...network.layers import LayerCall, numbered, walk
 from .. import stepping
 from ..contract import Attention
+from ..wrapped import exchanged
 from .pulling import FLOAT16_SCALE, as_float32, with_way
 from .state import left_as_found, tap
+
+_ENDINGS = ("softmax", "log_softmax", "sigmoid")
+_noted: ContextVar[dict[Hashable, tuple[str, Any, Any]] | None] = ContextVar("noted", default=None)
 
 
 @dataclass(eq=False)
@@ -34,6 +40,7 @@ class EagerRun:
     scores: Sequence[Any] = ()
     results: Any = None
     again: Callable[[Sequence[tuple[LayerCall, Any]]], Sequence[Any]] | None = None
+    ended: dict[Hashable, tuple[str, Any, Any]] = field(default_factory=dict)
     _slopes: dict[int, list[Any]] = field(default_factory=dict)
 
     def id_of(self, tensor: Any) -> Hashable:
@@ -52,12 +59,14 @@ class EagerRun:
         return id(leaves[0]) if len(leaves) == 1 else None
 
     def find_logits(self, output: Any | None = None) -> tuple[Any | None, bool]:
-        """Returns None and False: what came before isn't known."""
-        return None, False
+        """Finds what went into the softmax or sigmoid that puts out an output; see `contract.Run`."""
+        ended = self.ended.get(self.output_id if output is None else id(output))
+        return (None, False) if ended is None else (ended[1], ended[0] != "log_softmax")
 
     def ending(self, output: Any) -> str | None:
-        """Returns None: what came before isn't known."""
-        return None
+        """Returns the name of the softmax or sigmoid that puts out an output; None where there is none."""
+        ended = self.ended.get(id(output))
+        return None if ended is None else ended[0]
 
     def before_relu(self, tensor_id: Hashable) -> Any | None:
         """Returns None: what came before isn't known."""
@@ -159,6 +168,7 @@ def eager_run(
         with left_as_found(model), ExitStack() as taps:
             for path, layer in walk(model) if wanted is not None else ():
                 taps.enter_context(tap(layer, functools.partial(on_call, path, layer)))
+            taps.enter_context(_endings_noted(run.ended))
             run.outputs = model(inputs, training=False)
             run.scores, run.results = behind(run)
         return run
@@ -166,3 +176,29 @@ def eager_run(
     run = once()
     run.again = lambda ways: once(ways).scores
     return run
+
+
+@contextmanager
+def _endings_noted(ended: dict[Hashable, tuple[str, Any, Any]]) -> Iterator[None]:
+    """Fills a dict with name, input and output of each softmax and sigmoid that runs, by the output's id."""
+
+    def noting(name: str) -> Callable[..., Any]:
+        original = getattr(jax.nn, name)
+
+        @functools.wraps(original)
+        def ending(x: Any, *args: Any, **kwargs: Any) -> Any:
+            output, noted = original(x, *args, **kwargs), _noted.get()
+            if noted is not None:  # Else another thread's.
+                noted[id(output)] = name, x, output
+            return output
+
+        return ending
+
+    token = _noted.set(ended)
+    try:
+        with ExitStack() as exchanges:
+            for name in _ENDINGS:
+                exchanges.enter_context(exchanged(jax.nn, name, noting(name)))
+            yield
+    finally:
+        _noted.reset(token)

@@ -85,6 +85,7 @@ class FrozenPass:
         self._copies: list[Any] = []
         self._writes = 0
         self._cut: Cut | None = None
+        self._whole: Any = None
         if most:
             moving = set(map(id, trained))
             self._graph = Graph()
@@ -93,6 +94,7 @@ class FrozenPass:
             if len(sizes) * sum(_bytes(value) for value in self._cut.kept) > most:
                 self._cut = None
             else:
+                self._frontier = self._cut.kept
                 self._whole, self._rest = jax.jit(self._run_whole), jax.jit(self._run_rest)
 
     def _find_cut(self, moving: Sequence[bool]) -> Cut | None:
@@ -171,13 +173,16 @@ class FrozenPass:
 
     def _run(self, lot: int | None, arguments: tuple[Any, ...]) -> Any:
         values = self._program.values()
-        if self._cut is None or lot is None:
+        if self._whole is None or jax.tree.leaves(arguments)[0].shape[0] != self._program.size:
             return self._program.compiled(values, *arguments)
-        kept = self._kept.get(lot)
+        kept = None if lot is None else self._kept.get(lot)
         if kept is not None:
             self.reuses += 1
             return self._structured(self._rest(values, arguments, kept))
+        # Also where nothing is kept, as another program would have to be compiled.
         results, kept = self._whole(values, arguments)
+        if self._cut is None or lot is None:
+            return self._structured(results)
         if lot not in self._proven:
             rest = self._rest(values, arguments, kept)
             if not all(map(_same_bits, results, rest)):
@@ -187,6 +192,7 @@ class FrozenPass:
         self._kept[lot] = kept
         if self.bytes_kept > self._most:
             self._run_whole_only()
+            self._whole = None  # It puts all of that out each time.
         return self._structured(results)
 
     def _structured(self, results: Sequence[Any]) -> Any:
@@ -203,18 +209,16 @@ class FrozenPass:
 
     def _run_whole(self, values: Sequence[Any], arguments: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
         """What is compiled: all, and beside it what is kept, computed as if the rest were not there."""
-        assert self._cut is not None
         tensors = self._tensors(values, arguments)
-        self._graph.evaluate(tensors, self._cut.kept)
-        kept = jax.lax.optimization_barrier([tensors[value] for value in self._cut.kept])
+        self._graph.evaluate(tensors, self._frontier)
+        kept = jax.lax.optimization_barrier([tensors[value] for value in self._frontier])
         return self._behind(self._tensors(values, arguments), kept), kept
 
     def _run_rest(self, values: Sequence[Any], arguments: tuple[Any, ...], kept: Sequence[Any]) -> list[Any]:
         return self._behind(self._tensors(values, arguments), kept)
 
     def _behind(self, tensors: dict[Value, Any], kept: Sequence[Any]) -> list[Any]:
-        assert self._cut is not None
-        tensors.update(zip(self._cut.kept, kept, strict=True))
+        tensors.update(zip(self._frontier, kept, strict=True))
         self._graph.evaluate(tensors, self._results)
         return [tensors[value] if value in tensors else jnp.asarray(value.constant) for value in self._results]
 

@@ -8,7 +8,7 @@ same. Loops and branches are one operation each.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -68,6 +68,11 @@ class Op:
         self.outputs: tuple[Value, ...] = ()
         self.inner: list[Op] = []
         self._part = equation, jaxpr
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether it does anything but put out values."""
+        return bool(self._part[0].effects)
 
     def run(self, values: Sequence[Any]) -> list[Any]:
         """Runs it on values of its inputs; returns those of its outputs."""
@@ -143,6 +148,17 @@ class Graph:
     def _op(self, equation: Any, jaxpr: Any, inputs: Sequence[Value], unit: Op | None) -> Op:
         self._count += 1
         return Op(equation, jaxpr, inputs, self._count, unit)
+
+    def merge(self, instead: Mapping[Value, Value]) -> None:
+        """Has all operations take other values in the place of some, which hold the same."""
+        if not instead:
+            return
+        self.consumers.clear()
+        for op in {id(op): op for op in (*self.ops, *self._units)}.values():
+            op.inputs = tuple(instead.get(value, value) for value in op.inputs)
+        for op in self.ops:
+            for value in set(op.inputs):
+                self.consumers[value].append(op)
 
     @property
     def results(self) -> list[Value]:

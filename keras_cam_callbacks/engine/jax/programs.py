@@ -1,13 +1,13 @@
 """A function of arrays, traced and compiled for numbers of samples; variables are arguments of it.
 
 JAX compiles for one shape. So that not each number of samples has a program of its own, few rows are filled up to a
-number that is there, and many are run in several lots.
+number that is there, as the last ones of a batch are behind full lots of it, and many are run in several lots.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -67,11 +67,29 @@ class Program:
         return function
 
     def values(self) -> list[Any]:
-        """Returns what the variables hold now; within `fit`, Keras has them elsewhere until it is asked."""
-        model: Any = self._model()
-        if getattr(model, "_jax_state", None):
-            model.jax_state_sync()
-        return [variable.value for variable in self.variables]
+        """Returns what the variables hold now."""
+        return current_values(self._model(), self.variables)
+
+
+def current_values(model: Any, variables: Iterable[Any]) -> list[Any]:
+    """Returns what variables of a model hold now; within `fit`, Keras has that elsewhere until it is asked.
+
+    Raises:
+        ValueError: If another model is in training that has them, as where the explained one is a part of it.
+    """
+    if getattr(model, "_jax_state", None):
+        model.jax_state_sync()
+    values = []
+    for variable in variables:
+        # Of one that holds nothing, Keras would hand out numbers that are drawn anew.
+        if getattr(variable, "_value", variable) is None:
+            raise ValueError(
+                "A model must have its weights when it is explained. "
+                f"Received: model {model.name!r}, whose weights are with another one that is in the middle of `fit`. "
+                "Call `jax_state_sync()` of that one first: in a callback, `self.model.jax_state_sync()`."
+            )
+        values.append(variable.value)
+    return values
 
 
 def needs_values(error: BaseException | None) -> bool:
@@ -93,7 +111,7 @@ class Lots:
         """Takes the number that it has a program for, if any, and which arguments are the same for all samples."""
         self._shared = shared
         self._sizes: dict[Any, set[int]] = {}
-        self._first = size
+        self._first, self._last = size, 0
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], size: int | None = None) -> Any:
         """Runs a function of arguments whose rows are samples.
@@ -112,7 +130,7 @@ class Lots:
         if size is None:
             key = (*varied, *(leaf.shape[0] for leaf, of_rows in zip(leaves, varied, strict=True) if not of_rows))
             size = self._choose(count, self._sizes.setdefault(key, {self._first} if self._first else set()))
-        parts = []
+        self._last, parts = count, []
         for start in range(0, count, size):
             rows: Any = np.arange(start, min(start + size, count))
             taken = leaves
@@ -123,6 +141,8 @@ class Lots:
         return parts[0] if len(parts) == 1 else jax.tree.map(_joined, *parts)
 
     def _choose(self, count: int, sizes: set[int]) -> int:
+        if count < self._last and self._last in sizes:  # The last ones of a batch, most likely.
+            return self._last
         larger = [size for size in sizes if count <= size <= _MOST_PADDED * count]
         smaller = [size for size in sizes if size < count <= _MOST_PADDED * size]
         if larger:

@@ -19,6 +19,7 @@ import keras
 from jax.extend import core
 
 from ...network.layers import LayerCall, numbered, walk
+from ...network.repeats import first_ones
 from .. import stepping
 from ..contract import Attention
 from . import endings, places
@@ -27,6 +28,7 @@ from .eager import eager_run
 from .graph import Graph, Value, outer, reached_from, root, sources_of, tensor_of
 from .pulling import as_float32, pulled, scale_for
 from .state import is_traced, left_as_found, noting, tap
+from .values import merged_values
 
 
 def is_tensor(value: Any) -> bool:
@@ -194,7 +196,7 @@ def differentiated_run(
         return eager_run(model, inputs, wanted, behind, last_only)
     run = Run()
     values, notes = _trace_model(run, model, inputs, wanted is not None)
-    for call in run.calls:
+    for call in first_ones(run.calls):
         if wanted is not None and wanted(call) and call.output_shape is not None:
             if last_only:
                 run._watched.clear()
@@ -228,7 +230,7 @@ def _trace_model(run: Run, model: Any, inputs: Any, taps: bool) -> tuple[dict[Va
             seen.append((path, layer, before, after, shape, times[id(layer)], stepping.current()))
 
         with left_as_found(model), noting() as noted, ExitStack() as wrapped:
-            for path, layer in walk(model) if taps else ():
+            for path, layer in walk(model):
                 wrapped.enter_context(tap(layer, functools.partial(on_call, path, layer)))
             outputs = model(keras.tree.pack_sequence_as(inputs, _in_order(leaves, tensors)), training=False)
         flat, tree = jax.tree.flatten(outputs)
@@ -248,11 +250,14 @@ def _trace_model(run: Run, model: Any, inputs: Any, taps: bool) -> tuple[dict[Va
     run.leaves = [of_leaf.get(i) for i in range(len(leaves))]
     results = graph.add(closed.jaxpr, constants, own)
     of_tensor = {id(tensor): value for tensor, value in zip(kept, results, strict=True)}
+    merged = merged_values((layer, [of_tensor[id(tensor)] for tensor in after]) for _, layer, _, after, *_ in seen)
+    graph.merge(merged)
+    of_tensor = {key: merged.get(value, value) for key, value in of_tensor.items()}
     tree, static, ids = structure
     run._outputs = jax.tree.unflatten(
         tree, [other if key is None else of_tensor[key] for key, other in zip(ids, static, strict=True)]
     )
-    for path, layer, before, after, shape, number, steps in seen:
+    for path, layer, before, after, shape, number, steps in seen if taps else ():
         made = [of_tensor[id(tensor)] for tensor in after]
         for value in made:
             run._made.setdefault(root(value), value)  # A cast of it comes later.
