@@ -19,6 +19,8 @@ from tapes import gradient
 from keras_cam_callbacks import METHODS
 from keras_cam_callbacks.methods import cams
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TRACKERS = ("none", "memory", "disk", "tensorboard", "wandb")
 

@@ -10,7 +10,7 @@ from paths import ROOT, TESTS
 
 from keras_cam_callbacks import METHODS
 
-pytestmark = pytest.mark.only_on("tensorflow", reason="strategies are its own")
+pytestmark = [pytest.mark.slow, pytest.mark.only_on("tensorflow", reason="strategies are its own")]
 
 PREFIXES = ["heatmaps", "gradcam", "cam", "layercam", "activations", "filters"]
 

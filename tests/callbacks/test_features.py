@@ -113,6 +113,7 @@ def test_names_of_metrics():
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "png"])
+@pytest.mark.slow
 def test_disk_tensorboard_and_wandb_read_back(tmp_path, image_format):
     import wandb
 
@@ -269,6 +270,7 @@ def test_a_subclass_that_fit_builds():
     assert len(memory.records) == 2
 
 
+@pytest.mark.slow
 def test_an_application():
     base = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None, name="base")
     model = keras.Sequential([keras.Input((32, 32, 3)), base, layers.GlobalAveragePooling2D(), layers.Dense(3)])

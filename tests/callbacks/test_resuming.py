@@ -368,6 +368,7 @@ fit(logger, model=test_resuming.unnamed(), epochs=start + 2, initial_epoch=start
 """
 
 
+@pytest.mark.slow
 def test_three_processes_write_one_record(tmp_path):
     """Each has built something else before."""
     paths = [str(path) for path in (TESTS / "callbacks", TESTS, ROOT)]
@@ -418,6 +419,7 @@ def test_what_the_config_of_a_wandb_run_holds(tmp_path, is_own):
     assert (logger.directory.name == "gradcam-2") == is_own
 
 
+@pytest.mark.slow
 def test_an_mlflow_run_that_is_continued_goes_on_in_its_record(tmp_path):
     logs, run_ids = tmp_path / "logs", []
     experiment = mlflow.create_experiment(str(tmp_path), (tmp_path / "mlflow").as_uri())

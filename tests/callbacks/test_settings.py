@@ -34,6 +34,7 @@ def test_names_are_completed_in_a_notebook(logger):
     assert [completion.name for completion in completed] == ["faithfulness_freq="]
 
 
+@pytest.mark.slow
 def test_a_type_checker_refuses_wrong_names_and_types(tmp_path):
     checker = pytest.importorskip("mypy.api", reason="one environment that it is installed in is enough")
     calls = {

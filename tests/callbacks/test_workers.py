@@ -19,6 +19,8 @@ from paths import ROOT, TESTS
 from keras_cam_callbacks import ActivationLogger, FilterLogger, GradCAMLogger, read_run
 from keras_cam_callbacks.callbacks.workers import Worker, this_worker
 
+pytestmark = pytest.mark.slow
+
 of_tensorflow = pytest.mark.only_on("tensorflow", reason="strategies are its own")
 TWO = {"worker": ["a:1", "b:1"]}
 CHIEF = {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}

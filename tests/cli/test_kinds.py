@@ -17,6 +17,8 @@ from scipy.ndimage import uniform_filter
 
 from keras_cam_callbacks import read_run
 
+pytestmark = pytest.mark.slow
+
 # Shape as the model takes it, and the block that differs from the rest.
 SHAPES = {
     "signal": ((120, 1), np.s_[70:82]),

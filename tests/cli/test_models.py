@@ -230,6 +230,7 @@ def test_the_likely_scale_and_why():
         assert likely_scale(model) == (scale, f"as keras.applications trained {name!r}")
 
 
+@pytest.mark.slow
 def test_preprocessing_in_the_graph_takes_what_is_in_the_files():
     for module in (keras.applications.mobilenet_v2, keras.applications.resnet50, keras.applications.densenet):
         images = keras.Input(models.SHAPE)
@@ -520,6 +521,7 @@ def test_a_folder_that_holds_something_is_left_alone(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_behind(folder, tmp_path, tmp_path_factory):
     """In a process of its own, while a slow method runs on so many images that it can't be done by then."""
     many = tmp_path_factory.mktemp("many")

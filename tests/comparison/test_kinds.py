@@ -18,6 +18,8 @@ from keras_cam_callbacks.metrics import correlation
 from keras_cam_callbacks.records import Region
 from keras_cam_callbacks.store import RunWriter
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("one", "two", "three")
 
 

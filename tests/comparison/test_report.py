@@ -117,6 +117,7 @@ def test_opens_with_all_that_people_need_first(page, comparison):
     assert "layercam" in page.locator("tr.differs").inner_text()
 
 
+@pytest.mark.slow
 def test_the_slider_moves_the_pictures_of_all_runs(page):
     see(page, "heatmap")
     page.locator("#regions").uncheck()

@@ -29,6 +29,8 @@ from keras_cam_callbacks.demo.training import (
     train_and_log,
 )
 
+pytestmark = pytest.mark.slow
+
 # White ink on photographs darkened to 0.6: what is brighter than this is ink.
 BRIGHT = 154
 

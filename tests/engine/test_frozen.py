@@ -128,6 +128,7 @@ def test_maps_are_those_of_the_whole_model_to_the_last_bit(build):
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50"])
+@pytest.mark.slow
 def test_a_frozen_application_with_a_head(name):
     keras.utils.set_random_seed(1)
     base = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(64, 64, 3), name="base")

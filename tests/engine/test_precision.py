@@ -103,6 +103,7 @@ def test_the_way_back_through_float8_is_not_cut_off_where_gradients_of_the_loss_
 
 
 @pytest.mark.parametrize("name", ["int8", "lora", "lora in int8"])
+@pytest.mark.slow
 def test_a_transformer_is_explained_as_a_tape_over_it_does(name):
     model, x = vit_pooled().model, images(2, (32, 32, 3))
     model = with_lora(model) if "lora" in name else model
@@ -117,6 +118,7 @@ def test_a_transformer_is_explained_as_a_tape_over_it_does(name):
 
 
 @pytest.mark.parametrize("mode", ["int8", "float8"])
+@pytest.mark.slow
 def test_attention_is_seen_in_quantized_transformers(mode):
     model, x = vit_pooled().model, images(2, (32, 32, 3))
     methods = ["attention_rollout", "attention_relevance"]

@@ -32,6 +32,7 @@ def test_a_film_has_one_frame_for_each_slice_and_its_heat(tmp_path, kind):
     assert blue[0] > blue[-1] + 10
 
 
+@pytest.mark.slow
 def test_a_gif_of_several_views_and_samples(tmp_path):
     views = Explanations({"a": explained("clip"), "b": explained("clip", seed=1)})
     path = views.film(tmp_path / "a.gif", fps=5)
@@ -61,6 +62,7 @@ def test_what_is_no_film_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_grids_notebooks_and_figures(kind):
     explanation = explained(kind)
     assert " x ".join(map(str, explanation.heatmaps.shape[1:])) in repr(explanation)

@@ -127,6 +127,7 @@ def fits_on_disks_of_our_own(folder):
     check_fits(disk / "logs", ["disk", "tensorboard"], spoil, mend, "Read-only file system")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_or_read_only(tmp_path):
     alone = ["unshare", "--map-root-user", "--mount"]
     try:

@@ -29,6 +29,7 @@ def measured():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures by /proc")
+@pytest.mark.slow
 def test_500_epochs_of_16_samples(tmp_path):
     run = wandb_run()
     # Without what is not in question: large pictures and many numbers.

@@ -137,6 +137,7 @@ def files_of(folder):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # of Keras
+@pytest.mark.slow
 def test_fits_that_were_killed(tmp_path, caplog):
     """No epoch is there twice; where it was logged but not backed up, the later one counts, and that is said."""
     caplog.set_level(logging.INFO, "keras_cam_callbacks")

@@ -166,6 +166,7 @@ def _wait_for(condition):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_tracker_that_hangs_does_not_keep_the_process_alive(tmp_path):
     script = f"""
 import sys
@@ -261,6 +262,7 @@ def test_wandb_process_that_is_killed(tmp_path):
 
 
 @of_linux
+@pytest.mark.slow
 def test_wandb_process_that_hangs(tmp_path):
     """What it was sent arrives once it is back."""
     run, tracker = wandb_run(), WandbTracker()

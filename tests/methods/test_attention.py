@@ -169,6 +169,7 @@ def test_attention_of_fewer_keys_is_refused():
         explain(model, models.images(1, SHAPE), method="attention_rollout", output_kind="classes")
 
 
+@pytest.mark.slow
 def test_a_plot_of_all_methods_has_them_where_there_is_attention():
     figure = plot_methods(transformer(True), models.images(1, SHAPE)[0])
     titles = [axes.get_title() for axes in figure.axes]

@@ -207,6 +207,7 @@ def test_all_shares_sum_to_the_score(build, maps, caplog):
     assert explanation.values["completeness_gap"].max() < 1e-4
 
 
+@pytest.mark.slow
 def test_an_application_with_all_its_layers_is_complete():
     """ResNet50's blocks, in small: convolutions with biases and batch normalization, added."""
     base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(64, 64, 3), name="base")

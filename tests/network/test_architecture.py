@@ -99,6 +99,7 @@ for name, make in t.MODELS.items():
 """
 
 
+@pytest.mark.slow
 def test_the_digest_is_the_same_in_another_process():
     """Whatever that has built before, and however Python has seeded its hashes."""
     paths = f"{TESTS / 'network'}:{TESTS}:{ROOT}"

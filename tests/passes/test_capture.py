@@ -44,6 +44,7 @@ def test_gradcam_in_fit_equals_a_tape_over_the_split_model(build):
 
 
 @pytest.mark.parametrize(("kind", "trainable"), [("functional", True), ("sequential", False)])
+@pytest.mark.slow
 def test_layer_inside_a_nested_application(kind, trainable):
     split = models.mobilenet("Conv_1", trainable, kind)
     # Larger steps make a net in which a change of 1e-6 in the image changes the activations by a tenth.

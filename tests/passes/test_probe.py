@@ -474,6 +474,7 @@ def test_functions_are_traced_once_and_see_new_weights():
         assert traces == []
 
 
+@pytest.mark.slow
 def test_saliency_of_an_application():
     split = models.mobilenet()
     x = images(2, (96, 96, 3))

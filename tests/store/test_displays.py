@@ -71,6 +71,7 @@ def test_a_run_is_continued_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_time_lapse_over_the_epochs(tmp_path, kind):
     write(tmp_path / "run", kind, Overlay())
     (film,) = write_timelapse(tmp_path / "run", tmp_path / "run.gif")

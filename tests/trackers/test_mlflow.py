@@ -203,6 +203,7 @@ def test_the_old_name_of_the_timeout_works():
 # ---- The page ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_server_shows_what_was_logged_through_it(tmp_path):
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     command += ["--backend-store-uri", mlflow.get_tracking_uri(), "--artifacts-destination", str(tmp_path / "files")]

@@ -134,6 +134,7 @@ def test_tensorboard_draws_numbers_together_by_what_they_answer(tmp_path):
     assert sorted(events.Tags()["tensors"])[-1] == "gradcam/sample_02"
 
 
+@pytest.mark.slow
 def test_tensorboard_serves_images_and_charts(tmp_path):
     keys = ("sample_00", "cat/ü 🐱")
     tracker = TensorBoardTracker()
