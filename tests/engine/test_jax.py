@@ -323,13 +323,12 @@ def maps(distribution, freeze):
     count = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: reuses.append(logger._source.capturer.reuses))
     model.fit(images(8), labels(8), batch_size=4, shuffle=False, epochs=3, verbose=0, callbacks=[logger, count])
     assert reuses == ([0, 1, 2] if freeze else [0, 0, 0])
-    elsewhere = jax.device_put(images(5), jax.devices()[2])
+    logged = [record.heatmaps for record in logger.tracker.records]
+    if freeze:
+        return logged
     explained = explain(model, images(5), method=METHODS, target=1)
-    return [
-        *(record.heatmaps for record in logger.tracker.records),
-        *(explained[method].heatmaps for method in METHODS),
-        explain(model, elsewhere, target=1).heatmaps,
-    ]
+    elsewhere = explain(model, jax.device_put(images(5), jax.devices()[2]), target=1)
+    return [*logged, *(explained[method].heatmaps for method in METHODS), elsewhere.heatmaps]
 
 def by_layers():
     layout = over.LayoutMap(over.DeviceMesh((2, 2), ["batch", "model"], over.list_devices()))

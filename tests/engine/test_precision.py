@@ -165,6 +165,7 @@ def frozen_in_int8():
     return model
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")  # Raw maps are compared.
 @pytest.mark.parametrize("build", [frozen_but_lora, frozen_in_int8])
 def test_frozen_layers_run_once(build):
     model, x, y = build(), images(), labels()
@@ -177,8 +178,13 @@ def test_frozen_layers_run_once(build):
     model.fit(x, y, epochs=3, batch_size=3, verbose=0, callbacks=[logger, count])
     assert counts[-1] >= 2
     record = logger.tracker.records[-1]
-    np.testing.assert_array_equal(record.heatmaps, explain(model, x, target=1).heatmaps)
-    np.testing.assert_array_equal(record.outputs, model.predict(x, verbose=0))
+    # To the last bit, where one program is not compiled apart from another.
+    share = 0 if keras.backend.backend() == "tensorflow" else 1e-6
+    for logged, now in (
+        (record.heatmaps, explain(model, x, target=1).heatmaps),
+        (record.outputs, model.predict(x, verbose=0)),
+    ):
+        np.testing.assert_allclose(logged, now, rtol=0, atol=share * np.abs(now).max())
     assert not np.array_equal(record.outputs, logger.tracker.records[0].outputs)
 
 
