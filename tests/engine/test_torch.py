@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import sys
 
 import keras
 import models
@@ -202,6 +203,53 @@ def test_no_growth_over_fifty_epochs(tmp_path):
     assert min(middle[2] - first[2], last[2] - middle[2]) < 16 * 2**20
 
 
+class Operations(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts all operations, those on the way back too."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_an_epoch_costs_as_much_as_the_one_before(tmp_path, trainable):
+    model = models.functional().model
+    for layer in model.layers[:-1]:
+        layer.trainable = trainable
+    logger = GradCAMLogger(
+        (images(10), labels(10)),
+        tracker=Forgetful(),
+        log_dir=tmp_path,
+        batch_size=4,
+        metrics=["drift"],
+        on_error="raise",
+    )
+    logger.set_model(model)
+    logger.on_train_begin()
+    counts = []
+    for epoch in range(50):
+        calls = [0]
+
+        def profile(frame, event, argument, calls=calls):
+            calls[0] += event == "call"
+
+        with Operations() as operations:
+            sys.setprofile(profile)
+            try:
+                logger.on_epoch_end(epoch, {})
+            finally:
+                sys.setprofile(None)
+        counts.append((operations.count, *calls))
+    logger.on_train_end()
+    assert logger.tracker.count == 50
+    assert len({count for count, _ in counts[3:]}) == 1
+    assert counts[49][1] <= 1.02 * counts[5][1]
+
+
 def test_nothing_before_the_explained_layer_is_recorded():
     model = keras.Sequential(
         [
@@ -307,3 +355,61 @@ def test_a_number_of_pythons_own_that_changes_is_noticed():
             expected = model(x, training=False).numpy()
         np.testing.assert_array_equal(frozen(0, x)["outputs"], expected)
         assert frozen.reuses == reuses
+
+
+def compiled_halving():
+    return torch.compile(lambda x: x / 2, backend="eager")
+
+
+class Halving(layers.Layer):
+    """Computes by a function that the user has compiled, as is usual for a part of a model."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def halved(function, wraps):
+    """A model with a part that is compiled, or not."""
+    set_seeds(4)
+    inputs = keras.Input(SHAPE)
+    x = Halving(function)(layers.Conv2D(4, 3, activation="relu", name="conv")(inputs))
+    x = layers.Permute((3, 1, 2))(x)
+    x = layers.TorchModuleWrapper(wraps(module()), output_shape=(None, 5, 8, 12))(x)
+    x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax", name="classes")(x))
+
+
+@pytest.mark.parametrize("method", ["gradcam", "saliency", "scorecam"])
+def test_parts_that_are_compiled_are_explained_as_others(method):
+    plain = halved(lambda x: x / 2, lambda inner: inner)
+    compiled = halved(compiled_halving(), lambda inner: torch.compile(inner, backend="eager"))
+    for one, other in zip(compiled.variables, plain.variables, strict=True):
+        one.assign(other.value)
+    layer = None if method == "saliency" else "conv"
+    found = [explain(model, images(3), layer, method=method).heatmaps for model in (plain, compiled)]
+    assert np.abs(found[0]).max() > 0
+    np.testing.assert_array_equal(*found)
+
+
+def test_training_that_is_compiled_is_the_same_to_the_bit():
+    trained = []
+    for callbacks in ([], [GradCAMLogger((images(), labels()), "conv2", tracker=MemoryTracker(), on_error="raise")]):
+        set_seeds(11)
+        model = models.functional().model
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=True)
+        assert model.jit_compile
+        model.fit(images(8), labels(8), epochs=3, batch_size=4, verbose=0, callbacks=callbacks)
+        trained.append(model.get_weights())
+    assert len(callbacks[0].tracker.records) == 3
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_wrapper_around_a_model_is_refused_with_what_works():
+    wrapper = torch.compile(models.functional().model, backend="eager")
+    with pytest.raises(TypeError, match=r"Received: one inside a OptimizedModule\. Hand over .* attribute `_orig_mod`"):
+        explain(wrapper, images())
