@@ -284,6 +284,10 @@ def written_past_autograd(variable):
     variable.value.data.add_(0.5)
 
 
+def of_other_data(variable):
+    variable.value.data = variable.value.data + 0.5
+
+
 def written_by_numpy(variable):
     variable.value.detach().numpy()[...] += 0.5
 
@@ -292,7 +296,7 @@ def exchanged(variable):
     variable._value = torch.nn.Parameter(variable.value.detach() + 0.5, requires_grad=False)
 
 
-@pytest.mark.parametrize("write", [written_past_autograd, written_by_numpy, exchanged])
+@pytest.mark.parametrize("write", [written_past_autograd, of_other_data, written_by_numpy, exchanged])
 def test_every_write_into_the_frozen_part_is_noticed(write):
     model, x = models.functional().model, images()
     for layer in model.layers[:-1]:
@@ -413,3 +417,73 @@ def test_a_wrapper_around_a_model_is_refused_with_what_works():
     wrapper = torch.compile(models.functional().model, backend="eager")
     with pytest.raises(TypeError, match=r"Received: one inside a OptimizedModule\. Hand over .* attribute `_orig_mod`"):
         explain(wrapper, images())
+
+
+def other_activation(layer):
+    layer.activation = keras.activations.tanh
+
+
+def other_strides(layer):
+    layer.strides = (2, 2)
+
+
+def other_call(layer):
+    vars(layer)["call"] = lambda x: ops.relu(type(layer).call(layer, x)) * 3
+
+
+def hook(layer):
+    layer.register_forward_hook(lambda module, inputs, output: output * 3)
+
+
+INSIDE = ("first", "second", "norm", "sum", "last")
+
+
+@pytest.mark.parametrize("change", [other_activation, other_strides, other_call, hook])
+def test_what_changes_in_a_layer_of_a_frozen_base_is_noticed(change):
+    set_seeds(3)
+    inputs = keras.Input(SHAPE)
+    first = layers.Conv2D(4, 3, padding="same", name="first")(inputs)
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="second")(first)
+    x = layers.Add(name="sum")([layers.BatchNormalization(name="norm")(x), first])
+    base = keras.Model(inputs, layers.Conv2D(5, 3, activation="relu", name="last")(x), name="base")
+    base.trainable = False
+    head = [layers.GlobalAveragePooling2D(name="pooling"), layers.Dense(3, name="classes")]
+    model = keras.Sequential([keras.Input(SHAPE), base, *head])
+    loaded, x = engine.load(), images()
+
+    def look(x):
+        run = loaded.differentiated_run(
+            model, x, lambda call: call.layer.name == "last", lambda run: ([run.outputs[:, 0]], None)
+        )
+        paths = [call.path for call in run.calls]
+        assert paths == [*(f"base/{name}" for name in INSIDE), "base", "pooling", "classes"]
+        return {"activations": run.watched[0][1], "gradient": run.gradients(0)[0], "outputs": run.outputs}
+
+    def check(reuses):
+        frozen.renew()
+        kept, whole = frozen(0, x), loaded.compile_pass(look, model, (x[:1],))(x)
+        for name in whole:
+            np.testing.assert_array_equal(kept[name], whole[name])
+        assert frozen.reuses == reuses
+
+    frozen = loaded.compile_frozen_pass(look, model, (x[:1],), None, [len(x)], 2**20)
+    check(0)
+    ran = set()
+
+    def profile(frame, event, argument):
+        layer = frame.f_locals.get("self") if event == "call" and frame.f_code.co_name == "__call__" else None
+        if isinstance(layer, layers.Layer):
+            ran.add(layer.name)
+
+    frozen.renew()
+    sys.setprofile(profile)
+    try:
+        frozen(0, x)
+    finally:
+        sys.setprofile(None)
+    assert not ran & set(INSIDE[:-1])
+    assert {"base", "last"} <= ran
+    check(2)
+    change(base.get_layer("first"))
+    check(2)
+    check(3)

@@ -86,6 +86,7 @@ class FrozenPass:
             return
         if not self._attributes.are_same():
             self._plan = None
+            self._proven.clear()
             self._changed()
         elif self._proofs.are_same():
             self._writes = 0

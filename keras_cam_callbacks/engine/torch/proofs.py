@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import torch
 
 from .arrays import address, same_bits
@@ -20,6 +21,7 @@ class Proofs:
         self._most = most
         self._copied = 0
         self._bits: dict[Any, tuple[Any, Any]] = {}
+        self._views: list[tuple[Any, Any, Any]] = []
 
     def add(self, tensor: Any) -> Any:
         """Takes a tensor, and returns what it is asked for by."""
@@ -31,6 +33,7 @@ class Proofs:
                 self._bits[key] = tensor, tensor.clone()
             else:
                 self._bits[key] = tensor, _digest(tensor)
+            self._views.append(_views(*self._bits[key]))
         return key
 
     def is_proven(self, key: Any, tensor: Any) -> bool:
@@ -42,7 +45,29 @@ class Proofs:
 
     def are_same(self) -> bool:
         """Tells whether all of them have the bits that they had."""
-        return all(_has_bits(tensor, bits) for tensor, bits in self._bits.values())
+        return all(
+            (_in_place(tensor) == place and bool((now == before).all())) if place else _has_bits(tensor, bits)
+            for (tensor, bits), (place, now, before) in zip(self._bits.values(), self._views, strict=True)
+        )
+
+
+def _in_place(tensor: Any) -> tuple[Any, ...]:
+    """Returns what tells that a tensor is in the memory where it was, in the same form."""
+    return tensor.data_ptr(), tensor.dtype, tensor.size(), tensor.stride()
+
+
+def _views(tensor: Any, bits: Any) -> tuple[Any, Any, Any]:
+    """Returns where a tensor is, and its memory and that of its copy as numbers, which are compared faster.
+
+    They are None of one whose memory is on another device, or isn't in its order, or of which there is no copy.
+    """
+    if isinstance(bits, bytes) or tensor.device.type != "cpu" or not tensor.is_contiguous() or not tensor.numel():
+        return None, None, None
+    # Of its own alias, which holds the memory as long as it is looked at.
+    now, before = (one.detach().reshape(-1).view(torch.uint8).numpy() for one in (tensor, bits))
+    if not any((len(now) % 8, now.ctypes.data % 8, before.ctypes.data % 8)):
+        now, before = now.view(np.int64), before.view(np.int64)
+    return _in_place(tensor), now, before
 
 
 def _digest(tensor: Any) -> bytes:
@@ -94,7 +119,7 @@ def _parts(value: Any) -> list[Any] | None:
 
 
 class Attributes:
-    """The attributes of some layers, as they were, and the tensors of their variables."""
+    """The attributes of some layers, as they were, and where their variables are in memory."""
 
     def __init__(self, layers: Iterable[Any]) -> None:
         """Notes them."""
@@ -104,19 +129,20 @@ class Attributes:
     def _noted(layer: Any) -> tuple[dict[str, Any], dict[str, list[Any]], list[Any]]:
         values = {name: value for name, value in vars(layer).items() if name not in _PASSING}
         parts = {name: inside for name, value in values.items() if (inside := _parts(value)) is not None}
-        return values, parts, _tensors(layer)
+        return values, parts, _memory(layer)
 
     def are_same(self) -> bool:
         """Tells whether all of them are the same objects, and hold the same."""
         return all(
-            _are_same(vars(layer), values, parts) and all(map(_is_same, _tensors(layer), tensors))
-            for layer, values, parts, tensors in self._layers
+            _are_same(vars(layer), values, parts) and _memory(layer) == memory
+            for layer, values, parts, memory in self._layers
         )
 
 
-def _tensors(layer: Any) -> list[Any]:
+def _memory(layer: Any) -> list[tuple[Any, ...]]:
+    """Returns where the variables of a layer are, whose bits are proven."""
     own = getattr(layer, "_trainable_variables", ()), getattr(layer, "_non_trainable_variables", ())
-    return [variable._value for variables in own for variable in variables]
+    return [_in_place(variable._value) for variables in own for variable in variables]
 
 
 def _are_same(now: Mapping[str, Any], values: Mapping[str, Any], parts: Mapping[str, list[Any]]) -> bool:

@@ -22,7 +22,7 @@ from .asked import next_run
 from .attention import attentions
 from .following import around
 from .recording import Recorder, Unheld
-from .state import left_as_found
+from .state import awake_left_as_found, left_as_found
 
 FLOAT16_SCALE = 1024.0
 """Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32."""
@@ -297,7 +297,7 @@ def differentiated_run(
     run, by = Run(inputs), around()
     with wrapping, ExitStack() as taps:
         asleep = frozenset() if by is None else taps.enter_context(by.running(run, model))
-        taps.enter_context(left_as_found(model, asleep))
+        taps.enter_context(awake_left_as_found(model, asleep))
         taps.enter_context(run.recording)
 
         def on_call(path: str, layer: Any, received: Any, output: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -15,8 +15,13 @@ from ..precision import plain_way_back
 from ..wrapped import exchanged
 
 
+def left_as_found(model: Any) -> AbstractContextManager[None]:
+    """Undoes what running a model writes into it; see `contract.Engine`."""
+    return awake_left_as_found(model, frozenset())
+
+
 @contextmanager
-def left_as_found(model: Any, asleep: Set[int] = frozenset()) -> Iterator[None]:
+def awake_left_as_found(model: Any, asleep: Set[int]) -> Iterator[None]:
     """Undoes what running a model writes into it: states of seeds and metrics, losses, modes of modules, random state.
 
     Meanwhile its variables need no gradient, so that only what lies behind a watched tensor is recorded; layers that
