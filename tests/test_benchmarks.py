@@ -190,7 +190,7 @@ def test_the_table_of_backends(tmp_path, monkeypatch):
         result[what] = benchmark.first("Tiny", what, tmp_path / what)
     backend = keras.backend.backend()
     (ratios,) = tables(benchmark.report(1, 1, {(backend, "Tiny"): result}, {backend: "a machine"})).values()
-    assert ratios[""] == [f"Tiny, {backend}"]
+    assert f"Tiny, {backend}" in ratios
     for name in (benchmark.END, benchmark.FROZEN, "first epoch end to first `predict`"):
         assert all(float(number) > 0 for number in ratios[name][0].split(" / "))
 
