@@ -9,7 +9,7 @@ TORCH  ?= torch
 EXTRA  := $(filter jax torch,$(KERAS_BACKEND))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pictures tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format bench bench-fits bench-peers clean
+.PHONY: help demo pictures tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format bench bench-backends bench-fits bench-peers clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -76,6 +76,9 @@ format: $(VENV)/.dev  ## put the code into its style
 
 bench: $(VENV)/.dev  ## measure what an epoch end costs, as ratios to a bare forward pass
 	$(BIN)/python benchmarks/epoch_end.py $(ARGS)
+
+bench-backends: $(VENV)/.dev  ## measure an epoch end on JAX and PyTorch; ARGS="--python torch=FILE" names an interpreter
+	$(BIN)/python benchmarks/backends.py $(ARGS)
 
 bench-fits: $(VENV)/.dev  ## measure what whole fits cost: time, memory, imports and each tracker
 	$(BIN)/python benchmarks/fits.py $(ARGS)

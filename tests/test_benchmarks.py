@@ -210,6 +210,25 @@ def test_a_gpu_is_measured_and_its_maps_are_compared(tmp_path, monkeypatch, caps
         assert "sees no GPU" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
+def test_the_table_of_backends(tmp_path, monkeypatch):
+    benchmark, subjects = loaded("backends"), importlib.import_module("subjects")
+    parts = tiny()
+    base = keras.Model(parts.input, parts.get_layer("pool").output, name="base")
+    monkeypatch.setitem(subjects.MODELS, "Tiny", lambda classifier_activation: functional(activation=None).model)
+    monkeypatch.setitem(importlib.import_module("frozen").BASES, "Tiny", lambda: base)
+    monkeypatch.setattr(benchmark, "SHAPE", parts.input_shape[1:])
+    result = benchmark.measured("Tiny", 1, tmp_path)
+    assert result["layer"] == "conv2"
+    for what in benchmark.FIRSTS:
+        result[what] = benchmark.first("Tiny", what, tmp_path / what)
+    backend = keras.backend.backend()
+    (ratios,) = tables(benchmark.report(1, 1, {(backend, "Tiny"): result}, {backend: "a machine"})).values()
+    assert f"Tiny, {backend}" in ratios
+    for name in (benchmark.END, benchmark.FROZEN, "first epoch end to first `predict`"):
+        assert all(float(number) > 0 for number in ratios[name][0].split(" / "))
+
+
 def in_process(worker):
     """Stands in for the pipe to a process, which takes long to start: the same requests and answers, in this one."""
 

@@ -12,6 +12,8 @@ WAY_OUT = (
     "Build it with Keras 3, or bring it over: there model.save('model.h5'), here "
     "keras.models.load_model('model.h5'), where its layers are Keras' own"
 )
+# Where PyTorch's wrappers keep the model: those of several processes, and of `torch.compile`.
+_WRAPPED = ("module", "_orig_mod")
 _HOMES = ("tf_keras", "keras.engine", "keras.src.engine", "tensorflow.python.keras")
 
 
@@ -35,6 +37,12 @@ def check_keras3(model: Any, name: str = "model") -> None:
             f"`{name}` must be a Keras 3 model, `import keras`. Received: {getattr(model, 'name', 'one')!r}, a model "
             f"of Keras 2, as `tf_keras` and TF_USE_LEGACY_KERAS=1 give it. {WAY_OUT}."
         )
+    for attribute in _WRAPPED:
+        if isinstance(getattr(model, attribute, None), keras.Model):
+            raise TypeError(
+                f"`{name}` must be a Keras 3 model. Received: one inside a {type(model).__name__}. "
+                f"Hand over what it wraps, its attribute `{attribute}`."
+            )
     is_layer = isinstance(model, keras.layers.Layer)
     raise TypeError(
         f"`{name}` must be a Keras 3 model. Received: {model!r} of type {type(model).__name__}."

@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import sys
 
 import keras
 import models
@@ -202,6 +203,53 @@ def test_no_growth_over_fifty_epochs(tmp_path):
     assert min(middle[2] - first[2], last[2] - middle[2]) < 16 * 2**20
 
 
+class Operations(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts all operations, those on the way back too."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_an_epoch_costs_as_much_as_the_one_before(tmp_path, trainable):
+    model = models.functional().model
+    for layer in model.layers[:-1]:
+        layer.trainable = trainable
+    logger = GradCAMLogger(
+        (images(10), labels(10)),
+        tracker=Forgetful(),
+        log_dir=tmp_path,
+        batch_size=4,
+        metrics=["drift"],
+        on_error="raise",
+    )
+    logger.set_model(model)
+    logger.on_train_begin()
+    counts = []
+    for epoch in range(50):
+        calls = [0]
+
+        def profile(frame, event, argument, calls=calls):
+            calls[0] += event == "call"
+
+        with Operations() as operations:
+            sys.setprofile(profile)
+            try:
+                logger.on_epoch_end(epoch, {})
+            finally:
+                sys.setprofile(None)
+        counts.append((operations.count, *calls))
+    logger.on_train_end()
+    assert logger.tracker.count == 50
+    assert len({count for count, _ in counts[3:]}) == 1
+    assert counts[49][1] <= 1.02 * counts[5][1]
+
+
 def test_nothing_before_the_explained_layer_is_recorded():
     model = keras.Sequential(
         [
@@ -236,6 +284,10 @@ def written_past_autograd(variable):
     variable.value.data.add_(0.5)
 
 
+def of_other_data(variable):
+    variable.value.data = variable.value.data + 0.5
+
+
 def written_by_numpy(variable):
     variable.value.detach().numpy()[...] += 0.5
 
@@ -244,7 +296,7 @@ def exchanged(variable):
     variable._value = torch.nn.Parameter(variable.value.detach() + 0.5, requires_grad=False)
 
 
-@pytest.mark.parametrize("write", [written_past_autograd, written_by_numpy, exchanged])
+@pytest.mark.parametrize("write", [written_past_autograd, of_other_data, written_by_numpy, exchanged])
 def test_every_write_into_the_frozen_part_is_noticed(write):
     model, x = models.functional().model, images()
     for layer in model.layers[:-1]:
@@ -307,3 +359,131 @@ def test_a_number_of_pythons_own_that_changes_is_noticed():
             expected = model(x, training=False).numpy()
         np.testing.assert_array_equal(frozen(0, x)["outputs"], expected)
         assert frozen.reuses == reuses
+
+
+def compiled_halving():
+    return torch.compile(lambda x: x / 2, backend="eager")
+
+
+class Halving(layers.Layer):
+    """Computes by a function that the user has compiled, as is usual for a part of a model."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def halved(function, wraps):
+    """A model with a part that is compiled, or not."""
+    set_seeds(4)
+    inputs = keras.Input(SHAPE)
+    x = Halving(function)(layers.Conv2D(4, 3, activation="relu", name="conv")(inputs))
+    x = layers.Permute((3, 1, 2))(x)
+    x = layers.TorchModuleWrapper(wraps(module()), output_shape=(None, 5, 8, 12))(x)
+    x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax", name="classes")(x))
+
+
+@pytest.mark.parametrize("method", ["gradcam", "saliency", "scorecam"])
+def test_parts_that_are_compiled_are_explained_as_others(method):
+    plain = halved(lambda x: x / 2, lambda inner: inner)
+    compiled = halved(compiled_halving(), lambda inner: torch.compile(inner, backend="eager"))
+    for one, other in zip(compiled.variables, plain.variables, strict=True):
+        one.assign(other.value)
+    layer = None if method == "saliency" else "conv"
+    found = [explain(model, images(3), layer, method=method).heatmaps for model in (plain, compiled)]
+    assert np.abs(found[0]).max() > 0
+    np.testing.assert_array_equal(*found)
+
+
+def test_training_that_is_compiled_is_the_same_to_the_bit():
+    trained = []
+    for callbacks in ([], [GradCAMLogger((images(), labels()), "conv2", tracker=MemoryTracker(), on_error="raise")]):
+        set_seeds(11)
+        model = models.functional().model
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=True)
+        assert model.jit_compile
+        model.fit(images(8), labels(8), epochs=3, batch_size=4, verbose=0, callbacks=callbacks)
+        trained.append(model.get_weights())
+    assert len(callbacks[0].tracker.records) == 3
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_wrapper_around_a_model_is_refused_with_what_works():
+    wrapper = torch.compile(models.functional().model, backend="eager")
+    with pytest.raises(TypeError, match=r"Received: one inside a OptimizedModule\. Hand over .* attribute `_orig_mod`"):
+        explain(wrapper, images())
+
+
+def other_activation(layer):
+    layer.activation = keras.activations.tanh
+
+
+def other_strides(layer):
+    layer.strides = (2, 2)
+
+
+def other_call(layer):
+    vars(layer)["call"] = lambda x: ops.relu(type(layer).call(layer, x)) * 3
+
+
+def hook(layer):
+    layer.register_forward_hook(lambda module, inputs, output: output * 3)
+
+
+INSIDE = ("first", "second", "norm", "sum", "last")
+
+
+@pytest.mark.parametrize("change", [other_activation, other_strides, other_call, hook])
+def test_what_changes_in_a_layer_of_a_frozen_base_is_noticed(change):
+    set_seeds(3)
+    inputs = keras.Input(SHAPE)
+    first = layers.Conv2D(4, 3, padding="same", name="first")(inputs)
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="second")(first)
+    x = layers.Add(name="sum")([layers.BatchNormalization(name="norm")(x), first])
+    base = keras.Model(inputs, layers.Conv2D(5, 3, activation="relu", name="last")(x), name="base")
+    base.trainable = False
+    head = [layers.GlobalAveragePooling2D(name="pooling"), layers.Dense(3, name="classes")]
+    model = keras.Sequential([keras.Input(SHAPE), base, *head])
+    loaded, x = engine.load(), images()
+
+    def look(x):
+        run = loaded.differentiated_run(
+            model, x, lambda call: call.layer.name == "last", lambda run: ([run.outputs[:, 0]], None)
+        )
+        paths = [call.path for call in run.calls]
+        assert paths == [*(f"base/{name}" for name in INSIDE), "base", "pooling", "classes"]
+        return {"activations": run.watched[0][1], "gradient": run.gradients(0)[0], "outputs": run.outputs}
+
+    def check(reuses):
+        frozen.renew()
+        kept, whole = frozen(0, x), loaded.compile_pass(look, model, (x[:1],))(x)
+        for name in whole:
+            np.testing.assert_array_equal(kept[name], whole[name])
+        assert frozen.reuses == reuses
+
+    frozen = loaded.compile_frozen_pass(look, model, (x[:1],), None, [len(x)], 2**20)
+    check(0)
+    ran = set()
+
+    def profile(frame, event, argument):
+        layer = frame.f_locals.get("self") if event == "call" and frame.f_code.co_name == "__call__" else None
+        if isinstance(layer, layers.Layer):
+            ran.add(layer.name)
+
+    frozen.renew()
+    sys.setprofile(profile)
+    try:
+        frozen(0, x)
+    finally:
+        sys.setprofile(None)
+    assert not ran & set(INSIDE[:-1])
+    assert {"base", "last"} <= ran
+    check(2)
+    change(base.get_layer("first"))
+    check(2)
+    check(3)

@@ -44,3 +44,8 @@ def same_bits(one: Any, other: Any) -> bool:
             return np.array_equal(*heads) and np.array_equal(*(array[words:] for array in arrays))
         return bool(np.array_equal(*arrays))
     return bool(torch.equal(one, other))
+
+
+def address(tensor: Any) -> int:
+    """Returns where a tensor's memory begins."""
+    return int(tensor.untyped_storage().data_ptr())

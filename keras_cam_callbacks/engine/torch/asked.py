@@ -39,12 +39,17 @@ class Asked:
 
 
 class Memory:
-    """What the runs of one function are asked for, from call to call."""
+    """What the runs of one function are asked for, from call to call.
+
+    Attributes:
+        calls: How many there were.
+    """
 
     def __init__(self) -> None:
         """Knows nothing yet."""
         self._last: list[Asked] | None = None
         self._now: list[Asked] = []
+        self.calls = 0
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Calls a function, once more where its runs were asked for what was let go of."""
@@ -65,6 +70,7 @@ class Memory:
         self._now = []
         result = function()
         self._last, self._now = self._now, []
+        self.calls += 1
         return result
 
     def next_run(self) -> tuple[Asked, Asked]:

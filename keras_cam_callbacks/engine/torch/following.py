@@ -7,7 +7,7 @@ them that the rest takes are kept; the operations before them need not run again
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,10 @@ import keras
 import torch
 from torch.overrides import TorchFunctionMode
 
+from .arrays import address
+from .proofs import is_plain
 from .recording import is_in_place, name_of
+from .shortcuts import Ran, Shortcuts, all_watched, find_shortcuts
 
 RUN, KEEP, SKIP = "run", "keep", "skip"
 """What is done with an operation once what stays the same is kept: it runs, hands out what is kept, or nothing."""
@@ -88,7 +91,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The operations of one call of a layer of Keras' own that calls no other.
+    """The operations of one call of a layer that calls no other.
 
     Attributes:
         layer: The layer's `id`.
@@ -107,9 +110,10 @@ _around: list[Any] = []
 
 
 def around() -> Any | None:
-    """Returns what layers are called by, if anything.
+    """Returns the mode that models and layers are called by, if any.
 
-    It takes a layer, its `call`, the arguments, and whether what is inside is to be seen.
+    Its `running` takes a run and a model, and is entered around the latter; its `call` takes a layer, the layer's
+    `call`, the arguments, and whether what is inside is to be seen.
     """
     return _around[-1] if _around else None
 
@@ -118,7 +122,7 @@ def around() -> Any | None:
 def called_by(mode: Any) -> Iterator[None]:
     """Enters a mode, and has the layers be called by it while the context lasts."""
     with mode:
-        _around.append(mode.call)
+        _around.append(mode)
         try:
             yield
         finally:
@@ -131,6 +135,7 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
     Attributes:
         steps: Its operations.
         spans: Calls of layers whose operations can be left out together, by the first of these.
+        shortcuts: Nodes of models' graphs that can be left out.
         uncertain: Whether nothing may be left out.
     """
 
@@ -145,10 +150,15 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         super().__init__()
         self.steps: list[Step] = []
         self.spans: dict[int, Span] = {}
+        self.shortcuts = Shortcuts()
         self._calls = 0
+        self._layers: dict[int, Any] = {}
+        self._ran: dict[int, list[Ran]] = {}
+        self._holders: dict[int, tuple[Any, Any]] = {}
+        self._runs: list[Any] = []
         self.uncertain = False
         self._variables, self._trained = variables, trained
-        self._arguments = {id(tensor): tensor for tensor in arguments}
+        self._arguments = {id(one): (one, i) for i, one in enumerate(arguments)}
         self._made: dict[int, tuple[Any, int, int]] = {}
 
     def origin(self, tensor: Any) -> tuple[int, int] | None:
@@ -156,13 +166,37 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
         made = self._made.get(id(tensor))
         return made[1:] if made is not None and made[0]() is tensor else None
 
+    def source(self, tensor: Any) -> tuple[int, int] | None:
+        """Returns the same, and of an argument -1 and which it is."""
+        argument = self._arguments.get(id(tensor))
+        return self.origin(tensor) if argument is None else (-1, argument[1])
+
+    @contextmanager
+    def running(self, run: Any, model: Any) -> Iterator[Set[int]]:
+        """Sees all nodes of graphs in a model; yields the ids of layers that aren't called, none."""
+        self._runs.append(run)
+        with all_watched(model, self._on_node) as holders:
+            self._holders |= {id(holder): (layer, holder) for layer, holder in holders}
+            yield frozenset()
+
+    def _on_node(self, node: Any, values: Sequence[Any], function: Callable[[], Any]) -> Any:
+        run, start, before = self._runs[-1], len(self.steps), self._runs[-1].place
+        sources, bare = [self.source(value) for value in values], _are_bare(values)
+        output = function()
+        tensors = keras.tree.flatten(output)
+        bare = bare and _are_bare(tensors) and len(tensors) == len(node.outputs) and not run.is_read(before)
+        outputs = [self.source(tensor) for tensor in tensors]
+        seen = Ran((start, len(self.steps)), run.calls[before[0] :], sources, outputs, bare)
+        self._ran.setdefault(id(node), []).append(seen)
+        return output
+
     def call(self, layer: Any, function: Any, args: Any, kwargs: Any, seen: bool) -> Any:
         """Calls a layer and notes which operations are its own."""
+        self._layers[id(layer)] = layer
         self._calls += 1
         start, number = len(self.steps), self._calls
         output = function(*args, **kwargs)
-        alone = self._calls == number and type(layer).__module__.split(".")[0] == "keras"
-        origin = self.origin(output) if alone and isinstance(output, torch.Tensor) else None
+        origin = self.origin(output) if self._calls == number and isinstance(output, torch.Tensor) else None
         if origin is not None and origin[0] >= start:
             self.spans[start] = Span(id(layer), start, len(self.steps), origin)
         return output
@@ -206,6 +240,10 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
                 self._made[id(tensor)] = (weakref.ref(tensor), at, position)
         return result
 
+    def layers(self) -> list[Any]:
+        """Returns the layers and operations that may be left out."""
+        return [*(self._layers[span.layer] for span in self.spans.values()), *self.shortcuts.layers()]
+
     def _may_write(self, origin: tuple[int, int] | None, moving: bool) -> bool:
         """Tells whether a function may write into a tensor: nobody else has it, and it isn't one that is kept."""
         if origin is None:
@@ -215,15 +253,17 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
             not step.taken and (step.in_place or not step.shares) and not (moving and step.of_batch and not step.moving)
         )
 
-    def _may_leave_out(self, span: Span) -> bool:
-        """Tells whether of a layer's operations no more is needed than what it puts out."""
-        for at in range(span.start, span.stop):
+    def _may_leave_out(self, steps: tuple[int, int], outputs: Collection[tuple[int, int] | None]) -> bool:
+        """Tells whether of some operations no more is needed than what they put out."""
+        for at in range(*steps):
             step = self.steps[at]
-            if (step.decision == RUN and step.inputs) or (step.decision == KEEP and at != span.origin[0]):
+            if step.decision == RUN and (step.inputs or step.needed):
                 return False
-            if step.in_place and (step.inputs[0] is None or step.inputs[0][0] < span.start):
+            if step.decision == KEEP and not {(at, position) for position in step.needed} <= set(outputs):
                 return False
-        return self.steps[span.origin[0]].decision != RUN
+            if step.in_place and (step.inputs[0] is None or step.inputs[0][0] < steps[0]):
+                return False
+        return True
 
     def plan(self, results: Iterable[Any]) -> list[Step] | None:
         """Decides what is done with each operation.
@@ -246,9 +286,22 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
             for origin in step.inputs if runs else ():
                 if origin is not None:
                     self.steps[origin[0]].needed.add(origin[1])
-        self.spans = {start: span for start, span in self.spans.items() if self._may_leave_out(span)}
+        self.spans = {
+            start: span
+            for start, span in self.spans.items()
+            if self.steps[span.origin[0]].decision != RUN
+            and self._may_leave_out((span.start, span.stop), [span.origin])
+            and is_plain(self._layers[span.layer])
+        }
+        calls = [call for run in self._runs for call in run.calls]
+        self.shortcuts = find_shortcuts(self._holders.values(), self._ran, calls, self._may_leave_out)
         # Of images alone, such as with a border, nothing is worth keeping.
         return self.steps if any(step.decision == KEEP and step.of_variables for step in self.steps) else None
+
+
+def _are_bare(values: Iterable[Any]) -> bool:
+    """Tells whether values are tensors that nothing, such as a mask, is attached to."""
+    return all(isinstance(value, torch.Tensor) and not vars(value) for value in values)
 
 
 def with_values(mode: TorchFunctionMode, types: Any, args: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
@@ -279,8 +332,3 @@ def named(function: Any) -> str:
 
 
 _names: dict[Any, str] = {}
-
-
-def address(tensor: Any) -> int:
-    """Returns where a tensor's memory begins."""
-    return int(tensor.untyped_storage().data_ptr())

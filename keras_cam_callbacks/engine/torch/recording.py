@@ -98,10 +98,20 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are 
 
     def number(self, tensor: Any) -> int:
         """Returns a tensor's number, a new one if it has none yet."""
+        number = self.number_of(tensor)
+        return self._add(tensor, None) if number is None else number
+
+    def number_of(self, tensor: Any) -> int | None:
+        """Returns a tensor's number; None if it has none yet."""
         held = self._numbers.get(id(tensor))
-        if held is not None and held[0]() is tensor:
-            return held[1]
-        return self._add(tensor, None)
+        return held[1] if held is not None and held[0]() is tensor else None
+
+    def add_unseen(self, shapes: Sequence[tuple[int, ...]], floats: Sequence[bool]) -> None:
+        """Numbers tensors that are not there."""
+        self.shapes += shapes
+        self.floats += floats
+        self.maker += [None] * len(shapes)
+        self.consumers += [[] for _ in shapes]
 
     def _add(self, tensor: Any, maker: Operation | None) -> int:
         number = len(self.shapes)

@@ -22,7 +22,7 @@ from .asked import next_run, unheld
 from .attention import attentions
 from .following import around
 from .recording import Recorder
-from .state import left_as_found
+from .state import awake_left_as_found, left_as_found
 
 FLOAT16_SCALE = 1024.0
 """Gradients of float16 activations vanish below 6e-8; they are computed this much larger, and divided in float32."""
@@ -43,6 +43,7 @@ class Run:
         self.record = Recorder(self._holds, self._on_softmax)
         self.outputs: Any = None
         self.calls: list[LayerCall] = []
+        self.times: Counter[int] = Counter()
         self.watched: list[tuple[LayerCall, Any]] = []
         self.scores: Sequence[Any] = ()
         self.results: Any = None
@@ -73,6 +74,26 @@ class Run:
             self._made.setdefault(number, at)
             if self._expected.everything or at in self._expected.outputs:
                 self.record.held.setdefault(number, tensor)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """How many calls and how many tensors have been noted until now."""
+        return len(self.calls), len(self.record.shapes)
+
+    def is_read(self, since: tuple[int, int]) -> bool:
+        """Tells whether anything that was noted since then is looked at later."""
+        (calls, numbers), asked = since, self._expected
+        read = any(calls <= at < len(self.calls) for at in asked.outputs)
+        noted = any(numbers <= number < len(self.record.shapes) for number in asked.tensors)
+        return asked.everything or read or noted or bool(_recorders)
+
+    def note_unseen(self, calls: Sequence[LayerCall]) -> None:
+        """Notes calls of layers that were left out."""
+        for at, call in enumerate(calls, len(self.calls)):
+            self.times[id(call.layer)] += 1
+            for number in call.output_ids:
+                self._made.setdefault(number, at)
+        self.calls += calls
 
     def watch(self, call: LayerCall, output: Any) -> Any:
         """Has gradients be recorded from a layer's output on; returns what takes its place."""
@@ -274,23 +295,25 @@ def differentiated_run(
 
     At each wanted call the output is cut from what came before, so that gradients are recorded from there on.
     """
-    run = Run(inputs)
-    times: Counter[int] = Counter()
-    with left_as_found(model), run.recording, ExitStack() as taps:
+    run, by = Run(inputs), around()
+    with wrapping, ExitStack() as taps:
+        asleep = frozenset() if by is None else taps.enter_context(by.running(run, model))
+        taps.enter_context(awake_left_as_found(model, asleep))
+        taps.enter_context(run.recording)
 
         def on_call(path: str, layer: Any, received: Any, output: Any) -> Any:
-            times[id(layer)] += 1
+            run.times[id(layer)] += 1
             tensors = [t for t in keras.tree.flatten(output) if torch.is_tensor(t)]
             steps = stepping.current()
             along_time = () if steps is None else (steps if isinstance(steps, int) else None,)
             single = torch.is_tensor(output)
             call = LayerCall(
-                numbered(path, times[id(layer)]),
+                numbered(path, run.times[id(layer)]),
                 layer,
                 (None, *along_time, *map(int, output.shape[1:])) if single and output.ndim else None,
                 tuple(run.record.number(t) for t in keras.tree.flatten(received) if torch.is_tensor(t)),
                 tuple(run.record.number(t) for t in tensors),
-                times[id(layer)],
+                run.times[id(layer)],
                 steps,
             )
             run.note_call(call, tensors)
@@ -304,7 +327,8 @@ def differentiated_run(
 
         run.begin()
         for path, layer in walk(model):
-            taps.enter_context(tap(layer, functools.partial(on_call, path, layer)))
+            if id(layer) not in asleep:
+                taps.enter_context(tap(layer, functools.partial(on_call, path, layer)))
         run.outputs = model(inputs, training=False)
         run.scores, run.results = behind(run)
     return run
@@ -345,7 +369,8 @@ def tap(layer: Any, on_call: Callable[[Any, Any], Any]) -> Iterator[None]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         by = around()
-        output = original(*args, **kwargs) if by is None else by(layer, original, args, kwargs, bool(_recorders))
+        seen = bool(_recorders)
+        output = original(*args, **kwargs) if by is None else by.call(layer, original, args, kwargs, seen)
         replacement = on_call((args, kwargs), output)
         return output if replacement is None else replacement
 

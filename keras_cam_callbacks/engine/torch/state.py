@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Set
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -15,26 +15,38 @@ from ..precision import plain_way_back
 from ..wrapped import exchanged
 
 
+def left_as_found(model: Any) -> AbstractContextManager[None]:
+    """Undoes what running a model writes into it; see `contract.Engine`."""
+    return awake_left_as_found(model, frozenset())
+
+
 @contextmanager
-def left_as_found(model: Any) -> Iterator[None]:
+def awake_left_as_found(model: Any, asleep: Set[int]) -> Iterator[None]:
     """Undoes what running a model writes into it: states of seeds and metrics, losses, modes of modules, random state.
 
     Meanwhile its variables need no gradient, so that only what lies behind a watched tensor is recorded; layers that
     step through time take all steps at once; and what layers are to compute anew on the way back is kept.
+
+    Args:
+        model: The model.
+        asleep: Ids of layers that will not be called.
     """
     with wrapping:
-        every = [model, *(layer for _, layer in walk(model))]
+        every = [model, *(layer for _, layer in walk(model) if id(layer) not in asleep)]
         layers = [layer for layer in every if isinstance(layer, keras.layers.Layer)]
         # Later versions of Keras note the losses' ids beside them.
         noted = [(layer, list(layer._losses), set(getattr(layer, "_loss_ids", ()))) for layer in layers]
-        modes = [(module, module.training) for module in torch.nn.Module.modules(model)]
+        modes = [(module, module.training) for layer in layers for module in _modules(layer)]
         random = _random_state()
         # A layer inside another one has its variables there as well.
-        variables = {id(variable): variable for layer in layers for variable in layer.variables}
-        values = [(variable, variable.value.detach()) for variable in variables.values()]
+        variables = {id(variable): variable for layer in layers for variable in _variables(layer)}
+        # None of the operations of the model, for a mode that sees them.
+        with torch._C.DisableTorchFunction():
+            scope = keras.StatelessScope([(one, one.value.detach()) for one in variables.values()])
         try:
             # Assignments to variables stay in this scope.
-            with keras.StatelessScope(values), ExitStack() as taps:
+            # What `torch.compile` made would run through the modes that see operations, which it can't follow.
+            with scope, torch.compiler.set_stance("force_eager"), ExitStack() as taps:
                 for layer in every:
                     if getattr(layer, "_remat_mode", None) is not None:  # Older versions of Keras have none.
                         taps.enter_context(exchanged(layer, "_remat_mode", None))
@@ -52,6 +64,24 @@ def left_as_found(model: Any) -> Iterator[None]:
                 if hasattr(layer, "_loss_ids"):
                     layer._loss_ids.clear()
                     layer._loss_ids.update(ids)
+
+
+def _is_graph(layer: Any) -> bool:
+    """Tells whether a model runs no layers but those that Keras' own classes hold in their graph."""
+    return type(layer).__module__.partition(".")[0] == "keras" and isinstance(layer, keras.Model)
+
+
+def _modules(layer: Any) -> Iterable[Any]:
+    """Returns the modules of PyTorch that running a layer may bring into another mode."""
+    return [layer] if _is_graph(layer) else torch.nn.Module.modules(layer)
+
+
+def _variables(layer: Any) -> list[Any]:
+    """Returns the variables of a layer and of those in it, but for models whose layers are walked through."""
+    if not _is_graph(layer):
+        return list(layer.variables)
+    states = [generator.state for generator in layer._seed_generators]
+    return [*layer._trainable_variables, *layer._non_trainable_variables, *states]
 
 
 def _random_state() -> tuple[Any, Any]:
