@@ -100,7 +100,7 @@ def says(*parts):
 
 def state(model):
     """All that an explanation must leave as it is: weights, flags, and what layers hold."""
-    weights = [sha256(weight.value.numpy().tobytes()).digest() for weight in model.variables]
+    weights = [sha256(keras.ops.convert_to_numpy(weight.value).tobytes()).digest() for weight in model.variables]
     layers = {path: (getattr(layer, "trainable", None), sorted(vars(layer))) for path, layer in walk(model)}
     return weights, layers, sorted(vars(model))
 
@@ -200,7 +200,9 @@ def test_a_detector_is_explained(row):
     # The best box is the first that the model's own decoder gives, of logits small enough for a sigmoid.
     (name,) = row.score.args
     outputs[name] /= np.abs(outputs[name]).max() / 4
-    predicted = {key: np.asarray(value) for key, value in decoded(example.model, outputs, example.inputs).items()}
+    predicted = {
+        key: keras.ops.convert_to_numpy(value) for key, value in decoded(example.model, outputs, example.inputs).items()
+    }
     best = predicted["boxes"][:, 0][:, [1, 0, 3, 2]]
     seen = predicted["confidence"][:, 0] > 0
     np.testing.assert_allclose(explanation.boxes[seen], best[seen], rtol=1e-3, atol=1e-3)
