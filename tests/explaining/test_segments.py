@@ -187,7 +187,7 @@ def test_the_energy_in_a_segment_is_a_number():
     np.testing.assert_allclose(found.values["energy_in_segment"], expected, rtol=1e-4)
 
 
-@pytest.mark.only_on("tensorflow", "jax", reason="by one thread, PyTorch can't train this net, without callbacks either")
+@pytest.mark.only_on("tensorflow", "jax", reason="PyTorch by one thread fails to train this net, callbacks or not")
 def test_segments_while_training_and_in_the_record(tmp_path):
     model = unet(activation="softmax", loss="sparse_categorical_crossentropy")
     memory = MemoryTracker()
