@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,9 @@ import keras
 from jax.extend import core
 
 from ...network.layers import walk
-from .. import stepping, wrapping
-from ..precision import entry, plain_way_back
+from .. import wrapping
+from ..as_found import another_output, layers_as_found
+from ..precision import entry
 from ..wrapped import exchanged
 
 _mapping: ContextVar[Sequence[tuple[Any, Any]]] = ContextVar("mapping", default=())
@@ -122,36 +122,11 @@ def left_as_found(model: Any) -> Iterator[None]:
     """
     with wrapping:
         every = [model, *(layer for _, layer in walk(model))]
-        layers = [layer for layer in every if isinstance(layer, keras.layers.Layer)]
-        # Later versions of Keras note the losses' ids beside them.
-        noted = [(layer, list(layer._losses), set(getattr(layer, "_loss_ids", ()))) for layer in layers]
-        try:
-            # Assignments to variables stay in this scope.
-            with _Scope(_mapping.get()), ExitStack() as taps:
-                for layer in every:
-                    if getattr(layer, "_remat_mode", None) is not None:  # Older versions of Keras have none.
-                        taps.enter_context(exchanged(layer, "_remat_mode", None))
-                    taps.enter_context(plain_way_back(layer))
-                    if stepping.steps_by_itself(layer) and not stepping.is_at_once(layer):
-                        taps.enter_context(exchanged(layer, "call", stepping.at_once(layer)))
-                yield
-        finally:
-            for layer, losses, ids in noted:
-                layer._losses[:] = losses
-                if hasattr(layer, "_loss_ids"):
-                    layer._loss_ids.clear()
-                    layer._loss_ids.update(ids)
+        # Assignments to variables stay in this scope.
+        with _Scope(_mapping.get()), layers_as_found(every):
+            yield
 
 
-@contextmanager
-def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> Iterator[None]:
+def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> AbstractContextManager[None]:
     """Has some calls of the layer put out something else; a trace has nothing that only led to them."""
-    calls = itertools.count(1)
-
-    def instead(received: Any, output: Any) -> Any:
-        if next(calls) not in numbers:
-            return None
-        return keras.ops.cast(activations(output) if callable(activations) else activations, output.dtype)
-
-    with tap(layer, instead):
-        yield
+    return tap(layer, another_output(activations, numbers))

@@ -7,10 +7,9 @@ calls are seen in their order; afterwards the wrappers are gone, and so is every
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +18,9 @@ import tensorflow as tf
 
 from ...network.layers import LayerCall, numbered, walk
 from .. import stepping, wrapping
+from ..as_found import another_output, layers_as_found
 from ..contract import Attention
-from ..precision import entry, plain_way_back
+from ..precision import entry
 from ..wrapped import exchanged
 from . import graphs
 from .attention import attentions
@@ -258,38 +258,14 @@ def left_as_found(model: Any) -> Iterator[None]:
     """
     with wrapping:
         every = [model, *(layer for _, layer in walk(model))]
-        layers = [layer for layer in every if isinstance(layer, keras.layers.Layer)]
-        # Later versions of Keras note the losses' ids beside them.
-        noted = [(layer, list(layer._losses), set(getattr(layer, "_loss_ids", ()))) for layer in layers]
-        try:
-            # Assignments to variables stay in this scope.
-            with keras.StatelessScope(), ExitStack() as taps:
-                for layer in every:
-                    if getattr(layer, "_remat_mode", None) is not None:  # Older versions of Keras have none.
-                        taps.enter_context(exchanged(layer, "_remat_mode", None))
-                    taps.enter_context(plain_way_back(layer))
-                    if hasattr(layer.call, "python_function"):
-                        taps.enter_context(tap(layer, lambda received, output: None))
-                    if stepping.steps_by_itself(layer) and not stepping.is_at_once(layer):
-                        taps.enter_context(exchanged(layer, "call", stepping.at_once(layer)))
-                yield
-        finally:
-            for layer, losses, ids in noted:
-                layer._losses[:] = losses
-                if hasattr(layer, "_loss_ids"):
-                    layer._loss_ids.clear()
-                    layer._loss_ids.update(ids)
+        # Assignments to variables stay in this scope.
+        with keras.StatelessScope(), layers_as_found(every), ExitStack() as taps:
+            for layer in every:
+                if hasattr(layer.call, "python_function"):
+                    taps.enter_context(tap(layer, lambda received, output: None))
+            yield
 
 
-@contextmanager
-def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> Iterator[None]:
+def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> AbstractContextManager[None]:
     """Has some calls of the layer put out something else; in a traced function all that only led to it is left out."""
-    calls = itertools.count(1)
-
-    def instead(received: Any, output: Any) -> Any:
-        if next(calls) not in numbers:
-            return None
-        return tf.cast(activations(output) if callable(activations) else activations, output.dtype)
-
-    with tap(layer, instead):
-        yield
+    return tap(layer, another_output(activations, numbers))

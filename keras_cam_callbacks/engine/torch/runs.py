@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -14,6 +13,7 @@ import torch
 
 from ...network.layers import LayerCall, numbered, walk
 from .. import stepping, wrapping
+from ..as_found import another_output
 from ..contract import Attention
 from ..precision import entry
 from ..wrapped import exchanged
@@ -387,15 +387,6 @@ def eagerly() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> Iterator[None]:
+def replaced(layer: Any, activations: Any, numbers: Collection[int] = (1,)) -> AbstractContextManager[None]:
     """Has some calls of the layer put out something else."""
-    calls = itertools.count(1)
-
-    def instead(received: Any, output: Any) -> Any:
-        if next(calls) not in numbers:
-            return None
-        return (activations(output) if callable(activations) else activations).to(output.dtype)
-
-    with tap(layer, instead):
-        yield
+    return tap(layer, another_output(activations, numbers))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
 import torch
 
 from ...network.layers import walk
-from .. import stepping, wrapping
-from ..precision import plain_way_back
-from ..wrapped import exchanged
+from .. import wrapping
+from ..as_found import layers_as_found
 
 
 def left_as_found(model: Any) -> AbstractContextManager[None]:
@@ -34,8 +33,6 @@ def awake_left_as_found(model: Any, asleep: Set[int]) -> Iterator[None]:
     with wrapping:
         every = [model, *(layer for _, layer in walk(model) if id(layer) not in asleep)]
         layers = [layer for layer in every if isinstance(layer, keras.layers.Layer)]
-        # Later versions of Keras note the losses' ids beside them.
-        noted = [(layer, list(layer._losses), set(getattr(layer, "_loss_ids", ()))) for layer in layers]
         modes = [(module, module.training) for layer in layers for module in _modules(layer)]
         random = _random_state()
         # A layer inside another one has its variables there as well.
@@ -46,24 +43,13 @@ def awake_left_as_found(model: Any, asleep: Set[int]) -> Iterator[None]:
         try:
             # Assignments to variables stay in this scope.
             # What `torch.compile` made would run through the modes that see operations, which it can't follow.
-            with scope, torch.compiler.set_stance("force_eager"), ExitStack() as taps:
-                for layer in every:
-                    if getattr(layer, "_remat_mode", None) is not None:  # Older versions of Keras have none.
-                        taps.enter_context(exchanged(layer, "_remat_mode", None))
-                    taps.enter_context(plain_way_back(layer))
-                    if stepping.steps_by_itself(layer) and not stepping.is_at_once(layer):
-                        taps.enter_context(exchanged(layer, "call", stepping.at_once(layer)))
+            with scope, torch.compiler.set_stance("force_eager"), layers_as_found(every):
                 yield
         finally:
             _set_random_state(random)
             for module, mode in modes:
                 if module.training != mode:
                     vars(module)["training"] = mode
-            for layer, losses, ids in noted:
-                layer._losses[:] = losses
-                if hasattr(layer, "_loss_ids"):
-                    layer._loss_ids.clear()
-                    layer._loss_ids.update(ids)
 
 
 def _is_graph(layer: Any) -> bool:
