@@ -38,13 +38,13 @@ def pipelines():
     return pytest.importorskip("tensorflow")
 
 
-def through_python(function, x):
+def through_python(function, x, stateful=False):
     """Passes a tensor through a function from arrays to arrays of the same shape, each time that the model really runs.
 
-    It is pure: what nobody needs may be left out.
+    Where it isn't stateful, what nobody needs is left out, and what stays the same is kept; on JAX it never is.
     """
     if keras.backend.backend() == "tensorflow":
-        return tf.ensure_shape(tf.numpy_function(function, [x], x.dtype, stateful=False), x.shape)
+        return tf.ensure_shape(tf.numpy_function(function, [x], x.dtype, stateful=stateful), x.shape)
     if keras.backend.backend() == "jax":
         import jax
 

@@ -107,6 +107,7 @@ def test_top_classes_of_one_unit_and_of_hidden_logits():
     np.testing.assert_allclose(found["top2"].heatmaps, -found["top1"].heatmaps, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:.*lies on the image isn't known:RuntimeWarning")
 def test_one_pass_and_one_trace_for_all():
     class Counting(layers.Layer):
         rows = 0
@@ -116,7 +117,7 @@ def test_one_pass_and_one_trace_for_all():
                 Counting.rows += len(rows)
                 return rows
 
-            return through_python(count, x)
+            return through_python(count, x, stateful=True)
 
     inputs = keras.Input(SHAPE)
     body = functional().model
@@ -127,8 +128,8 @@ def test_one_pass_and_one_trace_for_all():
     Counting.rows = 0
     explained = logger.explain()
     assert len(explained) == 4
-    # PyTorch finds out with two samples what may be kept.
-    assert Counting.rows == len(X) + (4 if keras.backend.backend() == "torch" else 0)
+    # Others first prove that they may keep what the layer puts out.
+    assert len(X) <= Counting.rows <= (1 if keras.backend.backend() == "tensorflow" else 2) * len(X)
     logger.explain()
     assert logger._source.capturer.traces == 1
 

@@ -238,7 +238,8 @@ def test_shares_of_a_layer_are_its_constant_times_the_gradient_of_its_variable()
     for row in range(3):
 
         def score(watch, image=x[row : row + 1]):
-            with keras.StatelessScope([(variable, watch(ops.convert_to_tensor(variable))) for variable in variables]):
+            values = [watch(ops.convert_to_tensor(variable.numpy())) for variable in variables]
+            with keras.StatelessScope(list(zip(variables, values, strict=True))):
                 return (ops.matmul(logits(image), last.kernel) + last.bias)[:, 2]
 
         _, slopes = watched(score)
@@ -498,14 +499,14 @@ def test_layers_that_step_through_time_are_those_of_a_loop_over_frames():
 
     _, (slope, *in_turn) = watched(score)
     slopes = {name: in_turn[i::4] for i, name in enumerate(("conv", "norm", "depthwise", "dense"))}
-    scale = norm.gamma / ops.sqrt(norm.moving_variance + norm.epsilon)
-    constants = {"conv": conv.bias, "norm": norm.beta - norm.moving_mean * scale, "depthwise": depthwise.bias}
-    parts = [np.stack(slopes[name], 1) * ops.convert_to_numpy(constant) for name, constant in constants.items()]
+    scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+    shift = norm.beta.numpy() - norm.moving_mean.numpy() * scale
+    constants = {"conv": conv.bias.numpy(), "norm": shift, "depthwise": depthwise.bias.numpy()}
+    parts = [np.stack(slopes[name], 1) * constant for name, constant in constants.items()]
     np.testing.assert_allclose(kept.gradients, slope, rtol=1e-4, atol=1e-5)
     for i, part in enumerate(parts):
         np.testing.assert_allclose([of_sample[i] for of_sample in kept.parts], part, rtol=1e-4, atol=1e-5)
-    rest = (np.stack(slopes["dense"], 1) * ops.convert_to_numpy(dense.bias)).sum((1, 2))
-    rest += ops.convert_to_numpy(head.bias)[1]
+    rest = (np.stack(slopes["dense"], 1) * dense.bias.numpy()).sum((1, 2)) + head.bias.numpy()[1]
     np.testing.assert_allclose(kept.rest, rest, rtol=1e-4, atol=1e-5)
 
 
