@@ -385,7 +385,7 @@ def test_faithfulness_needs_a_probability(unit, settings):
     logger = GradCAMLogger(X, tracker=None, faithfulness_freq=2, **settings)
     with pytest.raises(ValueError, match=r"need the probability of a class. Received: model 'functional'.*Leave out"):
         model.fit(X, np.eye(unit)[Y % unit], verbose=0, callbacks=[logger])
-    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
+    assert int(model.optimizer.iterations.numpy()) == 0
 
 
 def test_faithfulness_of_one_unit_and_of_whole_numbers():

@@ -444,10 +444,10 @@ def test_model_is_left_as_found(method):
     x = counter(layers.Conv2D(4, 3)(inputs))
     model = keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x)))
     calls = {id(layer): dict(vars(layer)).get("call") for layer in model.layers}
-    state, losses = ops.convert_to_numpy(counter.seed.state), len(model.losses)
+    state, losses = counter.seed.state.numpy(), len(model.losses)
     explain(model, images(), method=method)
-    assert ops.convert_to_numpy(counter.calls) == 0
-    np.testing.assert_array_equal(ops.convert_to_numpy(counter.seed.state), state)
+    assert counter.calls.numpy() == 0
+    np.testing.assert_array_equal(counter.seed.state.numpy(), state)
     assert len(model.losses) == losses
     assert {id(layer): dict(vars(layer)).get("call") for layer in model.layers} == calls
 
