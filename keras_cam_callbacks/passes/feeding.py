@@ -15,6 +15,8 @@ from . import cluster
 
 _KERAS = ("keras", "keras_hub", "keras_nlp")
 _OWN = ("predict", "predict_step", "make_predict_function")
+_HELD_BY_KERAS = ("_jax_state", "_jax_state_synced")
+"""Where Keras has a model's weights on JAX while it predicts: it takes them out of the model meanwhile."""
 
 
 def predict_note(model: Any, inputs: Any) -> str:
@@ -73,21 +75,26 @@ def _without_self(predict: Any) -> Any:
 def _left(model: Any, keeps_function: bool = False) -> Iterator[None]:
     """Puts back what `predict` leaves in a model: its compiled function, and states such as those of seeds.
 
+    On JAX these are the weights as well, which a model is without after a `predict` that failed.
+
     Args:
         model: The model.
         keeps_function: Whether the compiled function is the user's own, and is what runs.
     """
     function = getattr(model, "predict_function", None)
     variables = [*model.variables, *getattr(model, "metrics_variables", ())]
-    states = [(variable, values_of(variable).copy()) for variable in variables if not variable.trainable]
+    takes = hasattr(model, "jax_state_sync")
+    states = [(variable, values_of(variable).copy()) for variable in variables if takes or not variable.trainable]
+    held = {name: vars(model).get(name) for name in _HELD_BY_KERAS if takes}
     if not keeps_function:
         model.predict_function = None
     try:
         yield
     finally:
         model.predict_function = function
+        vars(model).update(held)
         for variable, value in states:
-            if not np.array_equal(values_of(variable), value):
+            if getattr(variable, "_value", value) is None or not np.array_equal(values_of(variable), value):
                 variable.assign(value)
 
 

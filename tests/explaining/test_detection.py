@@ -154,6 +154,7 @@ def test_by_default_the_class_of_the_best_box():
 
 
 SMALL, LARGE = (2, 2, 10, 10), (4, 4, 20, 20)
+ANOTHER_BOX = "with the weights that Keras draws on PyTorch, without some channels another box is the best"
 
 
 BOXES = {
@@ -180,7 +181,13 @@ def test_boxes_that_overlap(box, asked):
         assert_maps_equal(named.heatmaps, found.heatmaps)
 
 
-@pytest.mark.parametrize("method", ["hirescam", "ablationcam", "saliency", "smoothgrad", "scorecam"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("ablationcam", marks=pytest.mark.only_on("tensorflow", "jax", reason=ANOTHER_BOX)),
+        *("hirescam", "saliency", "smoothgrad", "scorecam"),
+    ],
+)
 def test_a_box_by_every_way_to_a_map(method):
     """A function that picks the score of that box and class is an independent way, where no other box gets better."""
     model = detector()

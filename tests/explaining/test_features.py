@@ -593,8 +593,11 @@ def test_models_without_patterns():
         filter_patterns(vector, "dense")
     inputs = keras.Input(SHAPE)
     stepped = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(keras.ops.sign(inputs - 0.5)))
-    found = filter_patterns(stepped, "conv", steps=2)
-    assert found.dead.all()  # the gradient of a sign is 0
+    if keras.backend.backend() == "jax":
+        with pytest.raises(ValueError, match="operations that have a gradient"):
+            filter_patterns(stepped, "conv", steps=2)
+    else:
+        assert filter_patterns(stepped, "conv", steps=2).dead.all()  # the gradient of a sign is 0
     whole = keras.Input(SHAPE, dtype="uint8")
     model = keras.Model(whole, layers.Conv2D(2, 3, name="conv")(keras.ops.cast(whole, "float32")))
     with pytest.raises(ValueError, match="operations that have a gradient"):

@@ -46,6 +46,7 @@ def test_a_number_is_not_negated(loss):
     assert_maps_equal(classes.heatmaps, reference_gradcam(split, X, models.either_side))
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
 @pytest.mark.parametrize(
     ("units", "y"),
     [(1, np.array([0.2, 0.8, 0.8, 0.2, 0.2, 0.8])), (4, MULTI.astype(float)), (4, np.eye(4)[[0, 1, 2, 3, 0, 1]])],
