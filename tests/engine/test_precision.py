@@ -9,7 +9,7 @@ import models
 import numpy as np
 import pytest
 from fits import KERAS_WARNS
-from keras import layers
+from keras import layers, ops
 from models import SHAPE, functional, highest, images, labels
 from zoo.example import Example
 from zoo.independent import activations_and_gradients
@@ -62,7 +62,7 @@ def in_few_bits(numbers, scale):
 
 def weights_of_map(explanation, model, x):
     """The factors of the channels in a HiResCAM map, by least squares over all positions."""
-    activations = np.asarray(model.get_layer("conv")(x)).reshape(-1, 4)
+    activations = ops.convert_to_numpy(model.get_layer("conv")(x)).reshape(-1, 4)
     return np.linalg.lstsq(activations, explanation.heatmaps.ravel(), rcond=None)[0]
 
 

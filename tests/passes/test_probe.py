@@ -48,7 +48,7 @@ def test_saliency_equals_a_tape_over_the_whole_model(build):
     split, x = build(), images()
     found = explain(split.model, x, method="saliency")
     close(found.attributions, gradients(highest_of(split), x, lambda scores: scores))
-    np.testing.assert_allclose(found.scores, highest_of(split)(x), rtol=1e-4)
+    np.testing.assert_allclose(found.scores, ops.convert_to_numpy(highest_of(split)(x)), rtol=1e-4)
 
 
 def test_one_sigmoid_explains_the_predicted_class():
@@ -240,6 +240,7 @@ def test_what_is_explained_is_said(method, said, caplog):
     assert "; no tracker" in caplog.text
 
 
+@pytest.mark.only_on("tensorflow", reason="others have rounding a gradient, of zero")
 def test_no_gradient_is_told_before_the_first_batch():
     inputs = keras.Input(SHAPE)
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(layers.Lambda(ops.round)(inputs)))
