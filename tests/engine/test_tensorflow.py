@@ -12,6 +12,12 @@ from seeds import set_seeds
 
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker, Tracker, explain
 
+pytestmark = pytest.mark.only_on(
+    "tensorflow",
+    "torch",
+    reason="on JAX Keras can't update a metric within a call, and trains eagerly what isn't compiled; see test_jax",
+)
+
 
 class NoisyCounter(layers.Layer):
     """Draws random numbers at inference too, counts its calls and measures its input."""
