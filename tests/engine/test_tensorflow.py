@@ -190,7 +190,8 @@ def test_no_retrace_and_no_growth_over_fifty_epochs(tmp_path):
     )
     assert logger.tracker.count == 50
     assert traces == later_traces == 1
-    assert traced == later_traced
+    if keras.backend.backend() != "torch":  # It is run each time, and traced never.
+        assert traced == later_traced
     assert later_objects - objects < 400
     # What leaks, leaks in both halves; what allocators keep at some time is no leak.
     assert min(middle - memory, later_memory - middle) < 16 * 2**20

@@ -71,7 +71,7 @@ def of_its_backend(name):
     return pytest.param(KNOWN[name], marks=own)
 
 
-@pytest.mark.parametrize("build", map(of_its_backend, KNOWN), ids=KNOWN)
+@pytest.mark.parametrize("build", [of_its_backend(name) for name in KNOWN], ids=KNOWN)
 def test_heat_is_where_the_object_is(build):
     found = explained(build(), (44, 24, 52, 32))
     measured = found.metrics()
