@@ -1,14 +1,7 @@
 """Two processes that train one model by DistributedDataParallel: rank 0 logs, and neither waits for the other."""
 
-import json
-import os
-import subprocess
-import sys
-import time
-from contextlib import ExitStack
-
 import pytest
-from paths import ROOT, TESTS
+from two_processes import two_processes
 
 from keras_cam_callbacks import read_run
 
@@ -19,24 +12,7 @@ pytestmark = pytest.mark.only_on("torch", reason="DistributedDataParallel is PyT
 def two_ranks(tmp_path_factory):
     """The folder that both were given, and what happened in each."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = os.environ | {"PYTHONPATH": f"{TESTS}:{ROOT}"}
-    environment.pop("TF_CONFIG", None)
-    script = [sys.executable, TESTS / "torch_workers.py", folder]
-    with ExitStack() as running:
-        processes = []
-        for rank in range(2):
-            log = running.enter_context(open(folder / f"{rank}.log", "w"))
-            command = [*script, str(rank), f"file://{folder}/meeting"]
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-            running.callback(process.wait)
-            running.callback(process.kill)  # Neither is left to wait for one that has failed.
-            processes.append(process)
-        codes, patience = [None], time.monotonic() + 300
-        while None in codes and not any(codes) and time.monotonic() < patience:
-            time.sleep(0.1)
-            codes = [process.poll() for process in processes]
-    assert codes == [0, 0], [(folder / f"{rank}.log").read_text()[-3000:] for rank in range(2)]
-    return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return folder, two_processes("torch_workers.py", folder, [f"file://{folder}/meeting"])
 
 
 def test_rank_0_logs_and_the_other_writes_nothing(two_ranks):

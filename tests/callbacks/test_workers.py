@@ -2,11 +2,7 @@
 
 import json
 import logging
-import os
 import socket
-import subprocess
-import sys
-import time
 from contextlib import ExitStack
 
 import keras
@@ -14,7 +10,7 @@ import pytest
 from backends import tf
 from fits import X, Y, fit, state, tiny_model
 from models import functional
-from paths import ROOT, TESTS
+from two_processes import two_processes
 
 from keras_cam_callbacks import ActivationLogger, FilterLogger, GradCAMLogger, read_run
 from keras_cam_callbacks.callbacks.workers import Worker, this_worker
@@ -187,23 +183,7 @@ def two_workers(tmp_path_factory):
     """The folder that both wrote into, and what each has found."""
     folder = tmp_path_factory.mktemp("workers")
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    environment = os.environ | {"PYTHONPATH": f"{TESTS}:{ROOT}"}
-    environment.pop("TF_CONFIG", None)
-    script = [sys.executable, TESTS / "workers.py", folder]
-    with ExitStack() as running:
-        processes = []
-        for index in range(2):
-            log = running.enter_context(open(folder / f"{index}.log", "w"))
-            process = subprocess.Popen([*script, str(index), *addresses], env=environment, stdout=log, stderr=log)
-            running.callback(process.wait)
-            running.callback(process.kill)  # Neither is left to wait for one that has failed.
-            processes.append(process)
-        codes, patience = [None], time.monotonic() + 300
-        while None in codes and not any(codes) and time.monotonic() < patience:
-            time.sleep(0.1)
-            codes = [process.poll() for process in processes]
-    assert codes == [0, 0], [(folder / f"{index}.log").read_text()[-3000:] for index in range(2)]
-    return folder, [json.loads((folder / f"{index}.json").read_text()) for index in range(2)]
+    return folder, two_processes("workers.py", folder, addresses)
 
 
 @of_tensorflow
