@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,25 @@ def logits_model(name: str, images: Any) -> Any:
     return model
 
 
+def without_torchvision() -> None:
+    """Puts empty modules where torchvision doesn't load, of which pytorch-grad-cam needs none for its maps.
+
+    PyTorch's builds for CPUs alone have often no torchvision that was built for them.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        names = {"": [], ".transforms": ["Compose", "Normalize", "ToTensor"], ".transforms.functional": ["resize"]}
+        for name, functions in names.items():
+            module = sys.modules["torchvision" + name] = types.ModuleType("torchvision" + name)
+            vars(module).update(dict.fromkeys(functions))
+
+
 def peer(model: Any, images: Any, layer_name: str) -> Case:
     """Maps by pytorch-grad-cam of the very same layers, which it enlarges to the size of the images."""
     import torch
+
+    without_torchvision()
     from pytorch_grad_cam import GradCAM
 
     class ChannelsFirst(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are passed over
