@@ -35,6 +35,15 @@ os.environ |= {
     "DO_NOT_TRACK": "1",
 }
 
+# Tests compile the same small programs again and again, which JAX can keep: also for the interpreters that tests start.
+# A folder for each process, as JAX doesn't lock it.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".pytest_cache" / "jax" / _WORKER),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
 SEED = int(os.environ.get("TEST_SEED", "0"))
 
 
