@@ -136,7 +136,9 @@ def check_runs(model: Any) -> None:
     """
     if "call" in vars(model) or type(model).call not in (keras.Model.call, keras.layers.Layer.call):
         return
-    parts = {name: part for name, part in vars(model).items() if isinstance(part, keras.Model)}
+    # PyTorch keeps modules apart from other attributes.
+    attributes = {**vars(model), **(dict(model.named_children()) if hasattr(model, "named_children") else {})}
+    parts = {name: part for name, part in attributes.items() if isinstance(part, keras.Model)}
     parts |= {part.name: part for part in sublayers(model) if isinstance(part, keras.Model)}
     names = [name for i, (name, part) in enumerate(parts.items()) if part not in list(parts.values())[:i]]
     raise ValueError(
