@@ -149,7 +149,7 @@ class Capturer:
             )
         # What runs eagerly would choose anew each time.
         self._layers.decide()
-        if self._runs_eagerly:
+        if self._runs_eagerly and self._choices > 1:
             self.once()
         self.ground.notes += said
         self.ground.measure((*self.taps, *([] if self.head is None else [self.head])))

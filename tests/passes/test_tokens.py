@@ -200,7 +200,8 @@ def test_auto_is_hirescam_on_tokens_and_gradcam_else(tmp_path):
         explanation = explain(model, images, output_kind="classes")
     assert explanation.method == "hirescam"
     named = explain(model, images, method="hirescam", output_kind="classes")
-    np.testing.assert_array_equal(explanation.heatmaps, named.heatmaps)
+    # Where a tensor lies in memory may change PyTorch's last bits.
+    np.testing.assert_allclose(explanation.heatmaps, named.heatmaps, rtol=0, atol=1e-6 * named.heatmaps.max())
 
     maps = keras.Sequential([keras.Input(SHAPE), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3)])
     maps.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
