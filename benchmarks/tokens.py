@@ -110,7 +110,7 @@ def costs(model: Any, rounds: int, count: int) -> list[list[str]]:
 
 
 def make_scenes(count: int) -> tuple[Scenes, Scenes]:
-    """Returns scenes to train on, and 400 others, of digits that are in none of those."""
+    """Returns scenes to train on, and at most 400 others, of digits that are in none of those."""
     digits, rng = load_digits(), np.random.default_rng(0)
     order = rng.permutation(len(digits.target))
 
@@ -123,7 +123,7 @@ def make_scenes(count: int) -> tuple[Scenes, Scenes]:
         boxes = np.stack([left, top, left + DIGIT, top + DIGIT], axis=1)
         return Scenes(np.repeat(images, 3, axis=3), digits.target[rows], boxes)
 
-    return scenes(order[400:], count), scenes(order[:400], 400)
+    return scenes(order[400:], count), scenes(order[:400], min(400, count))
 
 
 def trained(token: bool, scenes: int, epochs: int) -> tuple[Any, Scenes, float]:

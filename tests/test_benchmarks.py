@@ -435,12 +435,12 @@ def test_transformers_are_trained_and_timed(tmp_path, monkeypatch):
     _, attention, *layers, cost = tables(out.read_text(encoding="utf-8")).values()
     assert len(layers) == len(tokens.LAYERS)
     # Behind the last norm the class token alone goes to the score.
-    assert [layers[-1][f"`{name}`"][0] for name in tokens.OF_LAYERS] == ["– / – / 400"] * 3
+    assert [layers[-1][f"`{name}`"][0] for name in tokens.OF_LAYERS] == ["– / – / 64"] * 3
     cells = [cell for table in (attention, *layers) for name, row in table.items() if name != "method" for cell in row]
     assert len(cells) == 2 * (len(tokens.OF_ATTENTION) + len(tokens.OF_LAYERS) * len(tokens.LAYERS))
     for energy, pointing, empty in (cell.split(" / ") for cell in cells if "–" not in cell):
         assert 0 <= float(energy) <= 1
         assert 0 <= float(pointing) <= 1
-        assert 0 <= int(empty) <= 400
+        assert 0 <= int(empty) <= 64
     for name in ("gradcam", *tokens.OF_ATTENTION):
         assert all(float(number) > 0 for number in cost[f"`{name}`"][0].split(" / "))
