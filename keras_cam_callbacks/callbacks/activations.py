@@ -20,6 +20,7 @@ from ..records import EpochRecord, Look, RunConfig, ValidationBatch
 from .base import EpochLogger, run_config
 from .kept import KeptBatch, batch_words, kept_batch
 from .pictures import picture_sample, pictures_record
+from .steps import Steps
 
 _MOST_IN_LOGS = 5  # numbers in Keras' logs of layers that nobody named
 _OF_ALL = "dead_share"
@@ -58,7 +59,7 @@ class ActivationLogger(EpochLogger):
         select: "first" takes the first samples, "balanced" takes classes in turn.
         class_names: Names by class index, for captions.
         sample_keys: Names of the samples, as in `HeatmapLogger`.
-        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        freq: Log every so many epochs, or every so many steps by `Steps`, as in `HeatmapLogger`.
         display: What people see where it differs from the model's input: images, or a function.
         value_range: Which values of the model's input are black and white, as in `HeatmapLogger`.
         colormap: Colours of the values, one of `COLORMAPS`.
@@ -92,7 +93,7 @@ class ActivationLogger(EpochLogger):
         select: str = "first",
         class_names: Sequence[str] | None = None,
         sample_keys: Sequence[str] | None = None,
-        freq: int = 1,
+        freq: int | Steps = 1,
         display: Any = None,
         value_range: Any = None,
         colormap: str = "viridis",

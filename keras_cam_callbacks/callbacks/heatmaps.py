@@ -30,6 +30,7 @@ from ..records import EpochRecord, Floats, Ints, RunConfig
 from .base import EpochLogger, check_overlay, run_config
 from .kept import KeptBatch, batch_words, kept_batch, ranges_text
 from .names import check_names, checked_metrics
+from .steps import Steps, epochs_of
 
 
 class HeatmapLogger(EpochLogger):
@@ -123,7 +124,9 @@ class HeatmapLogger(EpochLogger):
             whether the model needs what the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the
             batch for each view: 16 steps of insertion into the blurred image, 16 of deletion to its mean colour, and
             one of the masked image. None for never.
-        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        freq: Log every so many epochs; the first and the last one of a fit are always logged. Or `Steps(500)`: every
+            500 training steps, and at the end of each epoch. What is logged within an epoch is not in Keras' `logs`;
+            numbers of change are against whatever was logged last.
         display: What people see where it differs from the model's input: images, a function, or some of these by name.
         value_range: Which values of the model's input are black and white, for pictures and augmentations: two numbers
             such as (0, 4095), or "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std" or "min-max"
@@ -179,7 +182,7 @@ class HeatmapLogger(EpochLogger):
         regions: Any = None,
         spacing: Sequence[float] | None = None,
         faithfulness_freq: int | None = None,
-        freq: int = 1,
+        freq: int | Steps = 1,
         display: Any = None,
         value_range: Any = None,
         overlay: Overlay | None = None,
@@ -207,7 +210,7 @@ class HeatmapLogger(EpochLogger):
         self.spacing = spacing
         checked_spacing(spacing)
         self.faithfulness_freq = faithfulness_freq
-        self._names = checked_metrics(self.metrics, self.freq, self.regions, self.faithfulness_freq)
+        self._names = checked_metrics(self.metrics, epochs_of(self.freq), self.regions, self.faithfulness_freq)
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
@@ -270,7 +273,7 @@ class HeatmapLogger(EpochLogger):
             chosen_by=(self.layer_name, self.method),
         )
         self._names = checked_metrics(
-            self.metrics, self.freq, self.regions, self.faithfulness_freq, self._kept.batch.space
+            self.metrics, epochs_of(self.freq), self.regions, self.faithfulness_freq, self._kept.batch.space
         )
         source = Explainer(
             model,

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from ..drawing.overlay import Overlay
 from ..methods.fusion import Fusion
+from .steps import Steps
 
 __all__ = ["HeatmapSettings"]
 
@@ -29,7 +30,7 @@ class HeatmapSettings(TypedDict, total=False):
     regions: Any
     spacing: Sequence[float] | None
     faithfulness_freq: int | None
-    freq: int
+    freq: int | Steps
     display: Any
     value_range: Any
     overlay: Overlay | None

@@ -63,8 +63,13 @@ class Compared:
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        epochs = f"epochs {self.epochs[0]} to {self.epochs[-1]}"
+        epochs = f"{self.unit}s {self.epochs[0]} to {self.epochs[-1]}"
         return f"{type(self).__name__}({', '.join(self.names)}; {len(self.sample_keys)} samples, {epochs})"
+
+    @property
+    def unit(self) -> str:
+        """What `epochs` counts: "epoch", or "step" where all runs were logged by training steps."""
+        return "step" if all(run.steps is not None for run in self.runs) else "epoch"
 
     def stored(self, run: int, epoch: int) -> StoredEpoch | None:
         """Returns the stored epoch of a run.

@@ -105,6 +105,7 @@ def write_report(
         "differences": {name: list(map(_text, values)) for name, values in comparison.differences.items()},
         "runs": _about(comparison),
         "kind": payload["kind"],
+        "unit": comparison.unit,
         "slices": payload["slices"],
         "payload": _Json(json.dumps(payload, separators=(",", ":"), allow_nan=False).translate(_DEFUSED)),
         "notes": notes,
@@ -186,7 +187,7 @@ def _table(comparison: Compared) -> list[dict[str, Any]]:
     """A row for each number, with its value in the last epoch of each run, and whether that is the best one."""
     last = [int(np.flatnonzero(epochs)[-1]) for epochs in comparison.held()]
     cells = [(str(comparison.epochs[place]), False) for place in last]
-    table: list[dict[str, Any]] = [{"name": "epoch", "about": "the last one of each run", "cells": cells}]
+    table: list[dict[str, Any]] = [{"name": comparison.unit, "about": "the last one of each run", "cells": cells}]
     for name, means in epoch_means(comparison).items():
         values = means[np.arange(len(last)), last]
         row = row_of(name)

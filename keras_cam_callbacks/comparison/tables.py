@@ -44,11 +44,12 @@ def _of_samples(
     predicted = comparison.predicted[run, place].tolist()
     targets = comparison.targets[run, place].tolist()
     confidences = comparison.confidences[run, place].astype(np.float64).tolist()
+    place_of = _place(comparison, run, place)
     for i, (key, label) in enumerate(zip(comparison.sample_keys, comparison.labels, strict=True)):
         found = predicted[i] if predicted[i] >= 0 else None
         row = {
             "run": comparison.names[run],
-            "epoch": comparison.epochs[place],
+            **place_of,
             "sample": key,
             "label": label,
             "label_name": comparison.class_name(label),
@@ -69,12 +70,22 @@ def _of_epoch(
     confidence = mean(comparison.confidences[run, place], 0)
     row = {
         "run": comparison.names[run],
-        "epoch": comparison.epochs[place],
+        **_place(comparison, run, place),
         "samples": len(comparison.sample_keys),
         comparison.right_name: _plain(float(mean(right, 0))),
         "confidence": _plain(float(confidence)),
     }
     yield row | {name: _plain(float(value)) for name, value in columns.items() if name not in row}
+
+
+def _place(comparison: Compared, run: int, place: int) -> dict[str, int]:
+    """Returns the columns that say when it was: the epoch; where runs count training steps, the step too."""
+    step = comparison.epochs[place]
+    if comparison.unit == "epoch":
+        return {"epoch": step}
+    stored = comparison.stored(run, step)
+    assert stored is not None
+    return {"epoch": stored.epoch, "step": step}
 
 
 def _agreements(comparison: Compared, run: int, place: int) -> dict[str, Any]:

@@ -222,7 +222,7 @@ RESERVED = frozenset(
         "predicted_name",
         "top_label",
     }
-    | {"run", "sample", "samples"}
+    | {"run", "sample", "samples", "step"}
 )
 """Names that no method's own number may have: those of the metrics, and of the columns in which runs are compared."""
 

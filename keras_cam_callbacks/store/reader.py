@@ -19,7 +19,7 @@ from keras_cam_callbacks.records import Floats, Image, Ints, Label, Region, Spac
 
 from .arrays import read_arrays
 from .displays import display_name, read_display
-from .events import Event, Missing, missing_epochs, read_event
+from .events import Event, Missing, missing_ends, missing_epochs, read_event
 from .manifest import CHANGING, LOG, MANIFEST, check_changing, check_file, input_of, read_manifest, space_of
 from .pictures import Pictures, read_recipe
 from .regions import stored_region
@@ -31,7 +31,7 @@ class StoredEpoch:
 
     Attributes:
         epoch: The epoch as Keras counted it.
-        step: The run's own count, different in each epoch of a run.
+        step: The run's own count, different in each epoch of a run: of epochs, or of training steps (`Run.steps`).
         wall_time: When it was written, in seconds since 1970.
         scalars: Numbers by name; NaN where they were not finite.
         captions: N captions, one for each sample key.
@@ -47,6 +47,8 @@ class StoredEpoch:
             the epoch was logged.
         class_names: Names by class index, or None, likewise.
         training: How the model was trained in the fit that the epoch is of, as far as the record says.
+        batch: How many batches of the epoch the model was trained on, where it was logged within one, by
+            `freq=Steps(...)`; None at an epoch's end.
     """
 
     epoch: int
@@ -64,6 +66,7 @@ class StoredEpoch:
     labels: tuple[Label | None, ...] = ()
     class_names: tuple[str, ...] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    batch: int | None = None
 
     __repr__ = short_repr
 
@@ -193,6 +196,12 @@ class Run:
         return tuple(settings for i, settings in enumerate(every) if i == 0 or settings != every[i - 1])
 
     @property
+    def steps(self) -> int | None:
+        """Of how many training steps one was logged, besides epoch ends; None where steps of the run are epochs."""
+        steps: int | None = self.manifest.get("steps")
+        return steps
+
+    @property
     def space(self) -> Space | None:
         """What the axes of the heatmaps are; None where the record does not say."""
         return space_of(self.manifest)
@@ -224,7 +233,9 @@ class Run:
         An epoch failed, was passed over by `freq`, or came after something that failed and was switched off; else the
         record does not say why. After the last known epoch nothing is missing: who knows how far the training went?
         """
-        return missing_epochs(((e.step, e.epoch, e.freq) for e in self.epochs), self.events)
+        if self.steps is None:
+            return missing_epochs(((e.step, e.epoch, e.freq) for e in self.epochs), self.events)
+        return missing_ends(((e.step, e.epoch) for e in self.epochs), self.events)
 
     def regions(self, view: str = "") -> tuple[Region | None, ...]:
         """Reads where the object is in each of the N images, None where that was not said, as of another view's.
@@ -346,6 +357,7 @@ def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> S
         labels=_labels(manifest),
         class_names=_class_names(manifest),
         training=dict(manifest.get("training") or {}),
+        batch=_positive(entry["batch"]) if "batch" in entry else None,
     )
 
 
@@ -360,7 +372,7 @@ def _class_names(manifest: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _positive(freq: Any) -> int:
     if type(freq) is not int or freq < 1:
-        raise ValueError(f"{freq!r} is no freq")
+        raise ValueError(f"{freq!r} is no number of epochs or batches")
     return freq
 
 
