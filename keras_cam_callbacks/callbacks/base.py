@@ -24,6 +24,7 @@ from ..passes.probe import silently
 from ..records import EpochRecord, Image, Region, RunConfig, Space, ValidationBatch
 from ..trackers import Tracker
 from ..versions import versions
+from .kept import KeptBatch
 from .run import TrackedRun
 from .steps import StepClock, Steps, check_freq, epochs_of, steps_of
 from .training import training_settings
@@ -119,6 +120,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._raised = 0  # the id of what a failure has raised, which ends the fit
         self._is_last = False  # whether the epoch that is logged is the last of the fit
         self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
+        self._choice_said: KeptBatch | None = None
         self._clock = StepClock()
         self._epoch = 0  # the one that runs
         self._batch: int | None = None  # how many batches of it were trained, while something is logged within it
@@ -328,6 +330,17 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             made = record()
             self._run.log(made if self._batch is None else dataclasses.replace(made, batch=self._batch))
 
+    def _warn_of_choice(self, kept: KeptBatch) -> None:
+        """Warns, once for a choice of samples, of what makes it say little, or leaves a run of before behind."""
+        if kept.warning and kept is not self._choice_said:
+            self._warn(kept.warning)
+        if kept.is_ranked and self._run.is_new and self._first_epoch > 0 and kept is not self._choice_said:
+            self._warn(
+                f"a new record begins in epoch {self._first_epoch}, with samples that were chosen by the model as it "
+                "is now. run=... goes on with a run and its samples, select=read_run(...) takes the samples alone"
+            )
+        self._choice_said = kept
+
     def _warn_of_range(self, batch: ValidationBatch, word: str = "") -> None:
         """Warns of values that may be others than they are taken for, and of numbers that are left out for it."""
         for one in (batch, *batch.others.values()):
@@ -411,6 +424,7 @@ def run_config(
         rules=rules,
         freq=epochs_of(logger.freq),
         steps=steps_of(logger.freq),
+        select=getattr(getattr(logger, "_kept", None), "choice", ""),
         class_names=None if class_names is None else tuple(map(str, class_names)),
         sample_keys=batch.sample_keys,
         fingerprints=batch.fingerprints,

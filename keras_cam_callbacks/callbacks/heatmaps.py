@@ -27,7 +27,9 @@ from ..network.outputs import said_kinds
 from ..network.rules import rules_digest
 from ..network.tokens import resolve_tokens
 from ..records import EpochRecord, Floats, Ints, RunConfig
+from ..store import Run
 from .base import EpochLogger, check_overlay, run_config
+from .choosing import check_select, chosen_before
 from .kept import KeptBatch, batch_words, kept_batch, ranges_text
 from .names import check_names, checked_metrics
 from .steps import Steps, epochs_of
@@ -96,7 +98,13 @@ class HeatmapLogger(EpochLogger):
             multi-hot labels "true" explains the first three of each sample, as "true1" to "true3"; what a sample has
             fewer is NaN. Of several outputs, and for what is explained by default, see `explain`.
         max_samples: How many samples are explained.
-        select: "first" takes the first samples, "balanced" takes classes, or labels, in turn.
+        select: "first" takes the first samples, "balanced" takes classes, or labels, in turn. Three take one pass over
+            all of the data with the model as it is when the first fit begins: "hardest" the highest loss by sample,
+            "wrong" wrong predictions, the most confident first, "confused" the smallest margin between the two best
+            classes. They are chosen once, and stay. A stored run, `read_run(...)`, gives its samples, known by their
+            pixels, under its keys, all of them: so runs stay comparable.
+        select_model: The model that chooses the hardest, wrong or confused samples: one that is trained, with inputs
+            and outputs like those of the explained one. None for the explained model.
         class_names: Names by class index, for captions; of numbers their names.
         output_kind: What the model's output is, where the loss, the labels and the model don't say it: "classes",
             "labels" (several at once), "numbers", "embedding", "mask" or "boxes"; or a dict by the names of several
@@ -172,7 +180,8 @@ class HeatmapLogger(EpochLogger):
         log_dir: str | Path = "logs",
         target: Any = "predicted",
         max_samples: int = 16,
-        select: str = "first",
+        select: str | Run = "first",
+        select_model: Any = None,
         class_names: Sequence[str] | None = None,
         output_kind: str | Mapping[str, str] | None = None,
         sample_keys: Sequence[str] | None = None,
@@ -217,6 +226,8 @@ class HeatmapLogger(EpochLogger):
         self.target = target
         self.max_samples = max_samples
         self.select = select
+        self.select_model = select_model
+        check_select(select, select_model)
         self.class_names = class_names
         self.output_kind = output_kind
         said_kinds(output_kind)
@@ -255,7 +266,10 @@ class HeatmapLogger(EpochLogger):
             self.validation_data,
             model,
             max_samples=self.max_samples,
-            select=self.select,
+            select=chosen_before(self.select, self.log_dir, self.run),
+            select_model=self.select_model,
+            output_kind=self.output_kind,
+            batch_size=self.batch_size,
             display=self.display,
             sample_keys=self.sample_keys,
             regions=self.regions,
@@ -305,6 +319,7 @@ class HeatmapLogger(EpochLogger):
 
     def _description(self, source: Explainer, config: RunConfig) -> str:
         assert self._kept is not None
+        self._warn_of_choice(self._kept)
         self._warn_of_range(self._kept.batch, source.range_word(self._kept.batch))
         return (
             f"explains {source.description} by {config.method} of {source.capturer.explained}, "

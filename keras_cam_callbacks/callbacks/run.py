@@ -33,6 +33,7 @@ class TrackedRun:
         attempt: Takes a name, what to do if an action fails, and the action.
 
     Attributes:
+        is_new: Whether the last fit has begun a run, and goes on with none.
         doubt: Why a new record has begun where several could go on; "" where that is clear.
         trackers: The trackers of the last fit, or of the next one once it is prepared.
         config: The run, from its first fit on.
@@ -56,7 +57,7 @@ class TrackedRun:
         self._choice = ""
         self._offset = 0
         self._last_step = -1
-        self.doubt = ""
+        self.doubt, self.is_new = "", True
         self.trackers: tuple[Tracker, ...] = ()
         self.config: RunConfig | None = None
         self.last_heatmaps: dict[str, Floats] = {}
@@ -127,7 +128,7 @@ class TrackedRun:
             place = Place(self.config.directory, None, self.config.run_id)
         elif uses_folder:
             place = choose_directory(config.directory, config, 0 if goes_on else epoch, run, held)
-        self._resumed = ""
+        self._resumed, self.is_new = "", not goes_on and place.last_step is None
         self._choice, self.doubt = place.said, place.said.removeprefix("; ") if place.is_doubtful else ""
         first = 0 if config.steps is not None else epoch  # what is counted where this fit begins
         if goes_on:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from ..drawing.overlay import Overlay
 from ..methods.fusion import Fusion
+from ..store import Run
 from .steps import Steps
 
 __all__ = ["HeatmapSettings"]
@@ -20,7 +21,8 @@ class HeatmapSettings(TypedDict, total=False):
     log_dir: str | Path
     target: Any
     max_samples: int
-    select: str
+    select: str | Run
+    select_model: Any
     class_names: Sequence[str] | None
     output_kind: str | Mapping[str, str] | None
     sample_keys: Sequence[str] | None

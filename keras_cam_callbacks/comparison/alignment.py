@@ -28,7 +28,7 @@ __all__ = [
 _LISTED = 8  # samples that an error names
 # Of one run alone, or without a meaning for what maps show.
 _OF_RECORDS = ("run_id", "tracked", "freq", "steps")
-_OF_SAMPLES = ("sample_keys", "fingerprints", "labels", "files", "regions", "inputs", "schema_version")
+_OF_SAMPLES = ("sample_keys", "fingerprints", "labels", "files", "regions", "inputs", "schema_version", "select")
 _LATEST = 2**53  # steps above are no count of epochs, and fit no JSON number
 
 

@@ -167,6 +167,7 @@ class RunConfig:
         space: What the axes of the heatmaps are; None where that is not said, or where there are none.
         steps: Of how many training steps one is logged, besides epoch ends; None where epochs alone are logged, and
             `EpochRecord.step` counts these.
+        select: What the choice of samples rests on, in words, where it took a pass over the data; else "".
         displays: By the names of views that lie on another image than `display`, as of a model of several, what people
             see of that.
     """
@@ -200,6 +201,7 @@ class RunConfig:
     space: Space | None = None
     displays: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
     steps: int | None = None
+    select: str = ""
 
     __repr__ = short_repr
 

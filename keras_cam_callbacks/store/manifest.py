@@ -26,7 +26,7 @@ STABLE = {"model_name": "model_label", "layer": "layer_place", "architecture": "
 # What a later fit of the run may know, or do otherwise: the first line of a fit has it where it is news.
 CHANGING = ("labels", "class_names", "training", "tracked")
 # Fields that a record may lack.
-_OPTIONAL = ("run_id", "architecture", "structure", "model_label", "layer_place", "rules", "tracked", "steps")
+_OPTIONAL = ("run_id", "architecture", "structure", "model_label", "layer_place", "rules", "tracked", "steps", "select")
 
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
