@@ -42,8 +42,8 @@ class HeatmapLogger(EpochLogger):
     names of `keras_cam_callbacks.metrics.METRICS`, and in Keras' `logs` as `<prefix>_<name>`:
 
     - of the map: `confidence` (probability of the explained class), `area` (share of the map above half of its
-      maximum), `entropy`, `centre_x`, `centre_y` (not of signals), `centre_z` (of volumes and clips), `blobs`, and
-      `degenerate` (number of maps that explain nothing);
+      maximum), `entropy`, `centre_x`, `centre_y` (not of signals), `centre_z` (of volumes and clips), `blobs`,
+      `magnitude` (mean size of the raw values), and `degenerate` (number of maps that explain nothing);
     - against the last logged epoch: `drift` (1 - Pearson correlation), `spearman`, `top_iou` (overlap of the top
       fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`, and `target_kept` (share
       of the samples whose explained class is still the same: only these are compared); against the run's first logged
@@ -111,7 +111,8 @@ class HeatmapLogger(EpochLogger):
             outputs. Of numbers `target` names one by its index.
         sample_keys: Names of the explained samples, or of all samples of the data; by default "sample_00", "sample_01",
             .... To compare runs, use the same ones.
-        fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
+        fuse: How several layers are fused: "mean", the default, "maximum", or "product" (the geometric mean) of their
+            scaled maps.
         augmentations: Does attention hold where the images are changed? Names of built-in augmentations in a list (see
             `AUGMENTATIONS`), or a dict of augmentations by names of yours. Pictures get a row for each, and the numbers
             `<prefix>_<name>_correlation` (mean correlation with the map without augmentation, over the pixels that both

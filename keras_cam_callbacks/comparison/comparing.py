@@ -71,6 +71,8 @@ class Comparison(Compared):
                 runs; of more than two runs also the one with each), and all `values`. "epoch" gives a row for each run
                 and epoch: samples, accuracy (of samples with several labels "top_label", see `right_name`), and the
                 means over the compared samples; where a number is not known of each sample, it is the run's own.
+                "class" gives a row for each run, epoch and true class, "predicted" for each predicted one: the class
+                and its name, samples (how many have it), accuracy, and the means over these.
 
         Returns:
             The rows, all with the same names, in the order of runs, epochs and samples. A run has no rows for epochs
@@ -173,7 +175,9 @@ class Comparison(Compared):
         A run "looks at the object" where the mean `energy_ratio` of its last epoch is at least 1.5 times what chance
         would give, and "does not" where it is at most that; in between it "hardly prefers" it. "From epoch 3 on" means
         in every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples
-        have their peak in that ninth of the image. What was not measured is not said.
+        have their peak in that ninth of the image. A class from whose object a run looks away, by the same measure, is
+        named where others are known, and so is since when heatmaps hardly move (see `settled`). What was not measured
+        is not said.
 
         Args:
             threshold: Of the mean agreement below which runs look at different places; see `parted`.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import mean
+from ..metrics import mean, means_by_class
 from .alignment import printable
 from .compared import Compared, lasting
 
@@ -24,6 +24,7 @@ _PLACES = (
     ("the bottom left corner", "the bottom edge", "the bottom right corner"),
 )
 _LISTED = 3  # samples that are named
+_SETTLED = 0.1  # drift, below which heatmaps hardly move
 _NOTABLE = 0.05  # 1 - agreement, from which on samples are named
 _EXPLAINED = ("method", "layer", "target")  # settings by which a map means something else
 
@@ -56,7 +57,13 @@ def _epoch_ends(comparison: Compared) -> str:
 
 def _run(comparison: Compared, run: int) -> str:
     last = int(np.flatnonzero(comparison.held()[run])[-1])
-    parts = [_object(comparison, run, last), _peak(comparison, run, last), _right(comparison, run, last)]
+    parts = [
+        _object(comparison, run, last),
+        _looks_away(comparison, run, last),
+        _peak(comparison, run, last),
+        _right(comparison, run, last),
+        _settled(comparison, run),
+    ]
     said = "; ".join(filter(None, parts)) or "nothing can be said of where it looks"
     return f"{comparison.names[run]}, {comparison.unit} {comparison.epochs[last]}: {said}."
 
@@ -85,6 +92,31 @@ def _object(comparison: Compared, run: int, last: int) -> str:
         }
     looks, holds = next((text, holds) for text, holds in kinds.items() if holds[last])
     return f"{looks}{_since(comparison, holds, np.isfinite(ratio))}: {', '.join(measured)}"
+
+
+def _looks_away(comparison: Compared, run: int, last: int) -> str:
+    """Names the classes from whose object the run looks away, where the object of at least one other is known."""
+    ratios = comparison.values.get("energy_ratio")
+    if ratios is None:
+        return ""
+    classes = means_by_class({"ratio": ratios[run, last]}, comparison.labels)
+    known = {one: means for one, means in classes.items() if np.isfinite(means["ratio"])}
+    away = sorted((one for one in known if known[one]["ratio"] <= 1), key=lambda one: known[one]["ratio"])
+    if len(known) < 2 or not away or len(away) == len(known):
+        return ""
+    texts = [
+        f"{comparison.class_name(one)} ({_count(int(means['samples']), 'sample')}, {means['ratio']:.1f} times chance)"
+        for one, means in ((one, known[one]) for one in away[:_LISTED])
+    ]
+    more = f" and {len(away) - _LISTED} more" if len(away) > _LISTED else ""
+    return f"looks away from the object in {'class' if len(away) == 1 else 'classes'} {', '.join(texts)}{more}"
+
+
+def _settled(comparison: Compared, run: int) -> str:
+    since = int(comparison.settled(_SETTLED)[run])
+    if since in (-1, comparison.epochs[-1]):  # One point tells of no rest.
+        return ""
+    return f"its heatmaps hardly move since {comparison.unit} {since} (drift below {_SETTLED:g})"
 
 
 def _since(comparison: Compared, holds: Flags, known: Flags) -> str:

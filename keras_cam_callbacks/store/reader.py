@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_cam_callbacks.metrics import means_by_class
 from keras_cam_callbacks.records import Floats, Image, Ints, Label, Region, Space, short_repr
 
 from .arrays import read_arrays
@@ -123,6 +124,24 @@ class StoredEpoch:
         """Reads the numbers of each sample by name, (N,) float64; raises as `arrays` does."""
         return dict(zip(self.value_names, self.arrays().get("values", ()), strict=True))
 
+    def by_class(self, of: str = "true") -> dict[int, dict[str, float]]:
+        """Returns the means of the numbers of each sample, by class; raises as `arrays` does.
+
+        Args:
+            of: "true", of the samples' classes, or of all of their labels; "predicted", of those that the model
+                predicted.
+
+        Returns:
+            By class, rising, the means by name, and "samples", how many it has; empty where no class is known.
+
+        Raises:
+            ValueError: If `of` is neither.
+        """
+        if of not in ("true", "predicted"):
+            raise ValueError(f"`of` must be 'true' or 'predicted'. Received: {of!r}.")
+        classes = self.labels if of == "true" else tuple(self.arrays()["predicted"].tolist())
+        return means_by_class(self.values(), classes)
+
     def _of_view(self, name: str, view: str) -> Any:
         place = self.views.index(view) if view in self.views else 0
         arrays, key = self.arrays(), f"{name}_{place}" if place else name
@@ -226,6 +245,33 @@ class Run:
             OSError: If one is gone.
         """
         return _display(self.directory, self.manifest, rows, view)
+
+    def settled(self, threshold: float = 0.1, view: str = "") -> int | None:
+        """Tells since when the heatmaps hardly move: `drift` stays below a threshold from there up to the last epoch.
+
+        It is known afterwards alone, so that it is a number of the run and not of an epoch. Drift is from one logged
+        epoch to the next, and smaller where more are logged.
+
+        Args:
+            threshold: In (0, 2].
+            view: Which of the views; by default the first.
+
+        Returns:
+            The step of the first epoch of which that is so; None where the last drift that is known is not below it,
+            or none is known.
+
+        Raises:
+            ValueError: If `threshold` is not in (0, 2].
+        """
+        if not 0 < threshold <= 2:
+            raise ValueError(f"`threshold` must be in (0, 2]. Received: {threshold!r}. 0.1 works.")
+        since = None
+        for epoch in self.epochs:
+            name = view or (epoch.views[0] if epoch.views else "")
+            drift = epoch.scalars.get(f"{name}_drift" if name else "drift", math.nan)
+            if math.isfinite(drift):
+                since = (epoch.step if since is None else since) if drift < threshold else None
+        return since
 
     def missing(self) -> tuple[Missing, ...]:
         """Tells which epochs are missing between those that are known of, and why; as text each says so itself.
