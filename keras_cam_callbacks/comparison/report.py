@@ -222,7 +222,7 @@ def _classes(comparison: Compared) -> list[dict[str, Any]]:
     classes = list(dict.fromkeys(one for rows in by_run for one in rows))
     if len(classes) < 2:
         return []
-    table = []
+    table: list[dict[str, Any]] = []
     for name in (*_OF_CLASSES, comparison.right_name):
         values = [[rows[one].get(name) if one in rows else None for rows in by_run] for one in classes]
         if not any(value is not None for row in values for value in row):
