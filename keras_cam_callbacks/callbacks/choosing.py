@@ -14,6 +14,7 @@ from ..data.batches import make_batch
 from ..data.chosen import Taken, best_samples, matching_samples
 from ..data.range_names import checked_range
 from ..network.legacy import check_keras3, is_keras2
+from ..network.weights import values_of
 from ..passes.ranking import RANKINGS, Ranking
 from ..records import ValidationBatch
 from ..store import Run, find_run
@@ -167,7 +168,7 @@ class Chooser:
         """
         assert self.ranking is not None
         iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
-        if self.ranking.at_chance() is None and iterations is not None and not int(iterations):
+        if self.ranking.at_chance() is None and iterations is not None and not int(values_of(iterations)):
             self.warning = (
                 f"select={self.select!r} chose by a model whose optimizer has made no step yet; if its head is not "
                 f"trained, the choice says little. {_WAYS}"

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from fits import X, Y, fit, new_model, state, tiny_model, values_of
+from tracker_logs import read_events
 
 from keras_cam_callbacks import GradCAMLogger, MemoryTracker, Steps, compare, explain, read_run
 
@@ -39,6 +40,14 @@ def test_maps_within_epochs_are_those_of_the_weights_after_the_step():
     drifts = [record.scalars["drift"] for record in memory.records]
     assert np.isnan(drifts[0])  # Against what was logged last, within an epoch or at its end.
     assert np.isfinite(drifts[1:]).all()
+
+
+def test_tensorboard_has_steps_with_their_epochs(tmp_path):
+    logger = GradCAMLogger((X[:2], Y[:2]), freq=Steps(2), tracker="tensorboard", log_dir=tmp_path)
+    fit(logger, epochs=2)
+    images, scalars = read_events(logger.directory)
+    assert scalars["gradcam/epoch"] == [(2, 0), (3, 0), (4, 1), (6, 1)]
+    assert [step for step, _ in images["gradcam/sample_00"]] == [2, 3, 4, 6]
 
 
 def test_training_and_keras_logs_are_as_at_epoch_ends():

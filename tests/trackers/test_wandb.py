@@ -202,6 +202,13 @@ def test_the_table_takes_images_with_and_without_marks(tmp_path):
     assert staged >= {data for step in range(2) for data in make_record(step).encoded}
 
 
+def test_steps_are_the_x_axis_of_a_run_that_counts_them(tmp_path):
+    records = [make_record(step, epoch=0, batch=step, scalars={"pointing": 0.5}) for step in (500, 1000)]
+    log = logged(WandbTracker(), make_config(tmp_path / "run", steps=500), records)
+    assert {axis for _, axis in log.metrics} == {"gradcam/step"}
+    assert [(row["gradcam/epoch"], row["gradcam/step"]) for row in log.rows] == [(0, 500), (0, 1000)]
+
+
 def test_the_summary_holds_last_and_best(tmp_path):
     energy = [np.nan, 0.5, 0.75, np.nan, 0.25]
     deletion = [0.5, 0.25, 0.125, 0.75, np.nan]
