@@ -334,7 +334,8 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         """Warns, once for a choice of samples, of what makes it say little, or leaves a run of before behind."""
         if kept.warning and kept is not self._choice_said:
             self._warn(kept.warning)
-        if kept.is_ranked and self._run.is_new and self._first_epoch > 0 and kept is not self._choice_said:
+        is_new = self._run.is_new and self._run.directory is not None and self._first_epoch > 0
+        if kept.is_ranked and is_new and kept is not self._choice_said:
             self._warn(
                 f"a new record begins in epoch {self._first_epoch}, with samples that were chosen by the model as it "
                 "is now. run=... goes on with a run and its samples, select=read_run(...) takes the samples alone"

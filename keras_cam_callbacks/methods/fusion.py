@@ -70,8 +70,8 @@ def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean", of_levels: bool = F
         return np.asarray(together.max(axis=0), np.float32)
     if fuse == "product":
         if of_levels:  # What shows nothing has no say, unless none shows anything.
-            shows = np.asarray(tops, np.bool_) | ~(counts > 0)
-            together = np.where(shows.reshape(*shows.shape, *[1] * (together.ndim - 2)), together, np.float32(1))
+            shows = (np.asarray(tops) | (counts == 0)).reshape(*together.shape[:2], *[1] * (together.ndim - 2))
+            together = np.where(shows | np.isnan(together), together, np.float32(1))
         number = counts if of_levels else np.full_like(counts, len(levels))
         root = 1 / np.maximum(number, 1).reshape(-1, *[1] * (together.ndim - 2))
         return np.asarray(together.prod(axis=0) ** root, np.float32)

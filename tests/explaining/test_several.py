@@ -173,6 +173,9 @@ def test_a_product_shows_what_all_layers_show():
     # Of levels of a pyramid those count in which the object is found.
     np.testing.assert_allclose(fused(silent, "product", of_levels=True), gmean(levels[:2], axis=0), rtol=1e-5)
     assert not fused([-each for each in maps], "product", of_levels=True).any()
+    silent[1][0, 0, 0] = np.nan
+    for of_levels in (False, True):
+        assert np.isnan(fused(silent, "product", of_levels)).reshape(2, -1).all(axis=1).tolist() == [True, False]
 
 
 def test_nan_in_one_layer_makes_the_fused_map_nan():
