@@ -77,6 +77,8 @@ def chooser_of(
     output_kind: Any = None,
     batch_size: int = 32,
     value_range: Any = None,
+    image_input: Any = None,
+    choose_input: Any = None,
 ) -> Chooser | None:
     """Returns what chooses the samples; None where the first ones, or those of each class, are taken.
 
@@ -87,12 +89,16 @@ def chooser_of(
         output_kind: As in `HeatmapLogger`, and likewise the others.
         batch_size: Likewise.
         value_range: Likewise.
+        image_input: As for `make_batch`, and likewise the other.
+        choose_input: Likewise.
 
     Raises:
-        ValueError: If the loss of the model does not tell what one sample has.
+        ValueError: As `check_select`, or if the loss of the model does not tell what one sample has.
+        TypeError: As `check_select`.
     """
+    check_select(select, select_model)  # It may have been changed since the logger was made.
     if isinstance(select, Run):
-        return Chooser(run=select, value_range=value_range)
+        return Chooser(run=select, value_range=value_range, image_input=image_input, choose_input=choose_input)
     if select in _SIMPLE:
         return None
     run_by = model if select_model is None else select_model
@@ -108,6 +114,8 @@ class Chooser:
         select: The name of the choice.
         run: The run whose samples are taken, or None.
         value_range: What the user said of the images' values.
+        image_input: Which of several inputs the run's images are, where that is said.
+        choose_input: What finds it else.
         words: What is to be said of the choice, and kept in the record.
         warning: What is to be warned of; "" for nothing.
     """
@@ -116,6 +124,8 @@ class Chooser:
     select: str = ""
     run: Run | None = None
     value_range: Any = None
+    image_input: Any = None
+    choose_input: Any = None
     words: str = ""
     warning: str = ""
 
@@ -183,9 +193,21 @@ class Chooser:
             except ValueError:  # In words, of what was shown.
                 said = None
 
+        place = self.image_input
+
         def digests(x: Any, y: Any) -> Sequence[str]:
-            pair = x if y is None else (x, y)
-            return make_batch(pair, model, max_samples=None, value_range=said, warns=False).fingerprints
+            nonlocal place
+            batch = make_batch(
+                x if y is None else (x, y),
+                model,
+                max_samples=None,
+                value_range=said,
+                warns=False,
+                image_input=place,
+                choose_input=self.choose_input,
+            )
+            place = batch.image_input if place is None else place  # To find it takes a trace of the model.
+            return batch.fingerprints
 
         taken, lacking = matching_samples(data, model, wanted, digests, _CHUNK)
         if lacking:

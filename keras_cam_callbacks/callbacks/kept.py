@@ -72,7 +72,14 @@ def kept_batch(
         check_inputs(kept.batch.inputs, model)  # It may be another one than it was read for.
         return kept
     chooser = chooser_of(
-        select, select_model, model, output_kind=output_kind, batch_size=batch_size, value_range=value_range
+        select,
+        select_model,
+        model,
+        output_kind=output_kind,
+        batch_size=batch_size,
+        value_range=value_range,
+        image_input=image_input,
+        choose_input=choose_input,
     )
     if sample_keys is None and chooser is not None:
         sample_keys = chooser.sample_keys
