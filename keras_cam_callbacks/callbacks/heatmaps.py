@@ -27,9 +27,12 @@ from ..network.outputs import said_kinds
 from ..network.rules import rules_digest
 from ..network.tokens import resolve_tokens
 from ..records import EpochRecord, Floats, Ints, RunConfig
+from ..store import Run
 from .base import EpochLogger, check_overlay, run_config
+from .choosing import check_select, chosen_before
 from .kept import KeptBatch, batch_words, kept_batch, ranges_text
 from .names import check_names, checked_metrics
+from .steps import Steps, epochs_of
 
 
 class HeatmapLogger(EpochLogger):
@@ -39,8 +42,8 @@ class HeatmapLogger(EpochLogger):
     names of `keras_cam_callbacks.metrics.METRICS`, and in Keras' `logs` as `<prefix>_<name>`:
 
     - of the map: `confidence` (probability of the explained class), `area` (share of the map above half of its
-      maximum), `entropy`, `centre_x`, `centre_y` (not of signals), `centre_z` (of volumes and clips), `blobs`, and
-      `degenerate` (number of maps that explain nothing);
+      maximum), `entropy`, `centre_x`, `centre_y` (not of signals), `centre_z` (of volumes and clips), `blobs`,
+      `magnitude` (mean size of the raw values), and `degenerate` (number of maps that explain nothing);
     - against the last logged epoch: `drift` (1 - Pearson correlation), `spearman`, `top_iou` (overlap of the top
       fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`, and `target_kept` (share
       of the samples whose explained class is still the same: only these are compared); against the run's first logged
@@ -95,14 +98,21 @@ class HeatmapLogger(EpochLogger):
             multi-hot labels "true" explains the first three of each sample, as "true1" to "true3"; what a sample has
             fewer is NaN. Of several outputs, and for what is explained by default, see `explain`.
         max_samples: How many samples are explained.
-        select: "first" takes the first samples, "balanced" takes classes, or labels, in turn.
+        select: "first" takes the first samples, "balanced" takes classes, or labels, in turn. Three take one pass over
+            all of the data with the model as it is when the first fit begins: "hardest" the highest loss by sample,
+            "wrong" wrong predictions, the most confident first, "confused" the smallest margin between the two best
+            classes. They are chosen once, and stay. A stored run, `read_run(...)`, gives its samples, known by their
+            pixels, under its keys, all of them: so runs stay comparable.
+        select_model: The model that chooses the hardest, wrong or confused samples: one that is trained, with inputs
+            and outputs like those of the explained one. None for the explained model.
         class_names: Names by class index, for captions; of numbers their names.
         output_kind: What the model's output is, where the loss, the labels and the model don't say it: "classes",
             "labels" (several at once), "numbers", "embedding", "mask" or "boxes"; or a dict by the names of several
             outputs. Of numbers `target` names one by its index.
         sample_keys: Names of the explained samples, or of all samples of the data; by default "sample_00", "sample_01",
             .... To compare runs, use the same ones.
-        fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
+        fuse: How several layers are fused: "mean", the default, "maximum", or "product" (the geometric mean) of their
+            scaled maps.
         augmentations: Does attention hold where the images are changed? Names of built-in augmentations in a list (see
             `AUGMENTATIONS`), or a dict of augmentations by names of yours. Pictures get a row for each, and the numbers
             `<prefix>_<name>_correlation` (mean correlation with the map without augmentation, over the pixels that both
@@ -123,7 +133,9 @@ class HeatmapLogger(EpochLogger):
             whether the model needs what the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the
             batch for each view: 16 steps of insertion into the blurred image, 16 of deletion to its mean colour, and
             one of the masked image. None for never.
-        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        freq: Log every so many epochs; the first and the last one of a fit are always logged. Or `Steps(500)`: every
+            500 training steps, and at the end of each epoch. What is logged within an epoch is not in Keras' `logs`;
+            numbers of change are against whatever was logged last.
         display: What people see where it differs from the model's input: images, a function, or some of these by name.
         value_range: Which values of the model's input are black and white, for pictures and augmentations: two numbers
             such as (0, 4095), or "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std" or "min-max"
@@ -169,7 +181,8 @@ class HeatmapLogger(EpochLogger):
         log_dir: str | Path = "logs",
         target: Any = "predicted",
         max_samples: int = 16,
-        select: str = "first",
+        select: str | Run = "first",
+        select_model: Any = None,
         class_names: Sequence[str] | None = None,
         output_kind: str | Mapping[str, str] | None = None,
         sample_keys: Sequence[str] | None = None,
@@ -179,7 +192,7 @@ class HeatmapLogger(EpochLogger):
         regions: Any = None,
         spacing: Sequence[float] | None = None,
         faithfulness_freq: int | None = None,
-        freq: int = 1,
+        freq: int | Steps = 1,
         display: Any = None,
         value_range: Any = None,
         overlay: Overlay | None = None,
@@ -207,13 +220,15 @@ class HeatmapLogger(EpochLogger):
         self.spacing = spacing
         checked_spacing(spacing)
         self.faithfulness_freq = faithfulness_freq
-        self._names = checked_metrics(self.metrics, self.freq, self.regions, self.faithfulness_freq)
+        self._names = checked_metrics(self.metrics, epochs_of(self.freq), self.regions, self.faithfulness_freq)
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
         self.target = target
         self.max_samples = max_samples
         self.select = select
+        self.select_model = select_model
+        check_select(select, select_model)
         self.class_names = class_names
         self.output_kind = output_kind
         said_kinds(output_kind)
@@ -252,7 +267,10 @@ class HeatmapLogger(EpochLogger):
             self.validation_data,
             model,
             max_samples=self.max_samples,
-            select=self.select,
+            select=chosen_before(self.select, self.log_dir, self.run),
+            select_model=self.select_model,
+            output_kind=self.output_kind,
+            batch_size=self.batch_size,
             display=self.display,
             sample_keys=self.sample_keys,
             regions=self.regions,
@@ -270,7 +288,7 @@ class HeatmapLogger(EpochLogger):
             chosen_by=(self.layer_name, self.method),
         )
         self._names = checked_metrics(
-            self.metrics, self.freq, self.regions, self.faithfulness_freq, self._kept.batch.space
+            self.metrics, epochs_of(self.freq), self.regions, self.faithfulness_freq, self._kept.batch.space
         )
         source = Explainer(
             model,
@@ -302,6 +320,7 @@ class HeatmapLogger(EpochLogger):
 
     def _description(self, source: Explainer, config: RunConfig) -> str:
         assert self._kept is not None
+        self._warn_of_choice(self._kept)
         self._warn_of_range(self._kept.batch, source.range_word(self._kept.batch))
         return (
             f"explains {source.description} by {config.method} of {source.capturer.explained}, "

@@ -32,7 +32,9 @@ Doubles = npt.NDArray[np.float64]
 class Comparison(Compared):
     """Stored runs, aligned by sample and epoch: tables, sentences, figures and reports of them. `compare` makes it.
 
-    Epochs go by their steps, the runs' own counts from 0: of one fit they are the epochs as Keras counts them.
+    Epochs go by their steps, the runs' own counts from 0: of one fit they are the epochs as Keras counts them. Where
+    all runs were logged by training steps (`freq=Steps(...)`), these are what is called epochs here; where some were,
+    their epoch ends are compared with the others' epochs.
 
     Attributes:
         names: R names of the runs.
@@ -63,11 +65,14 @@ class Comparison(Compared):
         """Returns all numbers as rows of plain values, for a data frame or a file; None where one is missing.
 
         Args:
-            grain: "sample" gives a row for each run, epoch and sample: run, epoch, sample, label, predicted, both by
+            grain: "sample" gives a row for each run, epoch and sample: run, epoch (and step, where runs count training
+                steps), sample, label, predicted, both by
                 name, explained (the class of the heatmap), correct, confidence, agreement (its mean with the other
                 runs; of more than two runs also the one with each), and all `values`. "epoch" gives a row for each run
                 and epoch: samples, accuracy (of samples with several labels "top_label", see `right_name`), and the
                 means over the compared samples; where a number is not known of each sample, it is the run's own.
+                "class" gives a row for each run, epoch and true class, "predicted" for each predicted one: the class
+                and its name, samples (how many have it), accuracy, and the means over these.
 
         Returns:
             The rows, all with the same names, in the order of runs, epochs and samples. A run has no rows for epochs
@@ -170,7 +175,9 @@ class Comparison(Compared):
         A run "looks at the object" where the mean `energy_ratio` of its last epoch is at least 1.5 times what chance
         would give, and "does not" where it is at most that; in between it "hardly prefers" it. "From epoch 3 on" means
         in every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples
-        have their peak in that ninth of the image. What was not measured is not said.
+        have their peak in that ninth of the image. A class from whose object a run looks away, by the same measure, is
+        named where others are known, and so is since when heatmaps hardly move (see `settled`). What was not measured
+        is not said.
 
         Args:
             threshold: Of the mean agreement below which runs look at different places; see `parted`.
@@ -216,6 +223,7 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
     called = alignment.named(opened, names)
     alignment.check_view(opened, called, view)
     keys, labels, left_out = alignment.align_samples(opened, called)
+    opened = alignment.counted_alike(opened)
     epochs = alignment.steps(opened)
     pairs = tuple(combinations(range(len(opened)), 2))
     shape = (len(opened), len(epochs), len(keys))

@@ -84,6 +84,7 @@ def make_payload(comparison: Compared, shown: Sequence[int], image_side: int, im
         "labels": list(comparison.labels),
         "classes": None if comparison.class_names is None else list(comparison.class_names),
         "epochs": [comparison.epochs[place] for place in shown],
+        "unit": comparison.unit,
         "allEpochs": list(comparison.epochs),
         "runs": runs,
         "maxima": _packed(tops, np.float32),

@@ -199,14 +199,14 @@ function describe(tile) {
   tile.detail.textContent = lines.join(" · ");
   const notes = [];
   if (at < 0) notes.push("not logged yet");
-  if (late) notes.push(`as of epoch ${page.epochs[at]}`);
+  if (late) notes.push(`as of ${page.unit} ${page.epochs[at]}`);
   if (dead) notes.push("no heatmap");
   tile.note.textContent = notes.join(" · ");
   tile.tile.classList.toggle("late", late || at < 0);
   const view = look().view === "image" ? "image" : dead ? "image, no heatmap" : look().view;
   tile.canvas.setAttribute(
     "aria-label",
-    `${page.names[run]}, ${page.keys[sample]}, epoch ${at < 0 ? "not logged yet" : page.epochs[at]}${sliceText(", ")}: ${view}${what ? `, predicted ${what}` : ""}`,
+    `${page.names[run]}, ${page.keys[sample]}, ${page.unit} ${at < 0 ? "not logged yet" : page.epochs[at]}${sliceText(", ")}: ${view}${what ? `, predicted ${what}` : ""}`,
   );
 }
 
@@ -270,7 +270,7 @@ function update() {
   const step = page.epochs[state.epoch];
   for (const slider of document.querySelectorAll("input.epoch")) {
     slider.value = state.epoch;
-    slider.setAttribute("aria-valuetext", `epoch ${step}`);
+    slider.setAttribute("aria-valuetext", `${page.unit} ${step}`);
   }
   for (const text of document.querySelectorAll(".step")) text.textContent = step;
   for (const slider of document.querySelectorAll("input.slice")) {
@@ -282,7 +282,7 @@ function update() {
     const agreed = meanAgreement(state.epoch, sample);
     const since = page.parted[sample];
     const lines = [Number.isFinite(agreed) ? `agreement ${agreed.toFixed(2)}` : ""];
-    if (since !== null) lines.push(`apart from epoch ${since} on`);
+    if (since !== null) lines.push(`apart from ${page.unit} ${since} on`);
     agreement.textContent = page.pairs.length ? lines.filter(Boolean).join("; ") : "";
   });
   for (const tile of shownTiles()) {

@@ -21,6 +21,7 @@ from ..store import label
 from ..store.whole import whole_file
 from .compared import Compared, row_of
 from .payload import MAP_SIDE, MAP_SIDES, epoch_means, make_payload, thinned
+from .tables import of_classes
 from .words import sentences
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["ReportFile", "write_report"]
 
 _MISSING = "Reports need jinja2 and plotly. Install them: pip install 'keras_cam_callbacks[report]'"
+_OF_CLASSES = ("energy_in_region", "confidence")  # numbers that are told by class, and the share that is right
+_MOST_CLASSES = 8
 _SCRIPTS = ("report_maps.js", "report_charts.js", "report.js", "report_start.js")
 # As JSON these mean the same, and no HTML parser sees a tag, a comment or an entity in them.
 _DEFUSED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
@@ -102,9 +105,11 @@ def write_report(
         "names": comparison.names,
         "findings": sentences(comparison),
         "table": _table(comparison),
+        "classes": _classes(comparison),
         "differences": {name: list(map(_text, values)) for name, values in comparison.differences.items()},
         "runs": _about(comparison),
         "kind": payload["kind"],
+        "unit": comparison.unit,
         "slices": payload["slices"],
         "payload": _Json(json.dumps(payload, separators=(",", ":"), allow_nan=False).translate(_DEFUSED)),
         "notes": notes,
@@ -186,7 +191,7 @@ def _table(comparison: Compared) -> list[dict[str, Any]]:
     """A row for each number, with its value in the last epoch of each run, and whether that is the best one."""
     last = [int(np.flatnonzero(epochs)[-1]) for epochs in comparison.held()]
     cells = [(str(comparison.epochs[place]), False) for place in last]
-    table: list[dict[str, Any]] = [{"name": "epoch", "about": "the last one of each run", "cells": cells}]
+    table: list[dict[str, Any]] = [{"name": comparison.unit, "about": "the last one of each run", "cells": cells}]
     for name, means in epoch_means(comparison).items():
         values = means[np.arange(len(last)), last]
         row = row_of(name)
@@ -202,6 +207,34 @@ def _table(comparison: Compared) -> list[dict[str, Any]]:
                 "cells": [(f"{v:.3g}" if np.isfinite(v) else "–", bool(sign * v == best)) for v in values],
             }
         )
+    settled = comparison.settled()
+    if (settled >= 0).any():
+        about = f"first {comparison.unit} since which drift stays below 0.1"
+        cells = [(str(since) if since >= 0 else "–", False) for since in settled]
+        table.append({"name": "settled", "about": about, "cells": cells})
+    return table
+
+
+def _classes(comparison: Compared) -> list[dict[str, Any]]:
+    """A row for each of a few numbers and each class, in the last epoch of each run; most telling first."""
+    last = [int(np.flatnonzero(epochs)[-1]) for epochs in comparison.held()]
+    by_run = [{row["label"]: row for row in of_classes(comparison, run, place)} for run, place in enumerate(last)]
+    classes = list(dict.fromkeys(one for rows in by_run for one in rows))
+    if len(classes) < 2:
+        return []
+    table: list[dict[str, Any]] = []
+    for name in (*_OF_CLASSES, comparison.right_name):
+        values = [[rows[one].get(name) if one in rows else None for rows in by_run] for one in classes]
+        if not any(value is not None for row in values for value in row):
+            continue
+        worst_first = sorted(range(len(classes)), key=lambda i: min((v for v in values[i] if v is not None), default=2))
+        for i in worst_first[:_MOST_CLASSES]:
+            samples = max(rows[classes[i]]["samples"] for rows in by_run if classes[i] in rows)
+            cells = [("–" if value is None else f"{value:.3g}", False) for value in values[i]]
+            about = f"{samples} image{'s' * (samples != 1)}"
+            table.append({"name": f"{name}: {comparison.class_name(classes[i])}", "about": about, "cells": cells})
+        if len(classes) > _MOST_CLASSES:
+            table[-1]["about"] += f"; {len(classes) - _MOST_CLASSES} classes with higher values are left out"
     return table
 
 

@@ -60,7 +60,7 @@ function layoutOf(chart) {
     font: { color: ink, size: 13, family: style.fontFamily },
     hovermode: "x unified",
     hoverlabel: { bgcolor: paper, bordercolor: line, font: { color: ink }, namelength: 40 },
-    xaxis: { ...axis, title: { text: "epoch", standoff: 4 }, tickformat: "d", nticks: 8, range: spanOf(chart.epochs) },
+    xaxis: { ...axis, title: { text: page.unit, standoff: 4 }, tickformat: "d", nticks: 8, range: spanOf(chart.epochs) },
     yaxis: { ...axis, nticks: 5, tickformat: "~g", rangemode: chart.series.some((s) => s.y.some((v) => v < 0)) ? "normal" : "tozero" },
     shapes: [marker()],
   };

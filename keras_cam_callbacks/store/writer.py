@@ -264,6 +264,7 @@ class RunWriter:
             "values": list(record.values),
             **self._put_overlays(record, name),
             **({} if self._freq == self._manifest.get("freq") else {"freq": self._freq}),
+            **({} if record.batch is None else {"batch": record.batch}),
         }
 
     def _put_overlays(self, record: EpochRecord, name: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_files_hold_the_table(pair, tmp_path, grain):
         read = list(csv.DictReader(file))
     assert read == [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"table.csv", "table.json"}
-    with pytest.raises(ValueError, match=r"`grain` must be one of sample, epoch\. Received: 'run'"):
+    with pytest.raises(ValueError, match=r"`grain` must be one of sample, epoch, class, predicted\. Received: 'run'"):
         found.table("run")
 
 
