@@ -87,6 +87,21 @@ class DrawnFrom:
     __repr__ = short_repr
 
 
+@dataclass(frozen=True)
+class Alert:
+    """A number that crosses its line.
+
+    Attributes:
+        name: The number's name, without prefix.
+        text: What is said of it, such as "energy_in_region is 0.41 in epoch 7, below 0.5".
+        is_first: Whether it is the first time in the run: later ones are noted alone.
+    """
+
+    name: str
+    text: str
+    is_first: bool
+
+
 @dataclass(frozen=True, eq=False)
 class EpochRecord:
     """All that is logged of one epoch; every tracker gets this same object.
@@ -107,6 +122,7 @@ class EpochRecord:
         places: For each picture where the display image is in it: alone, as a heatmap or under one, from left to right.
             Empty for pictures that show something else.
         drawn_from: What the pictures were drawn from; None where they show more than that.
+        alerts: Which numbers cross their lines in this epoch.
     """
 
     epoch: int
@@ -122,6 +138,7 @@ class EpochRecord:
     values: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
     places: tuple[tuple[Place, ...], ...] = ()
     drawn_from: DrawnFrom | None = None
+    alerts: tuple[Alert, ...] = ()
 
     __repr__ = short_repr
 

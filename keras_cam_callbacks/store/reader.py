@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Floats, Image, Ints, Label, Region, Space, short_repr
+from keras_cam_callbacks.records import Alert, Floats, Image, Ints, Label, Region, Space, short_repr
 
 from .arrays import read_arrays
 from .displays import display_name, read_display
@@ -47,6 +47,7 @@ class StoredEpoch:
             the epoch was logged.
         class_names: Names by class index, or None, likewise.
         training: How the model was trained in the fit that the epoch is of, as far as the record says.
+        alerts: Which numbers crossed their lines in it.
     """
 
     epoch: int
@@ -64,6 +65,7 @@ class StoredEpoch:
     labels: tuple[Label | None, ...] = ()
     class_names: tuple[str, ...] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    alerts: tuple[Alert, ...] = ()
 
     __repr__ = short_repr
 
@@ -346,6 +348,9 @@ def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> S
         labels=_labels(manifest),
         class_names=_class_names(manifest),
         training=dict(manifest.get("training") or {}),
+        alerts=tuple(
+            Alert(str(one["name"]), str(one["text"]), bool(one["is_first"])) for one in entry.get("alerts", ())
+        ),
     )
 
 
