@@ -110,6 +110,9 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         """Returns the names of the numbers that will be in Keras' logs, as far as they can be known before."""
         return ()
 
+    def _conclude(self) -> None:
+        """Makes what is made of the whole run, at the end of a fit and before the trackers hear of it."""
+
     def _forget_fits(self) -> None:
         self._added: set[str] = set()  # names in Keras' logs that are ours
         self._run = TrackedRun(self._attempt)
@@ -277,6 +280,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             self._is_last = True
             self._log_guarded(*self._due, None)
             self._due = None
+        self._conclude()
         self._run.finish()
         self._source = None
         self._starts = True

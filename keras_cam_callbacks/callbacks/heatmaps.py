@@ -26,12 +26,14 @@ from ..metrics.registry import IN_LOGS, names_all
 from ..network.outputs import said_kinds
 from ..network.rules import rules_digest
 from ..network.tokens import resolve_tokens
-from ..records import EpochRecord, Floats, Ints, RunConfig
+from ..records import Alert, EpochRecord, Floats, Ints, RunConfig
 from ..store import Run
+from .alerts import Alerts, alerts_of, check_lines, checked_lines
 from .base import EpochLogger, check_overlay, run_config
 from .choosing import check_select, chosen_before
 from .kept import KeptBatch, batch_words, kept_batch, ranges_text
 from .names import check_names, checked_metrics
+from .reports import missing_packages, remove_run_report, write_run_report
 from .steps import Steps, epochs_of
 
 
@@ -158,6 +160,12 @@ class HeatmapLogger(EpochLogger):
             map, on the largest of them, which is said.
         tokens: How a layer's tokens (N, T, C), as a vision transformer's, lie on the image: a grid such as (14, 14),
             `Tokens(grid=(14, 14), special=[0])`, or a function from tokens to a map. None to have it found.
+        report: Whether the end of a fit writes the run's report, `report.html`, beside the record on disk, and hands it
+            to trackers that take files: W&B, MLflow. Each fit of a run replaces it; after an interruption there is
+            none, and `keras-cam report` makes it. It needs the extra "report".
+        alerts: Lines by the names of numbers, such as {"energy_in_region": "< 0.5", "drift": "> 0.6"}. A number that
+            crosses its line is said once in a run, as a warning, in the record and by W&B's and Trackio's alerts. It
+            is noted in the record again where it had come back by a tenth of the limit.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -203,6 +211,8 @@ class HeatmapLogger(EpochLogger):
         run: str | Path | None = None,
         input: Any = None,
         tokens: Any = None,
+        report: bool = True,
+        alerts: Mapping[str, str] | None = None,
     ) -> None:
         check_overlay(overlay)
         methods = resolve_methods(method)
@@ -242,7 +252,14 @@ class HeatmapLogger(EpochLogger):
         self.input = input
         self.tokens = tokens
         resolve_tokens(tokens)
+        self.report = report
+        self.alerts = alerts
+        self._lines = checked_lines(alerts)
         self._kept: KeptBatch | None = None
+
+    def _forget_fits(self) -> None:
+        super()._forget_fits()
+        self._alerts: Alerts | None = None
 
     def explain(self, model: Any = None) -> Explanation | Explanations:
         """Explains the fixed batch now, without logging.
@@ -306,6 +323,9 @@ class HeatmapLogger(EpochLogger):
             keeps=True,
         )
         self._numbers = check_names(source.names, self._names, source.augmentations)
+        lacking = METRICS["regions"] if self.regions is None else ()
+        lacking = (*lacking, *(METRICS["faithfulness"] if self.faithfulness_freq is None else ()))
+        check_lines(self._lines, [name for name in self._numbers if not name.endswith(lacking)])
         self._said_flips = False
         self._causes_said: set[str] = set()
         if not names_all(self.metrics) and "confidence" in self._names and not source.has_probability:
@@ -420,8 +440,43 @@ class HeatmapLogger(EpochLogger):
             scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in found.items()}
             if "degenerate" in self._names:
                 scalars[lead + "degenerate"] = float(dead.sum())
-        record = partial(epoch_record, views, self.overlay, epoch=epoch, step=step, scalars=scalars, values=values)
-        return scalars, record
+        alerts = self._watch(scalars, epoch)
+        draw = partial(epoch_record, views, self.overlay, epoch=epoch, step=step, scalars=scalars, values=values)
+        return scalars, lambda: replace(draw(), alerts=alerts)
+
+    def _watch(self, scalars: Mapping[str, float], epoch: int) -> tuple[Alert, ...]:
+        """Returns which numbers cross their lines, and says those that do for the first time in the run."""
+        config = self._run.config
+        if config is None or not self._lines:
+            return ()
+        if self._alerts is None or self._alerts.run_id != config.run_id:
+            self._alerts = Alerts(self._lines, config.run_id, alerts_of(self.directory))
+        alerts = self._alerts.crossed(scalars, epoch)
+        for alert in alerts:
+            if alert.is_first:
+                self._warn(alert.text)
+        return alerts
+
+    def _start(self, epoch: int, source: Explainer) -> None:
+        super()._start(epoch, source)
+        if self.directory is not None:
+            self._attempt("The report", lambda: None, partial(remove_run_report, self.directory))
+
+    def _conclude(self) -> None:
+        """Writes the report and hands it to the trackers."""
+        if not self.report or self.directory is None:
+            return
+        missing = missing_packages()
+        if missing:
+            self._say(f"writes no report without {' and '.join(missing)}: pip install 'keras_cam_callbacks[report]'")
+            return
+        self._attempt("The report", lambda: None, partial(self._report, self.directory))
+
+    def _report(self, directory: Path) -> None:
+        path = write_run_report(directory)
+        if path is not None:
+            self._say(f"wrote {path}")
+            self._run.attach(path, "report")
 
     def _say_flips(self, name: str, targets: Ints | None, epoch: int) -> None:
         """Says, once in a fit, that all maps are of other classes than before, so that nothing is compared."""

@@ -232,6 +232,11 @@ class TrackedRun:
                 with suppress(Exception):
                     self._call(tracker, "fail", event)
 
+    def attach(self, path: Path, name: str) -> None:
+        """Hands a file that was made of the run to all trackers that take one; a class of the user's need not."""
+        for tracker in [tracker for tracker in self._live if hasattr(tracker, "attach")]:
+            self._attempt_last(tracker, "attach", path, name)
+
     def finish(self) -> None:
         """Ends a fit for all trackers."""
         for tracker in list(self._live):

@@ -43,3 +43,5 @@ class HeatmapSettings(TypedDict, total=False):
     run: str | Path | None
     input: Any
     tokens: Any
+    report: bool
+    alerts: Mapping[str, str] | None

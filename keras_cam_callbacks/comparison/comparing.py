@@ -61,6 +61,11 @@ class Comparison(Compared):
         left_out: By the names of runs, the sample keys that others lack.
     """
 
+    def _repr_html_(self) -> str:
+        from .inline import html_of
+
+        return html_of(self)
+
     def table(self, grain: str = "sample") -> list[dict[str, Any]]:
         """Returns all numbers as rows of plain values, for a data frame or a file; None where one is missing.
 

@@ -87,6 +87,21 @@ class DrawnFrom:
     __repr__ = short_repr
 
 
+@dataclass(frozen=True)
+class Alert:
+    """A number that crosses its line.
+
+    Attributes:
+        name: The number's name, without prefix.
+        text: What is said of it, such as "energy_in_region is 0.41 in epoch 7, below 0.5".
+        is_first: Whether it is the first time in the run: later ones are noted alone.
+    """
+
+    name: str
+    text: str
+    is_first: bool
+
+
 @dataclass(frozen=True, eq=False)
 class EpochRecord:
     """All that is logged of one epoch; every tracker gets this same object.
@@ -110,6 +125,7 @@ class EpochRecord:
         drawn_from: What the pictures were drawn from; None where they show more than that.
         batch: How many batches of its epoch the model was trained on, where it was logged within one; None at an
             epoch's end.
+        alerts: Which numbers cross their lines in this epoch.
     """
 
     epoch: int
@@ -126,6 +142,7 @@ class EpochRecord:
     places: tuple[tuple[Place, ...], ...] = ()
     drawn_from: DrawnFrom | None = None
     batch: int | None = None
+    alerts: tuple[Alert, ...] = ()
 
     __repr__ = short_repr
 

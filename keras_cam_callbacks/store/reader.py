@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_cam_callbacks.metrics import means_by_class
-from keras_cam_callbacks.records import Floats, Image, Ints, Label, Region, Space, short_repr
+from keras_cam_callbacks.records import Alert, Floats, Image, Ints, Label, Region, Space, short_repr
 
 from .arrays import read_arrays
 from .displays import display_name, read_display
@@ -50,6 +50,7 @@ class StoredEpoch:
         training: How the model was trained in the fit that the epoch is of, as far as the record says.
         batch: How many batches of the epoch the model was trained on, where it was logged within one, by
             `freq=Steps(...)`; None at an epoch's end.
+        alerts: Which numbers crossed their lines in it.
     """
 
     epoch: int
@@ -68,6 +69,7 @@ class StoredEpoch:
     class_names: tuple[str, ...] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     batch: int | None = None
+    alerts: tuple[Alert, ...] = ()
 
     __repr__ = short_repr
 
@@ -404,6 +406,9 @@ def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> S
         class_names=_class_names(manifest),
         training=dict(manifest.get("training") or {}),
         batch=_positive(entry["batch"]) if "batch" in entry else None,
+        alerts=tuple(
+            Alert(str(one["name"]), str(one["text"]), bool(one["is_first"])) for one in entry.get("alerts", ())
+        ),
     )
 
 

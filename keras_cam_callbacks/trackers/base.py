@@ -1,4 +1,4 @@
-"""What every tracker is: three methods, called in this order, once more for each fit."""
+"""What every tracker is: three methods, called in this order, once more for each fit; and two that it may have."""
 
 from __future__ import annotations
 
@@ -77,6 +77,14 @@ class Tracker(ABC):
 
         Args:
             event: The epoch, and what has failed in it.
+        """
+
+    def attach(self, path: Path, name: str) -> None:  # noqa: B027  # Not every library has a place for files.
+        """Takes a file that was made of the whole run, such as its report, at the end of a fit and before `finish`.
+
+        Args:
+            path: The file, which stays where it is.
+            name: What it is, "report": the same at each fit of a run, of which the later file takes its place.
         """
 
     @abstractmethod

@@ -1,10 +1,14 @@
 """What a comparison gives out: tables, files, sentences and figures."""
 
+import base64
 import csv
+import html
 import importlib.util
 import json
+import re
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from comparison_records import peak_at, write_run
@@ -388,3 +392,18 @@ def test_the_report_is_written(pair, tmp_path):
     assert "<title>Where they look" in written.path.read_text("utf-8")
     with pytest.raises(ValueError, match="HTML file"):
         found.report(tmp_path / "report.txt")
+
+
+# In a notebook
+
+
+def test_a_notebook_shows_sentences_and_the_figure(tmp_path):
+    maps = np.random.default_rng(0).random((2, 3, 5, 4), np.float32)
+    comparison = compare([write_run(tmp_path / "<b>&" / "gradcam", maps)])
+    shown = comparison._repr_html_()
+    for line in comparison.summary().splitlines():
+        assert f"<li>{html.escape(line)}</li>" in shown
+    assert "<b>" not in shown
+    picture = base64.b64decode(re.search('src="data:image/png;base64,([^"]*)"', shown)[1])
+    height, width, _ = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape
+    assert min(height, width) > 100

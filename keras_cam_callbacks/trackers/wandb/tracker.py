@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_cam_callbacks.records import EpochRecord, Label, RunConfig, class_name
 
 from ..base import Tracker, numbers, picture, settings
-from .record import RecordFiles
+from .record import RecordFiles, put_file
 from .regions import Marks
 
 if TYPE_CHECKING:
@@ -161,6 +162,9 @@ class WandbTracker(Tracker):
             # Neither step= nor commit=: where another callback logs too, both lose images, or put them into the
             # row of another epoch.
             run.log(row)
+            for alert in record.alerts:
+                if alert.is_first:
+                    run.alert(f"{prefix}/{alert.name}", alert.text, "WARN")
             self._save_record()
         except wandb.errors.UsageError as error:
             raise RuntimeError(_finished(run)) from error
@@ -168,6 +172,28 @@ class WandbTracker(Tracker):
         for image in images:
             # The table holds the images of all epochs.
             image._image = None
+
+    def attach(self, path: Path, name: str) -> None:
+        """Puts an HTML file among the run's files and shows it as the panel `<prefix>/<name>`.
+
+        Args:
+            path: The file.
+            name: What it is.
+
+        Raises:
+            RuntimeError: If the run was finished since.
+        """
+        run = self._run
+        if run is None or run.disabled:
+            return
+        import wandb
+
+        try:
+            # A row of its own, as that of the last epoch is sent. W&B would add a style sheet of another host.
+            run.log({f"{self._prefix}/{name}": wandb.Html(str(path), inject=False)})
+            put_file(path, run)
+        except wandb.errors.UsageError as error:
+            raise RuntimeError(_finished(run)) from error
 
     def finish(self) -> None:
         """Leaves the run to you, with the whole record also where the disk was written to after it."""
