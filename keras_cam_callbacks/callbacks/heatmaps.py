@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.range_names import checked_range
-from ..data.spacing import checked_spacing, extent_of, spacing_of
+from ..data.spacing import checked_spacing, spacing_of
 from ..drawing.overlay import Overlay
 from ..drawing.unfolding import check_slices
 from ..explaining.explainer import Explainer
@@ -20,18 +20,18 @@ from ..explaining.inputs import chooser
 from ..explaining.recorded import epoch_record
 from ..methods import AUTO, resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import METRICS, degenerate_cause, mean, measured, worst
-from ..metrics.agreement import same_class
+from ..metrics import METRICS, mean, worst
 from ..metrics.registry import IN_LOGS, names_all
 from ..network.outputs import said_kinds
 from ..network.rules import rules_digest
 from ..network.tokens import resolve_tokens
-from ..records import Alert, EpochRecord, Floats, Ints, RunConfig
+from ..records import Alert, EpochRecord, RunConfig
 from ..store import Run
 from .alerts import Alerts, alerts_of, check_lines, checked_lines
 from .base import EpochLogger, check_overlay, run_config
 from .choosing import check_select, chosen_before
 from .kept import KeptBatch, batch_words, kept_batch, ranges_text
+from .measuring import degenerate_causes, flipped_group, keep, numbers_of_samples
 from .names import check_names, checked_metrics
 from .reports import missing_packages, remove_run_report, write_run_report
 from .steps import Steps, epochs_of
@@ -403,43 +403,25 @@ class HeatmapLogger(EpochLogger):
             faithful = source.faithfulness(views, self._names)
         check_names(source.names, self._names, source.augmentations, {name: v.values for name, v in views.items()})
         for name, view in views.items():
-            dead = view.degenerate
-            self._warn_degenerate(name, view.heatmaps, dead, epoch)
-            nothing = np.full_like(view.heatmaps, np.nan)
-            last, first = (kept.get(name, nothing) for kept in (self._run.last_heatmaps, self._run.first_heatmaps))
-            found: dict[str, Any] = dict(view.values)
-            if "confidence" in self._names and source.has_probability:
-                found["confidence"] = view.confidences
-            found |= measured(
-                view.heatmaps,
+            self._warn_degenerate(name, view, epoch)
+            of_class = source.is_of_class(name)
+            numbers = numbers_of_samples(
+                view,
+                name,
                 self._names,
-                last=last,
-                first=first,
-                masks=view.masks(),
-                targets=view.targets,
-                last_targets=self._run.last_targets.get(name),
-                first_targets=self._run.first_targets.get(name),
-                of_class=source.is_of_class(name),
-                extent=extent_of(view.batch.space),
+                self._run,
+                faithful=faithful.get(name, {}),
+                of_class=of_class,
+                has_probability=source.has_probability,
             )
-            if source.is_of_class(name):
-                self._say_flips(name, view.targets, epoch)
-            found |= faithful.get(name, {})
-            for augmentation, augmented in view.augmented.items():
-                if augmented.guessed:
-                    continue
-                found[f"{augmentation}_correlation"] = augmented.correlation
-                if augmented.unchanged is not None and view.predicted is not None:
-                    none = view.absent | (view.predicted < 0)
-                    found[f"{augmentation}_unchanged"] = np.where(none, np.nan, augmented.unchanged)
-            self._run.last_heatmaps[name], self._run.last_targets[name] = view.heatmaps, view.targets
-            self._run.first_heatmaps.setdefault(name, view.heatmaps)
-            self._run.first_targets.setdefault(name, view.targets)
+            if of_class:
+                self._say_flips(name, view, epoch)
+            keep(view, name, self._run)
             lead = f"{name}_" if name else ""
-            values |= {lead + metric: of_samples for metric, of_samples in found.items()}
-            scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in found.items()}
+            values |= {lead + metric: of_samples for metric, of_samples in numbers.items()}
+            scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in numbers.items()}
             if "degenerate" in self._names:
-                scalars[lead + "degenerate"] = float(dead.sum())
+                scalars[lead + "degenerate"] = float(view.degenerate.sum())
         alerts = self._watch(scalars, epoch)
         draw = partial(epoch_record, views, self.overlay, epoch=epoch, step=step, scalars=scalars, values=values)
         return scalars, lambda: replace(draw(), alerts=alerts)
@@ -478,27 +460,23 @@ class HeatmapLogger(EpochLogger):
             self._say(f"wrote {path}")
             self._run.attach(path, "report")
 
-    def _say_flips(self, name: str, targets: Ints | None, epoch: int) -> None:
+    def _say_flips(self, name: str, view: Explanation, epoch: int) -> None:
         """Says, once in a fit, that all maps are of other classes than before, so that nothing is compared."""
-        for group, earlier in (("last", self._run.last_targets), ("first", self._run.first_targets)):
-            others = earlier.get(name)
-            if self._said_flips or not {*self._names} & {*METRICS[group]} or targets is None or others is None:
-                continue
-            if not same_class(targets, others, len(targets)).any():
-                self._said_flips = True
-                self._say(
-                    f"compares no heatmap{f' of {name}' if name else ''} of epoch {epoch} with the {group} logged "
-                    "epoch, as the explained class of each sample is another one now. `target_kept` counts those that "
-                    "stay; target='true', or a class, stays in all epochs"
-                )
+        group = None if self._said_flips else flipped_group(view, name, self._names, self._run)
+        if group is not None:
+            self._said_flips = True
+            self._say(
+                f"compares no heatmap{f' of {name}' if name else ''} of epoch {epoch} with the {group} logged "
+                "epoch, as the explained class of each sample is another one now. `target_kept` counts those that "
+                "stay; target='true', or a class, stays in all epochs"
+            )
 
-    def _warn_degenerate(self, name: str, heatmaps: Floats, flags: Any, epoch: int) -> None:
+    def _warn_degenerate(self, name: str, view: Explanation, epoch: int) -> None:
         """Says, once in a fit for each cause, that heatmaps explain nothing."""
-        causes = [degenerate_cause(heatmap) for heatmap in heatmaps[flags]]
-        for cause in dict.fromkeys(causes):
+        for cause, count in degenerate_causes(view):
             if cause not in self._causes_said:
                 self._causes_said.add(cause)
                 self._warn(
-                    f"{causes.count(cause)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in "
+                    f"{count} of {len(view.heatmaps)} heatmaps {f'of {name} ' if name else ''}explain nothing in "
                     f"epoch {epoch}; they are drawn as the bare image. {cause}"
                 )
