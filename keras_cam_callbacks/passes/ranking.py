@@ -16,7 +16,7 @@ from ..data.sources import as_arrays
 from ..network.outputs import Output, clues_of
 from ..network.structure import leaves, output_names
 from .shapes import flat_shape
-from .taps import fixed_batch
+from .taps import fixed_batch, make_variables
 
 __all__ = ["RANKINGS", "Ranking"]
 
@@ -83,7 +83,7 @@ class Ranking:
         outputs = self._outputs(x, y)
         assert self._output is not None
         probabilities = labels = None
-        if self._output.kind == "classes" and outputs.ndim <= 2:
+        if self._output.kind == "classes":
             probabilities = _probabilities(outputs.reshape(len(outputs), -1), self._output.activated)
             labels = None if y is None else class_labels(y)
         if probabilities is not None and labels is not None:
@@ -127,6 +127,8 @@ class Ranking:
             inputs = keras.tree.map_structure(lambda a: a[rows], inputs)
         if self._pass is None:
             self._clues = clues_of(self._trained, self._kind, label_clues(y))
+            if not getattr(self._model, "built", True):
+                make_variables(self._model, keras.tree.map_structure(lambda a: a[:1], inputs))
             self._pass = self._engine.compile_pass(self._run, self._model, (inputs,), self._fixed)
         return np.asarray(self._pass(inputs)["outputs"][:count], np.float32)
 
