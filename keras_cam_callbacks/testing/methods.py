@@ -66,7 +66,7 @@ class MethodContract:
 
     def test_the_same_each_time(self) -> None:
         """What is drawn at random is drawn from a seed of the method's own, and the user's is left alone."""
-        state = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002 - what users' code has
+        state = np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002 - what users' code has
         capture = make_capture(self.axes[0])
         first, second = (resolve_method(self.make())(capture, functions_of(capture))[0] for _ in range(2))
         np.testing.assert_array_equal(first, second)
@@ -100,7 +100,7 @@ class MethodContract:
             object.__setattr__(capture, name, array)
         maps = method(capture, functions_of(capture))[0]
         assert np.isnan(maps[-1]).any()
-        np.testing.assert_allclose(maps[:-1], whole[:-1], rtol=1e-3, atol=1e-4 * np.ptp(whole))
+        np.testing.assert_allclose(maps[:-1], whole[:-1], rtol=1e-3, atol=1e-4 * float(np.ptp(whole)))
 
     def test_in_a_model(self) -> None:
         """Of a small net, in lots of any size, on the backend that Keras has."""
@@ -142,7 +142,8 @@ def make_capture(axes: int, scale: float = 1) -> Capture:
 
     def shares(*shape: int) -> Floats:
         drawn = random.random(shape) if scale else np.ones(shape)
-        return (drawn / drawn.sum(axis=-1, keepdims=True)).astype(np.float32)
+        of_all: Floats = (drawn / drawn.sum(axis=-1, keepdims=True)).astype(np.float32)
+        return of_all
 
     images = (scale * random.random((COUNT, *_doubled(axes), 2))).astype(np.float32)
     arrays: dict[str, Any] = {
