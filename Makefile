@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OTHERS := $(VENV)-jax-torch
+# What tests need: the extras of the package that they use, and the group of pyproject.toml, which pip reads from 25.1 on.
+DEV    := --editable '.[demo,mlflow,nifti,trackio]' --group dev
 # What pip installs as PyTorch: of this version an index may have a build for CPUs alone, which is far smaller.
 TORCH  ?= torch==2.13.0
 # The package brings TensorFlow; KERAS_BACKEND=jax make demo brings JAX too.
 EXTRA  := $(filter jax torch,$(KERAS_BACKEND))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pictures tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format bench bench-backends bench-fits bench-peers clean
+.PHONY: help demo pictures tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format dist dist-test bench bench-backends bench-fits bench-peers clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -51,7 +53,7 @@ zoo: $(VENV)/.dev  ## try every kind of model of docs/kinds.md, which takes a qu
 define test_in
 	@if $(UV) python find $(1) >/dev/null 2>&1 || $(UV) python install $(1); then \
 	  set -ex; $(UV) venv --quiet --clear --seed --python $(1) $(VENV)-$(2); \
-	  $(UV) pip install --quiet --python $(VENV)-$(2) $(3) --editable '.[dev]'; \
+	  $(UV) pip install --quiet --python $(VENV)-$(2) $(3) $(DEV); \
 	  $(VENV)-$(2)/bin/python $(PYTEST) $(ARGS); \
 	else echo 'Python $(1) is not to be had: passed over.'; fi
 endef
@@ -74,6 +76,25 @@ format: $(VENV)/.dev  ## put the code into its style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dist: $(VENV)/.release  ## build the wheel and the source distribution into dist/, and check them
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/pyroma --min=10 .
+
+# $(call try_wheel,Python): in an environment that holds nothing else, and in a folder where the checkout is out of sight.
+define try_wheel
+	@if $(UV) python find $(1) >/dev/null 2>&1 || $(UV) python install $(1); then \
+	  set -ex; $(UV) venv --quiet --clear --python $(1) $(VENV)-wheel; \
+	  $(UV) pip install --quiet --python $(VENV)-wheel dist/*.whl; \
+	  $(VENV)-wheel/bin/python -I tests/installed.py; \
+	else echo 'Python $(1) is not to be had: passed over.'; fi
+
+endef
+
+dist-test: dist $(VENV)/.uv  ## install the wheel into an empty environment of Python 3.11, 3.12 and 3.13, and explain a model there
+	$(foreach version,3.11 3.12 3.13,$(call try_wheel,$(version)))
+
 bench: $(VENV)/.dev  ## measure what an epoch end costs, as ratios to a bare forward pass
 	$(BIN)/python benchmarks/epoch_end.py $(ARGS)
 
@@ -88,7 +109,7 @@ bench-peers: $(VENV)/.dev  ## compare with other libraries, each in an environme
 	$(BIN)/python benchmarks/peers.py --envs .peers $(ARGS)
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(VENV)-* .peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-* .peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # A bare Debian or Ubuntu lacks what its Python needs for virtual environments, and libraries that OpenCV loads.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -97,6 +118,7 @@ APT  := $(ROOT) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(ROOT) apt
 $(VENV)/.system:
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(APT) python3-venv; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet 'pip>=25.1'
 	$(BIN)/python -c 'import ctypes as c; c.CDLL("libGL.so.1"); c.CDLL("libgthread-2.0.so.0")' 2>/dev/null \
 	  || ! command -v apt-get >/dev/null || { $(APT) libgl1 libglib2.0-0; }
 	@touch $@
@@ -108,6 +130,10 @@ OLDEST  = $(or $(firstword $(foreach v,3.10 3.11 3.12,$(shell $(UV) python find 
 
 $(VENV)/.uv: $(VENV)/.system
 	$(BIN)/pip install --quiet 'uv>=0.8'
+	@touch $@
+
+$(VENV)/.release: $(VENV)/.system pyproject.toml
+	$(BIN)/pip install --quiet --group release
 	@touch $@
 
 # Two thirds of the files are not imported: Python compiles the others when they are, which halves the time.
@@ -122,14 +148,15 @@ $(VENV)/.browser: $(VENV)/.system
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.system $(VENV)/.browser setup.cfg pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet $(DEV)
 	@touch $@ $(VENV)/.demo
 
 # While all three frameworks are there, it is seen that none is imported that Keras doesn't run on, and that pipelines of
 # tf.data work on all. Then TensorFlow is taken out, which nothing may need.
 $(OTHERS)/.made: $(VENV)/.system $(VENV)/.browser setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(OTHERS)
-	$(OTHERS)/bin/pip install --quiet $(TORCH) --editable '.[dev,jax,torch]'
+	$(OTHERS)/bin/pip install --quiet 'pip>=25.1'
+	$(OTHERS)/bin/pip install --quiet $(TORCH) $(DEV) --editable '.[jax,torch]'
 	for backend in jax torch; do \
 	  KERAS_BACKEND=$$backend $(OTHERS)/bin/python $(PYTEST) tests/test_frameworks.py tests/data/test_sources.py tests/data/test_batches.py || exit 1; \
 	done
