@@ -47,7 +47,9 @@ class TensorBoardTracker(Tracker):
 
     def __init__(self, log_dir: str | Path | None = None, *, record: bool | None = None):
         if record is not None and not isinstance(record, bool):
-            raise TypeError(f"`record` must be True, False or None. Received: {record!r}. record=False writes no record.")
+            raise TypeError(
+                f"`record` must be True, False or None. Received: {record!r}. record=False writes no record."
+            )
         if record and log_dir is not None:
             raise ValueError(
                 "The record must lie beside the events, in the run's folder. "
