@@ -92,7 +92,7 @@ class HeatmapsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard
             return tuple(records[ident] for ident in asked if ident in records), request.args.get("view", "")
         written = [record for record in records.values() if record.written]
         alike = [record for record in written if record.samples & written[0].samples]
-        return tuple(alike[:_AT_FIRST]), ""
+        return tuple(sorted(alike[:_AT_FIRST], key=lambda record: record.name)), ""
 
     def _opened(self, request: wrappers.Request) -> LiveRuns:
         """Returns the runs that are asked for; raises ValueError or OSError where they can't be shown."""
@@ -174,9 +174,9 @@ class HeatmapsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard
         return _answer(request, {**news, "count": len(self._records.latest())}, "application/json")
 
     def _maps(self, request: wrappers.Request) -> wrappers.Response:
-        pairs = [pair.partition(":") for pair in request.args.get("maps", "").split(",")]
-        wanted = [(int(run), int(step)) for run, _, step in pairs if run.isdecimal() and step.isdecimal()]
         try:
+            pairs = [pair.partition(":") for pair in request.args.get("maps", "").split(",")]
+            wanted = [(int(run), int(step)) for run, _, step in pairs if run.isdecimal() and step.isdecimal()]
             maps = self._ask(request, lambda runs: runs.maps(wanted[:_MOST_MAPS]))
         except (ValueError, OSError):
             maps = {}
