@@ -27,12 +27,14 @@ pictures: $(VENV)/.demo $(VENV)/.browser  ## remake README's two pictures of the
 	$(BIN)/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").save(sys.argv[2], quality=80)' \
 	  $(DEMO)/report.png docs/report.jpg
 
-# Waits for the server, and then for the pictures: time is virtual while the page asks for nothing.
+# The page asks for pictures when it is there: chromium's time is virtual, and stands still meanwhile.
+PAGE := http://127.0.0.1:6016
 tab-picture: $(VENV)/.demo $(VENV)/.browser  ## remake the picture of TensorBoard's tab from the demo's folder, DEMO=demo
-	$(BIN)/tensorboard --logdir $(DEMO) --host 127.0.0.1 --port 6016 & server=$$!; trap "kill $$server" EXIT; \
-	for i in $$(seq 120); do curl -sf -o /dev/null http://127.0.0.1:6016/data/plugin/keras_cam_callbacks/page && break; sleep 1; done; \
-	chromium --headless --no-sandbox --hide-scrollbars --window-size=1400,1000 --virtual-time-budget=20000 \
-	  --screenshot=$(abspath $(DEMO))/tab.png 'http://127.0.0.1:6016/#keras_cam_callbacks'
+	$(BIN)/tensorboard --logdir_spec honest:$(DEMO)/honest,shortcut:$(DEMO)/shortcut --host 127.0.0.1 --port 6016 & \
+	trap "kill $$!" EXIT; for i in $$(seq 120); do \
+	  curl -sf -o $(DEMO)/tab.html $(PAGE)/data/plugin/keras_cam_callbacks/page && break; sleep 1; done; \
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1400,1080 --virtual-time-budget=40000 \
+	  --screenshot=$(abspath $(DEMO))/tab.png '$(PAGE)/#keras_cam_callbacks'
 	$(BIN)/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").save(sys.argv[2], quality=70)' \
 	  $(DEMO)/tab.png docs/tensorboard_tab.jpg
 

@@ -146,9 +146,10 @@ class LiveRuns:
         except (ValueError, OSError):
             # One at a time tells whose it is.
             for run, epoch in enumerate(epochs):
+                if epoch is None:
+                    continue
                 try:
-                    if epoch is not None:
-                        self._readers[run].read(epoch)
+                    self._readers[run].read(epoch)
                 except (ValueError, OSError) as error:
                     self._damaged[epoch.heatmap_file] = f"Epoch {step} of {self._names[run]} is left out. {error}"
             epochs = self._by_step()[step]

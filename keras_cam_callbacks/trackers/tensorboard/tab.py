@@ -7,7 +7,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
-from threading import Lock
+from importlib import import_module
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -26,7 +27,7 @@ _AT_FIRST = 4  # runs that are shown where none is chosen
 _MOST = 12  # runs that are shown at once
 _MOST_LISTED = 500
 _MOST_KEPT = 4  # choices of runs whose numbers stay in memory
-_SECONDS = 0.4  # that epochs are read for one answer
+_SECONDS, _FIRST = 0.4, 0.1  # that epochs are read for one answer, and for the page itself
 _MOST_MAPS = 400  # in one answer
 _ENTRY = """export function render() {
   let choice = "";
@@ -58,11 +59,17 @@ class HeatmapsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard
         self._records = Records(log_folders(context.flags))
         self._kept: OrderedDict[tuple[tuple[str, ...], str], LiveRuns] = OrderedDict()
         self._lock = Lock()
+        self._is_warm = False
         self._records.latest()
 
     def is_active(self) -> bool:
         """Tells whether there is a record, by the last search: it waits for nothing."""
-        return bool(self._records.latest())
+        is_active = bool(self._records.latest())
+        if is_active and not self._is_warm:
+            # What reads records takes a moment to load, and is asked for next.
+            self._is_warm = True
+            Thread(target=import_module, args=("keras_cam_callbacks.comparison.live",), daemon=True).start()
+        return is_active
 
     def frontend_metadata(self) -> Any:
         """Says how the tab is called, and where it begins."""
@@ -159,7 +166,7 @@ class HeatmapsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard
 
         live = self._listed(request)
         try:
-            page = self._ask(request, lambda runs: runs.page(live, _SECONDS))
+            page = self._ask(request, lambda runs: runs.page(live, _FIRST))
         except (ValueError, OSError, ImportError) as error:
             page = message_page(str(error), live)
         # Names of files may hold what UTF-8 does not know.
