@@ -35,7 +35,7 @@ tab-picture: $(VENV)/.demo $(VENV)/.browser  ## remake the picture of TensorBoar
 	  curl -sf -o $(DEMO)/tab.html $(PAGE)/data/plugin/keras_cam_callbacks/page && break; sleep 1; done; \
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1400,1080 --virtual-time-budget=40000 \
 	  --screenshot=$(abspath $(DEMO))/tab.png '$(PAGE)/#keras_cam_callbacks'
-	$(BIN)/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").save(sys.argv[2], quality=70)' \
+	$(BIN)/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").resize((1200, 926)).save(sys.argv[2], quality=70)' \
 	  $(DEMO)/tab.png docs/tensorboard_tab.jpg
 
 tensorboard: $(VENV)/.demo  ## show every epoch of the demo at http://localhost:6006
