@@ -64,11 +64,10 @@ def contents(comparison: Compared, left: int = 0) -> dict[str, Any]:
         comparison: The compared runs.
         left: How many epochs are still to be read: what is said of all of them then waits.
     """
-    epochs = len(comparison.epochs)
     return {
         "title": f"Where {_listed(comparison.names)} look{'s' * (len(comparison.names) == 1)}",
         "names": comparison.names,
-        "findings": [f"{epochs} of {epochs + left} epochs are read."] if left else sentences(comparison),
+        "findings": ["The epochs are still being read."] if left else sentences(comparison),
         "table": [] if left else _table(comparison),
         "differences": {name: list(map(_text, values)) for name, values in comparison.differences.items()},
         "runs": _about(comparison),
