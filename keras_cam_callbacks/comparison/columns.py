@@ -79,7 +79,8 @@ def read_column(
             put(values, read.values, run, (runs, samples))
             put(scalars, read.scalars, run, (runs,))
     # A cat's map and a dog's map of one image differ also where the runs look alike.
-    agreement = np.where(unlike(targets, pairs), np.nan, agreements(maps, pairs))
+    agreed = agreements(maps, pairs) if any(of_run is not None for of_run in maps) else np.nan
+    agreement = np.where(unlike(targets, pairs), np.nan, agreed)
     return Column(predicted, targets, confidences, peaks, values, scalars, agreement), maps
 
 

@@ -155,7 +155,9 @@ class LiveRuns:
             epochs = self._by_step()[step]
             column, maps = read_column(self._readers, epochs, self._pairs, shape)
         if self._displays is None:
-            self._displays = displays_of(self._whole([step], [column]))
+            # How many axes they have is what counts here, and volumes are large.
+            displays = displays_of(self._whole([step], [column]))
+            self._displays = [np.empty((0,) * display.ndim, np.uint8) for display in displays]
         tops = np.zeros(column.predicted.shape, np.float32)
         for run, of_run in enumerate(maps):
             if of_run is not None:

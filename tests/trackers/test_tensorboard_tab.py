@@ -19,12 +19,14 @@ from interpreter import fresh
 from paths import ROOT
 from playwright.sync_api import expect, sync_playwright
 from report_runs import QUIET, coloured, drawn, energy, find_browser, heatmap, pixels, set_epoch, shown_keys, write_run
+from sample_records import make_config, make_record
 from tracker_logs import served
+from unfolded import SPACES, display, heatmaps
 from werkzeug.serving import make_server
 from werkzeug.test import Client
 
 from keras_cam_callbacks.comparison import compare
-from keras_cam_callbacks.store import read_run
+from keras_cam_callbacks.store import RunWriter, read_run
 
 # Of TensorBoard's own copy of bleach.
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
@@ -221,6 +223,23 @@ def test_runs_without_common_samples_and_many_are_refused_in_words(tmp_path):
     assert page.count("checked") == 2
     assert "At most 12 runs" in asked(client, "data", run=list(every.values()))["message"]
     assert len(asked(client, "data")["names"]) == 4
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("signal", ["source", "ink"]), ("volume", ["source", "thumb"])])
+def test_signals_and_volumes(tmp_path, kind, parts):
+    config = make_config(tmp_path / "run", keys=("one", "two", "three"), display=display(kind), space=SPACES[kind])
+    RunWriter(config).write(make_record(0, keys=config.sample_keys, heatmaps=heatmaps(kind, seed=1)))
+    client = Client(application(tmp_path)[1])
+    news = asked(client, "data")
+    assert (news["kind"], news["slices"] is None) == (kind, kind == "signal")
+    raw = heatmaps(kind, seed=1)
+    levels = unpacked(asked(client, "maps", maps="0:0")["0:0"], 3, *news["shapes"][0])
+    assert levels.ndim == raw.ndim
+    assert levels[0].max() == 255
+    assert [part for part in ("source", "thumb", "ink") if part in news["images"][0]] == parts
+    for part in parts:
+        assert client.get(f"{BASE}/{news['images'][0][part]}").content_type.startswith("image/")
+    assert ('class="slice"' in client.get(f"{BASE}/page").text) == (kind == "volume")
 
 
 def test_without_plotly_the_page_names_the_extra(opened, monkeypatch):
