@@ -124,7 +124,7 @@ const chartWatcher = new IntersectionObserver(
 
 // Figures with a heading, what the number means, and the chart; those that are there are drawn anew.
 function showCharts(parent, wanted) {
-  if (!document.getElementById("plotly")) return; // The page says what is missing.
+  if (!plotlyLoaded && !document.getElementById("plotly")) return; // The page says what is missing.
   wanted.forEach(({ label, about, epochs, series }, place) => {
     let chart = [...charts].find((each) => each.parent === parent && each.label === label);
     if (!chart) {
