@@ -304,17 +304,17 @@ def test_new_epochs_come_in_by_themselves(browser, tmp_path):
         height, width = found.shape[:2]
         assert np.abs(found - coloured(heatmap(0, 2, 0), width, height).astype(int)).max() <= 8
         write_run(tmp_path / "shortcut" / "gradcam", 1, [2, 3])
-        expect(page.locator("#bar .step")).to_have_text("3", timeout=60_000)
+        expect(page.locator("#bar .step")).to_have_text("3")
         drawn(page, 3, shortcut)
         found = pixels(page, "photo 0", shortcut)
         assert np.abs(found - coloured(heatmap(1, 3, 0), width, height).astype(int)).max() <= 8
-        expect(page.locator("#summary tbody tr").first).to_contain_text("3", timeout=60_000)
+        expect(page.locator("#summary tbody tr").first).to_contain_text("3")
         plot = page.locator("#charts .plot").first
         plot.scroll_into_view_if_needed()
         page.wait_for_function("() => document.querySelector('#charts .plot').data")
         assert page.evaluate("document.querySelector('#charts .plot').data[0].x") == [0, 1, 2, 3]
         shutil.rmtree(tmp_path / "honest")
-        expect(page.locator("#problems")).to_contain_text("honest can't be read any more", timeout=60_000)
+        expect(page.locator("#problems")).to_contain_text("honest can't be read any more")
         assert page.evaluate("window.stays")
         assert complaints == []
     finally:
@@ -345,8 +345,8 @@ def test_tensorboard_has_the_tab(browser, tmp_path):
         page.on("request", lambda request: asked_for.append(request.url))
         page.goto(f"{url}/#{NAME}")
         frame = page.frame_locator("iframe")
-        expect(frame.locator("#count")).to_have_text("6 of 6 samples", timeout=90_000)
-        expect(frame.locator("tr.sample canvas").first).to_have_attribute("data-epoch", "2", timeout=60_000)
+        expect(frame.locator("#count")).to_have_text("6 of 6 samples")
+        expect(frame.locator("tr.sample canvas").first).to_have_attribute("data-epoch", "2")
         assert [text for text in page.locator("[role=tab]").all_inner_texts() if text.lower() == "heatmaps"]
         ours = [request for request in asked_for if NAME in request]
         assert ours
