@@ -11,7 +11,7 @@ TORCH  ?= torch==2.13.0
 EXTRA  := $(filter jax torch,$(KERAS_BACKEND))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pictures tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format dist dist-test bench bench-backends bench-fits bench-peers clean
+.PHONY: help demo pictures tab-picture tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format dist dist-test bench bench-backends bench-fits bench-peers clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -28,6 +28,17 @@ pictures: $(VENV)/.demo $(VENV)/.browser  ## remake README's two pictures of the
 	  --screenshot=$(abspath $(DEMO))/report.png file://$(abspath $(DEMO))/report.html
 	$(BIN)/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").save(sys.argv[2], quality=80)' \
 	  $(DEMO)/report.png docs/report.jpg
+
+# The page asks for pictures when it is there: chromium's time is virtual, and stands still meanwhile.
+PAGE := http://127.0.0.1:6016
+tab-picture: $(VENV)/.demo $(VENV)/.browser  ## remake the picture of TensorBoard's tab from the demo's folder, DEMO=demo
+	$(BIN)/tensorboard --logdir_spec honest:$(DEMO)/honest,shortcut:$(DEMO)/shortcut --host 127.0.0.1 --port 6016 & \
+	trap "kill $$!" EXIT; for i in $$(seq 120); do \
+	  curl -sf -o $(DEMO)/tab.html $(PAGE)/data/plugin/keras_cam_callbacks/page && break; sleep 1; done; \
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1400,1080 --virtual-time-budget=40000 \
+	  --screenshot=$(abspath $(DEMO))/tab.png '$(PAGE)/#keras_cam_callbacks'
+	$(BIN)/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").resize((1200, 926)).save(sys.argv[2], quality=70)' \
+	  $(DEMO)/tab.png docs/tensorboard_tab.jpg
 
 tensorboard: $(VENV)/.demo  ## show every epoch of the demo at http://localhost:6006
 	$(BIN)/tensorboard --logdir demo --samples_per_plugin images=1000 $(ARGS)

@@ -82,7 +82,9 @@ class TrackedRun:
             ", ".join(tracker_name(t) for t in self.trackers if _uses_directory(t) is uses) for uses in (True, False)
         )
         inside += f" in {self.directory}{self._resumed}" if inside else ""
-        return ("; ".join(filter(None, (inside, outside))) or "no tracker") + self._choice
+        shown = "two files an epoch are the record, which TensorBoard's tab Heatmaps shows"
+        shown = shown if any(getattr(tracker, "wants_record", False) for tracker in self.trackers) else ""
+        return ("; ".join(filter(None, (inside, outside, shown))) or "no tracker") + self._choice
 
     def prepare(self, tracker: Any) -> None:
         """Finds the trackers of the next fit.

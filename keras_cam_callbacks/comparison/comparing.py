@@ -8,14 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..records import Floats
 from ..store import Run
 from . import alignment, tables, words
+from .columns import count_axes, read_column, stacked
 from .compared import Compared
-from .reading import Reader, agreements, peaks_of, put, unlike
+from .reading import Reader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from .report import ReportFile
 
 __all__ = ["Comparison", "compare"]
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -164,7 +159,7 @@ class Comparison(Compared):
             What was written, how large it is, and what was left out.
 
         Raises:
-            ImportError: If jinja2 or plotly is missing.
+            ImportError: If plotly is missing.
             ValueError: If an argument is not one of the above, or a file of a run is damaged.
             OSError: If a file of a run is gone, or the report can't be written.
         """
@@ -231,29 +226,10 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
     opened = alignment.counted_alike(opened)
     epochs = alignment.steps(opened)
     pairs = tuple(combinations(range(len(opened)), 2))
-    shape = (len(opened), len(epochs), len(keys))
-
     readers = [Reader(run, keys, view) for run in opened]
     stored = [{epoch.step: epoch for epoch in run.epochs} for run in opened]
-    predicted = np.full(shape, -1, np.int64)
-    targets = np.full(shape, -1, np.int64)
-    confidences = np.full(shape, np.nan, np.float32)
-    peaks = np.full((*shape, _count_axes(opened, called)), np.nan, np.float32)
-    values: dict[str, Doubles] = {}
-    scalars: dict[str, Doubles] = {}
-    agreement = np.full((len(pairs), *shape[1:]), np.nan)
-    for e, step in enumerate(epochs):
-        maps: list[Floats | None] = [None] * len(opened)
-        for r, reader in enumerate(readers):
-            if step in stored[r]:
-                read = reader.read(stored[r][step])
-                maps[r] = read.heatmaps
-                predicted[r, e], targets[r, e], confidences[r, e] = read.predicted, read.targets, read.confidences
-                peaks[r, e] = peaks_of(read.heatmaps)
-                put(values, read.values, (r, e), shape)
-                put(scalars, read.scalars, (r, e), shape[:2])
-        # A cat's map and a dog's map of one image differ also where the runs look alike.
-        agreement[:, e] = np.where(unlike(targets[:, e], pairs), np.nan, agreements(maps, pairs))
+    shape = (len(keys), count_axes(opened, called))
+    columns = [read_column(readers, [of.get(step) for of in stored], pairs, shape)[0] for step in epochs]
     return Comparison(
         names=called,
         runs=opened,
@@ -262,24 +238,8 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
         labels=labels,
         class_names=alignment.class_names(opened, called),
         epochs=epochs,
-        predicted=predicted,
-        targets=targets,
-        confidences=confidences,
-        peaks=peaks,
-        values=values,
-        scalars=scalars,
         pairs=pairs,
-        agreement=agreement,
+        **stacked(columns),
         differences=alignment.differences(opened, keys),
         left_out=left_out,
     )
-
-
-def _count_axes(opened: Sequence[Run], called: Sequence[str]) -> int:
-    """Returns how many axes the heatmaps of all runs have."""
-    axes = ["height, width" if run.space is None else ", ".join(run.space.axes) for run in opened]
-    counts = [text.count(",") + 1 for text in axes]
-    if len(set(counts)) > 1:
-        listed = "; ".join(f"{name}: {text}" for name, text in zip(called, axes, strict=True))
-        raise ValueError(f"Runs must have heatmaps of as many axes to be compared. Received: {listed}.")
-    return counts[0]

@@ -52,7 +52,7 @@ def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> 
         named: The trackers that were made from names so far, which are used again; new ones are added.
 
     Returns:
-        The trackers, each once.
+        The trackers, each once; behind them the record on disk, where one of them wants it and it is not there yet.
 
     Raises:
         ValueError: If a name is unknown.
@@ -60,13 +60,22 @@ def resolve(tracker: Any, named: MutableMapping[str, Tracker] | None = None) -> 
         ImportError: If another package's tracker can't be imported or made.
     """
     named = {} if named is None else named
+    listed = _listed(tracker, named)
+    wanted = any(getattr(one, "wants_record", False) for one in listed)
+    if wanted and not any(isinstance(one, DiskTracker) for one in listed):
+        listed += _listed("disk", named)
+    return listed
+
+
+def _listed(tracker: Any, named: MutableMapping[str, Tracker]) -> list[Tracker]:
+    """Returns the trackers that are given, in their order."""
     if tracker is None:
         return []
     if isinstance(tracker, str) and tracker == "auto":
         active = [name for name, kind in TRACKERS.items() if kind.has_active_run()]
         tracker = ["disk", *(active or ["tensorboard"])]
     if isinstance(tracker, list | tuple):
-        several = [found for item in tracker for found in resolve(item, named)]
+        several = [found for item in tracker for found in _listed(item, named)]
         return list({id(found): found for found in several}.values())
     if isinstance(tracker, str):
         if tracker not in named:

@@ -22,6 +22,7 @@ class Tracker(ABC):
 
     Attributes:
         uses_directory: Whether it writes into the run's folder, which is then made before it starts.
+        wants_record: Whether the record on disk belongs to it: where no `DiskTracker` is given, one comes with it.
         timeout: Seconds that training waits for each of the three calls; a tracker that takes longer is switched off
             until the next fit. For that, all its calls are made in one thread of its own. None: they are made in the
             thread of the training, and waited for without end, as libraries need that keep an active run or a default
@@ -29,6 +30,7 @@ class Tracker(ABC):
     """
 
     uses_directory: bool = True
+    wants_record: bool = False
     timeout: float | None = None
 
     @staticmethod
