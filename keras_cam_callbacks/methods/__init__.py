@@ -1,7 +1,7 @@
 """The methods by name. Each is a function of what was captured, or of functions of the model.
 
 To add one: a function in its family's file, or a frozen dataclass where it has options; a row here; a hand-worked and
-a reference test; a README row.
+a reference test; a row in docs/howto/layer_and_method.md and in docs/gallery.md.
 """
 
 from __future__ import annotations
