@@ -6,9 +6,11 @@ import ast
 import configparser
 import inspect
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,15 +56,15 @@ myst_url_schemes = {
     "colab": f"https://colab.research.google.com/github/{_PATH}/blob/main/" + "{{path}}",
     "kaggle": f"https://kaggle.com/kernels/welcome?src={ADDRESS}/blob/main/" + "{{path}}",
 }
-# The project has no public address yet. IEEE and Wiley turn robots away.
-linkcheck_ignore = [f".*{_PATH}.*", r"https://(ieeexplore\.ieee|doi)\.org/.*"]
+# The project has no public address yet.
+linkcheck_ignore = [f".*{re.escape(_PATH)}.*", r"https://keras-cam-callbacks\.invalid.*"]
 linkcheck_anchors = False
 
 # The gallery is made when the site is built. The notebooks take a quarter of an hour: `make notebooks` stores what they
 # put out, and a test tells where that is of other code.
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / "cells")
-nb_execution_excludepatterns = ["notebooks/*"]
+nb_execution_excludepatterns = ["made/notebooks/*"]
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
@@ -143,7 +145,9 @@ def _numbers() -> None:
 
 
 def _included() -> None:
-    """Pages of the files beside README."""
+    """Pages of the files beside README, and the notebooks: Sphinx takes what lies below `docs` alone."""
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        _write(f"notebooks/{path.name}", path.read_text("utf-8"))
     for file in ("CHANGELOG", "CONTRIBUTING"):
         if (ROOT / f"{file}.md").exists():
             _write(f"{file.lower()}.md", f"```{{include}} ../../{file}.md\n:relative-docs: docs/\n```\n")
@@ -152,3 +156,24 @@ def _included() -> None:
 _reference()
 _numbers()
 _included()
+
+
+def _escape(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Docstrings are plain text with code in backticks: a bar, a star or a line below is itself, and no markup."""
+    for i, line in enumerate(lines):
+        field = re.match(r"\s*(:[^:]+:|\.\. .*)|", line)[0]
+        parts = line[len(field) :].split("`")
+        parts[::2] = [re.sub(r"(?<!\\)[|*]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+        lines[i] = field + "`".join(parts)
+
+
+def _to_copies(app: object, docname: str, source: list[str]) -> None:
+    """Links to the notebooks where they are, which a code host follows, lead to their copies on the site."""
+    up = "../" * docname.count("/")
+    source[0] = source[0].replace(f"]({up}../notebooks/", f"]({up}made/notebooks/")
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _to_copies)
+    app.connect("autodoc-process-docstring", _escape)

@@ -18,7 +18,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-WIDEST = 900  # px: as wide as a page shows it.
+WIDTHS = (900, 760, 640, 560, 480)  # px: the widest at which a notebook has at most
+MOST = 280_000  # bytes.
 
 
 def digest(notebook: Any) -> str:
@@ -43,11 +44,20 @@ def execute(notebook: Any, folder: Path, timeout: int | None = None) -> None:
 
 
 def make_small(notebook: Any) -> None:
-    """Leaves of the outputs what people read: pictures as JPEG of at most 900 px across, and what is printed."""
+    """Leaves of the outputs what people read: pictures as JPEG, and what is printed."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # When it ran.
         if cell.cell_type == "code":
-            cell.outputs = [_small(output) for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    pictures = [(output, _picture(output.data)) for output in outputs if "data" in output]
+    for width in WIDTHS:
+        for output, picture in pictures:
+            if picture is not None:
+                output.data = {"image/jpeg": _encoded(picture, width), "text/plain": "<picture>"}
+                output.metadata = {}
+        if len(nbformat.writes(notebook)) <= MOST:
+            break
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -55,18 +65,16 @@ def make_small(notebook: Any) -> None:
     }
 
 
-def _small(output: Any) -> Any:
-    data = output.get("data", {})
+def _picture(data: dict[str, Any]) -> Image.Image | None:
     kind = next((kind for kind in ("image/png", "image/jpeg") if kind in data), None)
-    if kind is not None:
-        picture = Image.open(io.BytesIO(base64.b64decode(data.pop(kind)))).convert("RGB")
-        picture.thumbnail((WIDEST, 10 * WIDEST))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=80, optimize=True)
-        data["image/jpeg"] = base64.b64encode(buffer.getvalue()).decode()
-        data["text/plain"] = "<picture>"
-        output["metadata"] = {}
-    return output
+    return None if kind is None else Image.open(io.BytesIO(base64.b64decode(data[kind]))).convert("RGB")
+
+
+def _encoded(picture: Image.Image, width: int) -> str:
+    smaller, buffer = picture.copy(), io.BytesIO()
+    smaller.thumbnail((width, 10 * width))
+    smaller.save(buffer, "JPEG", quality=70, optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def main() -> None:

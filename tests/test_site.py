@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 PAGES = sorted(
     path
     for path in (ROOT / "docs").rglob("*.md")
-    if path.name != "gallery.md" and not {"made", "_build", "notebooks"} & set(path.relative_to(ROOT).parts)
+    if path.name != "gallery.md" and not {"made", "_build"} & set(path.relative_to(ROOT).parts)
 )
 FENCE = re.compile(r"^(`{3,})([^\n`]*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 # Of a page that can't be run here: what it needs.

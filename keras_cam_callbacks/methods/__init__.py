@@ -156,6 +156,7 @@ METHODS: dict[str, Method] = {
     **{method.name: Method(method.name, method, method.needs) for method in _WITH_OPTIONS},
     **{name: Method(name, function, (needed, "readout", "positions")) for name, function, needed in _OF_ATTENTION},
 }
+"""All methods by the names that `method=` takes."""
 AUTO = Method("auto", cams.gradcam, METHODS["gradcam"].needs)
 """Stands for Grad-CAM, or for HiResCAM where the layer holds tokens, until the layer is known."""
 
