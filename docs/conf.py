@@ -161,7 +161,7 @@ _included()
 def _escape(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Docstrings are plain text with code in backticks: a bar, a star or a line below is itself, and no markup."""
     for i, line in enumerate(lines):
-        field = re.match(r"\s*(:[^:]+:|\.\. .*)|", line)[0]
+        field = re.match(r"\s*(:[^:]+:|(\.\.|>>>|\.\.\.) .*)|", line)[0]
         parts = line[len(field) :].split("`")
         parts[::2] = [re.sub(r"(?<!\\)[|*]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
         lines[i] = field + "`".join(parts)
