@@ -11,7 +11,7 @@ TORCH  ?= torch==2.13.0
 EXTRA  := $(filter jax torch,$(KERAS_BACKEND))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pictures tab-picture tensorboard test test-torch test-jax zoo test-lowest test-matrix lint format dist dist-test bench bench-backends bench-fits bench-peers clean
+.PHONY: help demo pictures tab-picture tensorboard test test-torch test-jax zoo docs docs-links notebooks test-lowest test-matrix lint format dist dist-test bench bench-backends bench-fits bench-peers clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -55,6 +55,16 @@ test-jax: $(OTHERS)/.made  ## run all tests that aren't TensorFlow's own on JAX,
 # One thread each: PyTorch would have all of them wait for each other.
 test-torch: $(OTHERS)/.made  ## run all tests that aren't TensorFlow's own on PyTorch, without TensorFlow
 	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(OTHERS)/bin/python $(PYTEST) $(ARGS)
+
+# Warnings are errors. The gallery is made again where its code has changed; `make clean` has all of it made again.
+docs: $(VENV)/.docs  ## build the site into docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
+
+docs-links: $(VENV)/.docs  ## try the links of the site, which needs the network
+	$(BIN)/python -m sphinx -W --keep-going -b linkcheck docs docs/_build/links $(ARGS)
+
+notebooks: $(VENV)/.dev $(EXTRA:%=$(VENV)/.demo-%)  ## run the notebooks and store what they put out, in a quarter of an hour
+	$(BIN)/python notebooks/execute.py $(ARGS)
 
 zoo: $(VENV)/.dev  ## try every kind of model of docs/kinds.md, which takes a quarter of an hour or more
 	$(BIN)/python $(PYTEST) tests/zoo -m "zoo or not zoo" $(ARGS)
@@ -120,7 +130,7 @@ bench-peers: $(VENV)/.dev  ## compare with other libraries, each in an environme
 	$(BIN)/python benchmarks/peers.py --envs .peers $(ARGS)
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(VENV)-* .peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-* .peers build dist docs/_build docs/made *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # A bare Debian or Ubuntu lacks what its Python needs for virtual environments, and libraries that OpenCV loads.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -161,6 +171,10 @@ $(VENV)/.browser: $(VENV)/.system
 $(VENV)/.dev: $(VENV)/.system $(VENV)/.browser setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet $(DEV)
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: $(VENV)/.system setup.cfg pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[demo]' --group docs
+	@touch $@
 
 # While all three frameworks are there, it is seen that none is imported that Keras doesn't run on, and that pipelines of
 # tf.data work on all. Then TensorFlow is taken out, which nothing may need.

@@ -1,7 +1,8 @@
 """The methods by name. Each is a function of what was captured, or of functions of the model.
 
 To add one: a function in its family's file, or a frozen dataclass where it has options; a row here; a hand-worked and
-a reference test; a README row. Methods of other packages are found by name, too, see `plugins`.
+a reference test; a row in docs/howto/layer_and_method.md and in docs/gallery.md. Methods of other packages are found by
+name, too, see `plugins`.
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ METHODS: dict[str, Method] = {
     **{method.name: Method(method.name, method, method.needs) for method in _WITH_OPTIONS},
     **{name: Method(name, function, (needed, "readout", "positions")) for name, function, needed in _OF_ATTENTION},
 }
+"""All methods by the names that `method=` takes."""
 AUTO = Method("auto", cams.gradcam, METHODS["gradcam"].needs)
 """Stands for Grad-CAM, or for HiResCAM where the layer holds tokens, until the layer is known."""
 

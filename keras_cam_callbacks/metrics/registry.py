@@ -1,6 +1,6 @@
 """The metrics by name, one row for each: all that logs, reports and tables say of a number is read from its row.
 
-To add one: a function in its family's file, a row here, a hand-worked test, a README row.
+To add one: a function in its family's file, a row here, a hand-worked test. The site's table is made of the rows.
 """
 
 from __future__ import annotations
