@@ -7,6 +7,7 @@ from .callbacks import CAMLogger as CAMLogger
 from .callbacks import FilterLogger as FilterLogger
 from .callbacks import GradCAMLogger as GradCAMLogger
 from .callbacks import HeatmapLogger as HeatmapLogger
+from .callbacks import Steps as Steps
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .data.regions import Regions as Regions

@@ -155,12 +155,13 @@ def did_you_mean(value: object, choices: Iterable[str], shown: Callable[[str], s
     return f" Did you mean {' or '.join(map(repr, proposed))}?" if proposed else ""
 
 
-def renamed(**new_names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-    """Makes a function take options by their old names too, with a DeprecationWarning; they go with version 1.0.
+def renamed(instead: str = "", /, **new_names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Keeps old names working, with a DeprecationWarning: of options, or of the function. They go with version 1.0.
 
-    The signature names the new ones alone.
+    The signature names the new options alone.
 
     Args:
+        instead: What to call instead, where the function itself is the old name; "" where it stays.
         **new_names: The new name of an option by its old one.
 
     Returns:
@@ -170,11 +171,18 @@ def renamed(**new_names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
         >>> @renamed(layer_name="layer")
         ... def explain(model, *, layer=None): ...
         >>> explain(model, layer_name="conv5")  # as explain(model, layer="conv5"), with a warning
+        >>> show_where = renamed("explain")(explain)  # the function's old name
     """
 
     def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
         @functools.wraps(function)
         def with_new_names(*args: _P.args, **options: _P.kwargs) -> _T:
+            if instead:
+                warnings.warn(
+                    f"This function is now called `{instead}`. The old name works until version 1.0.",
+                    DeprecationWarning,
+                    stacklevel=_levels_to_caller(),
+                )
             for old, new in new_names.items():
                 if old not in options:
                     continue

@@ -54,8 +54,11 @@ def resize(maps: Maps, size: Sequence[int], how: Literal["linear", "area"] = "li
     if how == "linear":
         from scipy import ndimage  # Not needed where maps have two axes, and takes a while.
 
-        zoom = [1.0, *(new / old for new, old in zip(size, space, strict=True))]
-        enlarged: Maps = ndimage.zoom(maps, zoom, order=1, mode="nearest", grid_mode=True)
+        zoom = [new / old for new, old in zip(size, space, strict=True)]
+        enlarged: Maps = np.empty((len(maps), *size), maps.dtype)
+        # One by one: NaN in a sample would spread to the one before it.
+        for one, result in zip(maps, enlarged, strict=True):
+            ndimage.zoom(one, zoom, output=result, order=1, mode="nearest", grid_mode=True)
         return enlarged
     averaged = maps.copy()
     for axis, (old, new) in enumerate(zip(space, size, strict=True), start=1):

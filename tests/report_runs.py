@@ -8,11 +8,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from playwright.sync_api import expect
 from sample_records import make_config, make_record
 
 from keras_cam_callbacks.drawing.overlay import colorize
 from keras_cam_callbacks.records import Region
 from keras_cam_callbacks.store import RunWriter
+
+expect.set_options(timeout=60_000)  # A busy machine takes its time to load plotly.
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (

@@ -136,6 +136,15 @@ def test_an_old_name_of_an_option_works_and_warns_where_it_is_written():
     assert len(seen) == 2
 
 
+def test_an_old_name_of_a_function_works_and_warns_where_it_is_called():
+    show_where = renamed("explain")(explain)
+    message = "^This function is now called `explain`. The old name works until version 1.0"
+    with pytest.warns(DeprecationWarning, match=message) as seen:
+        assert show_where("m", layer="conv") == ("m", "conv", 1)
+    assert [warning.filename for warning in seen] == [__file__]
+    assert show_where.__doc__ == "Explains."
+
+
 def test_new_names_do_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -32,12 +32,12 @@ assert [type(tracker).__name__ for tracker in logger.trackers] == NAMES
 
 # What users do with a tracker of theirs before and after a fit.
 AROUND = {
-    "disk": ("", "", "DiskTracker"),
-    "memory": ("", "", "MemoryTracker"),
-    "tensorboard": ("", "", "TensorBoardTracker"),
-    "wandb": ("import wandb; wandb.init(project='p')", "wandb.finish()", "WandbTracker"),
-    "mlflow": ("import mlflow; mlflow.start_run()", "mlflow.end_run()", "MLflowTracker"),
-    "trackio": ("import trackio; trackio.init(project='p')", "trackio.finish()", "TrackioTracker"),
+    "disk": ("", "", ["DiskTracker"]),
+    "memory": ("", "", ["MemoryTracker"]),
+    "tensorboard": ("", "", ["TensorBoardTracker", "DiskTracker"]),
+    "wandb": ("import wandb; wandb.init(project='p')", "wandb.finish()", ["WandbTracker"]),
+    "mlflow": ("import mlflow; mlflow.start_run()", "mlflow.end_run()", ["MLflowTracker"]),
+    "trackio": ("import trackio; trackio.init(project='p')", "trackio.finish()", ["TrackioTracker"]),
 }
 
 
@@ -80,8 +80,8 @@ sanity_check(model, x, steps=1)
 
 @pytest.mark.parametrize("tracker", AROUND)
 def test_a_fit_with_a_tracker(tracker, tmp_path):
-    before, after, name = AROUND[tracker]
-    settings = f"TRACKER, NAMES = {tracker!r}, [{name!r}]"
+    before, after, names = AROUND[tracker]
+    settings = f"TRACKER, NAMES = {tracker!r}, {names!r}"
     assert asked_for(f"{before}\n{settings}\n{FIT}\n{after}", tmp_path) == []
 
 

@@ -52,6 +52,7 @@ class WandbLog:
         metrics: Metric definitions as (glob or name, step metric).
         summary: What the summary was updated to, row by row.
         saved: Files or globs of them that were told to be uploaded, with when.
+        alerts: Titles and texts.
     """
 
     files: Path
@@ -60,6 +61,7 @@ class WandbLog:
     metrics: list[tuple[str, str]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     saved: list[tuple[str, str]] = field(default_factory=list)
+    alerts: list[tuple[str, str]] = field(default_factory=list)
 
     def rows_with(self, key: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if key in row]
@@ -88,6 +90,8 @@ def read_log(directory: str | Path) -> WandbLog:
                 log.metrics.append((record.metric.glob_name or record.metric.name, record.metric.step_metric))
         elif kind == "summary":
             _set(log.summary, record.summary.update)
+        elif kind == "alert":
+            log.alerts.append((record.alert.title, record.alert.text))
         elif kind == "files":
             log.saved += [(item.path, FilesItem.PolicyType.Name(item.policy)) for item in record.files.files]
     return log

@@ -4,5 +4,6 @@ from .activations import ActivationLogger
 from .cams import CAMLogger, GradCAMLogger
 from .filters import FilterLogger
 from .heatmaps import HeatmapLogger
+from .steps import Steps
 
-__all__ = ["ActivationLogger", "CAMLogger", "FilterLogger", "GradCAMLogger", "HeatmapLogger"]
+__all__ = ["ActivationLogger", "CAMLogger", "FilterLogger", "GradCAMLogger", "HeatmapLogger", "Steps"]

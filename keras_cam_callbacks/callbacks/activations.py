@@ -17,9 +17,12 @@ from ..drawing.files import ImageFormat
 from ..explaining.features import ActivationGrids, ActivationSource, flat_display
 from ..network.architecture import layer_places
 from ..records import EpochRecord, Look, RunConfig, ValidationBatch
+from ..store import Run
 from .base import EpochLogger, run_config
+from .choosing import check_select, chosen_before
 from .kept import KeptBatch, batch_words, kept_batch
 from .pictures import picture_sample, pictures_record
+from .steps import Steps
 
 _MOST_IN_LOGS = 5  # numbers in Keras' logs of layers that nobody named
 _OF_ALL = "dead_share"
@@ -55,10 +58,11 @@ class ActivationLogger(EpochLogger):
         tracker: Where it goes, as in `HeatmapLogger`.
         log_dir: Folder of all runs, as in `HeatmapLogger`.
         max_samples: How many samples are looked at.
-        select: "first" takes the first samples, "balanced" takes classes in turn.
+        select: Which samples, as in `HeatmapLogger`.
+        select_model: The model that chooses them, as in `HeatmapLogger`.
         class_names: Names by class index, for captions.
         sample_keys: Names of the samples, as in `HeatmapLogger`.
-        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        freq: Log every so many epochs, or every so many steps by `Steps`, as in `HeatmapLogger`.
         display: What people see where it differs from the model's input: images, or a function.
         value_range: Which values of the model's input are black and white, as in `HeatmapLogger`.
         colormap: Colours of the values, one of `COLORMAPS`.
@@ -89,10 +93,11 @@ class ActivationLogger(EpochLogger):
         tracker: Any = "auto",
         log_dir: str | Path = "logs",
         max_samples: int = 4,
-        select: str = "first",
+        select: str | Run = "first",
+        select_model: Any = None,
         class_names: Sequence[str] | None = None,
         sample_keys: Sequence[str] | None = None,
-        freq: int = 1,
+        freq: int | Steps = 1,
         display: Any = None,
         value_range: Any = None,
         colormap: str = "viridis",
@@ -113,6 +118,8 @@ class ActivationLogger(EpochLogger):
         self.layers = layers
         self.max_samples = max_samples
         self.select = select
+        self.select_model = select_model
+        check_select(select, select_model)
         self.class_names = class_names
         self.sample_keys = sample_keys
         self.display = display
@@ -130,7 +137,9 @@ class ActivationLogger(EpochLogger):
             self.validation_data,
             model,
             max_samples=self.max_samples,
-            select=self.select,
+            select=chosen_before(self.select, self.log_dir, self.run),
+            select_model=self.select_model,
+            batch_size=self.batch_size,
             display=self.display,
             sample_keys=self.sample_keys,
             value_range=self.value_range,
@@ -143,6 +152,7 @@ class ActivationLogger(EpochLogger):
     def _description(self, source: ActivationSource, config: RunConfig) -> str:
         assert self._kept is not None
         self._warn_of_range(self._kept.batch)
+        self._warn_of_choice(self._kept)
         logged = ", ".join(f"{self.prefix}_{name}" for name in self._names_in_logs(source))
         words = batch_words(self._kept, self.select)
         shown = f"the channels of {config.layer_name} for {len(self._kept.batch)} {_plural(self._kept.batch)}{words}"

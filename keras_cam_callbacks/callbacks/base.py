@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..checks import check_positive
 from ..drawing.overlay import Overlay
 from ..network.architecture import digests, layer_place, model_label
 from ..network.layers import find_layer
@@ -25,7 +24,9 @@ from ..passes.probe import silently
 from ..records import EpochRecord, Image, Region, RunConfig, Space, ValidationBatch
 from ..trackers import Tracker
 from ..versions import versions
+from .kept import KeptBatch
 from .run import TrackedRun
+from .steps import StepClock, Steps, check_freq, epochs_of, steps_of
 from .training import training_settings
 from .workers import this_worker
 
@@ -41,7 +42,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     Args:
         tracker: Where it goes, as in `HeatmapLogger`.
         log_dir: Folder of all runs, as in `HeatmapLogger`.
-        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        freq: Log every so many epochs, or every so many steps by `Steps`, as in `HeatmapLogger`.
         prefix: First part of every logged name.
         on_error: "warn" or "raise", as in `HeatmapLogger`.
         model: Which part of the trained model is looked into, as in `HeatmapLogger`.
@@ -57,7 +58,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         *,
         tracker: Any,
         log_dir: str | Path,
-        freq: int,
+        freq: int | Steps,
         prefix: str,
         on_error: str,
         model: Any = None,
@@ -65,7 +66,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     ) -> None:
         super().__init__()
         check_backend()
-        check_positive("freq", freq)
+        check_freq(freq)
         if run is not None and not isinstance(run, (str, Path)):
             raise TypeError(
                 "`run` must be the run id of a stored run, its folder, the folder's name below `log_dir`, or None. "
@@ -109,6 +110,9 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         """Returns the names of the numbers that will be in Keras' logs, as far as they can be known before."""
         return ()
 
+    def _conclude(self) -> None:
+        """Makes what is made of the whole run, at the end of a fit and before the trackers hear of it."""
+
     def _forget_fits(self) -> None:
         self._added: set[str] = set()  # names in Keras' logs that are ours
         self._run = TrackedRun(self._attempt)
@@ -119,6 +123,10 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._raised = 0  # the id of what a failure has raised, which ends the fit
         self._is_last = False  # whether the epoch that is logged is the last of the fit
         self._due: tuple[int, int] | None = None  # epoch and step of the last epoch, if it has not been logged
+        self._choice_said: KeptBatch | None = None
+        self._clock = StepClock()
+        self._epoch = 0  # the one that runs
+        self._batch: int | None = None  # how many batches of it were trained, while something is logged within it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EpochLogger:
         """Returns a logger for runs of its own. Data, model and the trackers that you made are shared with it."""
@@ -150,6 +158,9 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Traces the model and checks all settings, before the first batch is trained on."""
         self._source, self._starts, self._due, self._raised = None, True, None, 0
+        if self._clock.batch is not None:  # A fit that was interrupted in an epoch.
+            self._run.count(self._epoch, self._trained(self._epoch))
+        self._clock = StepClock()
         self._run.prepare(self.tracker)
         if logs is not None:  # Keras hands one dict to all callbacks of a fit.
             self._claim(logs)
@@ -202,21 +213,66 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the trackers before a fit's first batch: only now it is known whether a run goes on or begins."""
+        self._epoch = epoch
         if self._starts and self._source is not None:
             self._start(epoch, self._source)
+
+    @property
+    def on_train_batch_begin(self) -> Callable[..., None]:
+        """Keras' own, which does nothing; with `freq=Steps(...)` what logs within epochs.
+
+        It is the begin of a batch because Keras runs on JAX without waiting for each step only where no callback has a
+        hook at the end of one.
+        """
+        keras_own: Callable[..., None] = super().on_train_batch_begin
+        return self._before_batch if isinstance(self.freq, Steps) else keras_own
+
+    def _before_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._clock.batch = batch
+        if batch >= self._clock.due:
+            self._log_within(int(batch))
+
+    def _log_within(self, batch: int) -> None:
+        """Logs what the steps before a batch have made of the model, if that is due."""
+        if self._starts and self._source is None:
+            self.on_train_begin()
+            self._clock.batch = batch
+        self.on_epoch_begin(self._epoch)
+        step = self._run.count(self._epoch, self._clock.trained(batch))
+        if not self._clock.asks(batch, step, steps_of(self.freq) or 1) or self._source is None:
+            return
+        # On JAX the weights are in Keras' hands while an epoch runs.
+        getattr(self.model, "jax_state_sync", lambda: None)()
+        self._batch = batch
+        try:
+            self._log_guarded(self._epoch, step, None)
+        finally:
+            self._batch = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the epoch if it is due."""
         if self._starts and self._source is None:
             self.on_train_begin()
         self.on_epoch_begin(epoch)
-        step = self._run.count(epoch)
+        step = self._run.count(epoch, self._trained(epoch))
         ends = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
         self._is_last, self._due = bool(ends), None
-        if self._is_due(epoch, self.freq):
+        if self._is_due(epoch, epochs_of(self.freq)):
             self._log_guarded(epoch, step, logs)
         else:
             self._due = epoch, step
+        self._epoch = epoch + 1
+
+    def _trained(self, epoch: int) -> int | None:
+        """Returns how many steps the fit has trained where an epoch ends; None where epochs are counted."""
+        if not isinstance(self.freq, Steps):
+            return None
+        if self._clock.batch is None and self._source is not None and epoch == self._first_epoch:
+            self._warn(
+                f"freq={self.freq} logs within epochs only where it is told of batches, and an epoch has ended without "
+                f"any. Call on_train_batch_begin(batch) before each; epoch ends are logged in any case"
+            )
+        return self._clock.end_epoch(self.model, self.params or {})
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Ends the fit for the trackers and lets go of the traced model; another fit may follow."""
@@ -224,12 +280,15 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             self._is_last = True
             self._log_guarded(*self._due, None)
             self._due = None
+        self._conclude()
         self._run.finish()
         self._source = None
         self._starts = True
 
     def _is_due(self, epoch: int, freq: int) -> bool:
         """Tells whether something that is done every so many epochs is due, as it is in the first and the last one."""
+        if self._batch is not None:
+            return False
         return epoch % freq == 0 or epoch == self._first_epoch or self._is_last
 
     def _checked_source(self, model: Any) -> Any:
@@ -243,7 +302,8 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._source = None  # If this fails, a training loop that goes on tries all of it again.
         self._run.start(config, (self.model, self.explained_model), epoch, self.run)
         self._source, self._starts, self._first_epoch = source, False, epoch
-        self._say(f"{self._description(source, config)}; {self._run.description}")
+        within = "" if config.steps is None else f"; every {config.steps} steps and at epoch ends"
+        self._say(f"{self._description(source, config)}{within}; {self._run.description}")
         if self._run.doubt:
             self._warn(self._run.doubt)
 
@@ -271,7 +331,20 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             self._added |= added.keys()
             logs.update(added)
         if self._run.is_tracked:
-            self._run.log(record())
+            made = record()
+            self._run.log(made if self._batch is None else dataclasses.replace(made, batch=self._batch))
+
+    def _warn_of_choice(self, kept: KeptBatch) -> None:
+        """Warns, once for a choice of samples, of what makes it say little, or leaves a run of before behind."""
+        if kept.warning and kept is not self._choice_said:
+            self._warn(kept.warning)
+        is_new = self._run.is_new and self._run.directory is not None and self._first_epoch > 0
+        if kept.is_ranked and is_new and kept is not self._choice_said:
+            self._warn(
+                f"a new record begins in epoch {self._first_epoch}, with samples that were chosen by the model as it "
+                "is now. run=... goes on with a run and its samples, select=read_run(...) takes the samples alone"
+            )
+        self._choice_said = kept
 
     def _warn_of_range(self, batch: ValidationBatch, word: str = "") -> None:
         """Warns of values that may be others than they are taken for, and of numbers that are left out for it."""
@@ -354,7 +427,9 @@ def run_config(
         model_label=model_label(logger.explained_model),
         layer_place=layer_place(logger.explained_model, layer_name),
         rules=rules,
-        freq=logger.freq,
+        freq=epochs_of(logger.freq),
+        steps=steps_of(logger.freq),
+        select=getattr(getattr(logger, "_kept", None), "choice", ""),
         class_names=None if class_names is None else tuple(map(str, class_names)),
         sample_keys=batch.sample_keys,
         fingerprints=batch.fingerprints,

@@ -17,6 +17,7 @@ from ..passes.ascent import AscentSettings
 from ..records import EpochRecord, Look, RunConfig, ValidationBatch
 from .base import EpochLogger, run_config
 from .pictures import picture_sample, pictures_record
+from .steps import Steps
 
 
 class FilterLogger(EpochLogger):
@@ -49,7 +50,7 @@ class FilterLogger(EpochLogger):
         value_range: Lowest and highest value of the model's input, (0, 255) or (-1, 1) where it takes these.
         tracker: Where it goes, as in `HeatmapLogger`.
         log_dir: Folder of all runs, as in `HeatmapLogger`.
-        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        freq: Log every so many epochs, or every so many steps by `Steps`, as in `HeatmapLogger`.
         image_format: "jpg" or "png".
         prefix: First part of every logged name.
         batch_size: Largest number of filters that run at once.
@@ -83,7 +84,7 @@ class FilterLogger(EpochLogger):
         value_range: tuple[float, float] = (0, 1),
         tracker: Any = "auto",
         log_dir: str | Path = "logs",
-        freq: int = 1,
+        freq: int | Steps = 1,
         image_format: ImageFormat = "jpg",
         prefix: str = "filters",
         batch_size: int = 16,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.range_names import checked_range
-from ..data.spacing import checked_spacing, extent_of, spacing_of
+from ..data.spacing import checked_spacing, spacing_of
 from ..drawing.overlay import Overlay
 from ..drawing.unfolding import check_slices
 from ..explaining.explainer import Explainer
@@ -20,16 +20,21 @@ from ..explaining.inputs import chooser
 from ..explaining.recorded import epoch_record
 from ..methods import AUTO, resolve_methods
 from ..methods.fusion import Fusion
-from ..metrics import METRICS, degenerate_cause, mean, measured, worst
-from ..metrics.agreement import same_class
+from ..metrics import METRICS, mean, worst
 from ..metrics.registry import IN_LOGS, names_all
 from ..network.outputs import said_kinds
 from ..network.rules import rules_digest
 from ..network.tokens import resolve_tokens
-from ..records import EpochRecord, Floats, Ints, RunConfig
+from ..records import Alert, EpochRecord, RunConfig
+from ..store import Run
+from .alerts import Alerts, alerts_of, check_lines, checked_lines
 from .base import EpochLogger, check_overlay, run_config
+from .choosing import check_select, chosen_before
 from .kept import KeptBatch, batch_words, kept_batch, ranges_text
+from .measuring import degenerate_causes, flipped_group, keep, numbers_of_samples
 from .names import check_names, checked_metrics
+from .reports import missing_packages, remove_run_report, write_run_report
+from .steps import Steps, epochs_of
 
 
 class HeatmapLogger(EpochLogger):
@@ -39,8 +44,8 @@ class HeatmapLogger(EpochLogger):
     names of `keras_cam_callbacks.metrics.METRICS`, and in Keras' `logs` as `<prefix>_<name>`:
 
     - of the map: `confidence` (probability of the explained class), `area` (share of the map above half of its
-      maximum), `entropy`, `centre_x`, `centre_y` (not of signals), `centre_z` (of volumes and clips), `blobs`, and
-      `degenerate` (number of maps that explain nothing);
+      maximum), `entropy`, `centre_x`, `centre_y` (not of signals), `centre_z` (of volumes and clips), `blobs`,
+      `magnitude` (mean size of the raw values), and `degenerate` (number of maps that explain nothing);
     - against the last logged epoch: `drift` (1 - Pearson correlation), `spearman`, `top_iou` (overlap of the top
       fifth), `moved` (how far the heat has moved, in diagonals of the image), `centre_shift`, and `target_kept` (share
       of the samples whose explained class is still the same: only these are compared); against the run's first logged
@@ -95,14 +100,21 @@ class HeatmapLogger(EpochLogger):
             multi-hot labels "true" explains the first three of each sample, as "true1" to "true3"; what a sample has
             fewer is NaN. Of several outputs, and for what is explained by default, see `explain`.
         max_samples: How many samples are explained.
-        select: "first" takes the first samples, "balanced" takes classes, or labels, in turn.
+        select: "first" takes the first samples, "balanced" takes classes, or labels, in turn. Three take one pass over
+            all of the data with the model as it is when the first fit begins: "hardest" the highest loss by sample,
+            "wrong" wrong predictions, the most confident first, "confused" the smallest margin between the two best
+            classes. They are chosen once, and stay. A stored run, `read_run(...)`, gives its samples, known by their
+            pixels, under its keys, all of them: so runs stay comparable.
+        select_model: The model that chooses the hardest, wrong or confused samples: one that is trained, with inputs
+            and outputs like those of the explained one. None for the explained model.
         class_names: Names by class index, for captions; of numbers their names.
         output_kind: What the model's output is, where the loss, the labels and the model don't say it: "classes",
             "labels" (several at once), "numbers", "embedding", "mask" or "boxes"; or a dict by the names of several
             outputs. Of numbers `target` names one by its index.
         sample_keys: Names of the explained samples, or of all samples of the data; by default "sample_00", "sample_01",
             .... To compare runs, use the same ones.
-        fuse: How several layers are fused: "mean", the default, or "maximum" of their scaled maps.
+        fuse: How several layers are fused: "mean", the default, "maximum", or "product" (the geometric mean) of their
+            scaled maps.
         augmentations: Does attention hold where the images are changed? Names of built-in augmentations in a list (see
             `AUGMENTATIONS`), or a dict of augmentations by names of yours. Pictures get a row for each, and the numbers
             `<prefix>_<name>_correlation` (mean correlation with the map without augmentation, over the pixels that both
@@ -123,7 +135,9 @@ class HeatmapLogger(EpochLogger):
             whether the model needs what the heatmaps show; a multiple of `freq`. It costs 33 forward passes of the
             batch for each view: 16 steps of insertion into the blurred image, 16 of deletion to its mean colour, and
             one of the masked image. None for never.
-        freq: Log every so many epochs; the first and the last one of a fit are always logged.
+        freq: Log every so many epochs; the first and the last one of a fit are always logged. Or `Steps(500)`: every
+            500 training steps, and at the end of each epoch. What is logged within an epoch is not in Keras' `logs`;
+            numbers of change are against whatever was logged last.
         display: What people see where it differs from the model's input: images, a function, or some of these by name.
         value_range: Which values of the model's input are black and white, for pictures and augmentations: two numbers
             such as (0, 4095), or "[0, 1]", "[0, 255]", "[-1, 1]", "mean-subtracted", "mean/std" or "min-max"
@@ -146,6 +160,12 @@ class HeatmapLogger(EpochLogger):
             map, on the largest of them, which is said.
         tokens: How a layer's tokens (N, T, C), as a vision transformer's, lie on the image: a grid such as (14, 14),
             `Tokens(grid=(14, 14), special=[0])`, or a function from tokens to a map. None to have it found.
+        report: Whether the end of a fit writes the run's report, `report.html`, beside the record on disk, and hands it
+            to trackers that take files: W&B, MLflow. Each fit of a run replaces it; after an interruption there is
+            none, and `keras-cam report` makes it. It needs the extra "report".
+        alerts: Lines by the names of numbers, such as {"energy_in_region": "< 0.5", "drift": "> 0.6"}. A number that
+            crosses its line is said once in a run, as a warning, in the record and by W&B's and Trackio's alerts. It
+            is noted in the record again where it had come back by a tenth of the limit.
 
     Raises:
         ValueError: If a setting is impossible; what depends on the model is raised when training begins, before the
@@ -169,7 +189,8 @@ class HeatmapLogger(EpochLogger):
         log_dir: str | Path = "logs",
         target: Any = "predicted",
         max_samples: int = 16,
-        select: str = "first",
+        select: str | Run = "first",
+        select_model: Any = None,
         class_names: Sequence[str] | None = None,
         output_kind: str | Mapping[str, str] | None = None,
         sample_keys: Sequence[str] | None = None,
@@ -179,7 +200,7 @@ class HeatmapLogger(EpochLogger):
         regions: Any = None,
         spacing: Sequence[float] | None = None,
         faithfulness_freq: int | None = None,
-        freq: int = 1,
+        freq: int | Steps = 1,
         display: Any = None,
         value_range: Any = None,
         overlay: Overlay | None = None,
@@ -190,6 +211,8 @@ class HeatmapLogger(EpochLogger):
         run: str | Path | None = None,
         input: Any = None,
         tokens: Any = None,
+        report: bool = True,
+        alerts: Mapping[str, str] | None = None,
     ) -> None:
         check_overlay(overlay)
         methods = resolve_methods(method)
@@ -207,13 +230,15 @@ class HeatmapLogger(EpochLogger):
         self.spacing = spacing
         checked_spacing(spacing)
         self.faithfulness_freq = faithfulness_freq
-        self._names = checked_metrics(self.metrics, self.freq, self.regions, self.faithfulness_freq)
+        self._names = checked_metrics(self.metrics, epochs_of(self.freq), self.regions, self.faithfulness_freq)
         self.validation_data = validation_data
         self.layer_name = layer_name
         self.method = method
         self.target = target
         self.max_samples = max_samples
         self.select = select
+        self.select_model = select_model
+        check_select(select, select_model)
         self.class_names = class_names
         self.output_kind = output_kind
         said_kinds(output_kind)
@@ -227,7 +252,14 @@ class HeatmapLogger(EpochLogger):
         self.input = input
         self.tokens = tokens
         resolve_tokens(tokens)
+        self.report = report
+        self.alerts = alerts
+        self._lines = checked_lines(alerts)
         self._kept: KeptBatch | None = None
+
+    def _forget_fits(self) -> None:
+        super()._forget_fits()
+        self._alerts: Alerts | None = None
 
     def explain(self, model: Any = None) -> Explanation | Explanations:
         """Explains the fixed batch now, without logging.
@@ -252,7 +284,10 @@ class HeatmapLogger(EpochLogger):
             self.validation_data,
             model,
             max_samples=self.max_samples,
-            select=self.select,
+            select=chosen_before(self.select, self.log_dir, self.run),
+            select_model=self.select_model,
+            output_kind=self.output_kind,
+            batch_size=self.batch_size,
             display=self.display,
             sample_keys=self.sample_keys,
             regions=self.regions,
@@ -270,7 +305,7 @@ class HeatmapLogger(EpochLogger):
             chosen_by=(self.layer_name, self.method),
         )
         self._names = checked_metrics(
-            self.metrics, self.freq, self.regions, self.faithfulness_freq, self._kept.batch.space
+            self.metrics, epochs_of(self.freq), self.regions, self.faithfulness_freq, self._kept.batch.space
         )
         source = Explainer(
             model,
@@ -288,6 +323,9 @@ class HeatmapLogger(EpochLogger):
             keeps=True,
         )
         self._numbers = check_names(source.names, self._names, source.augmentations)
+        lacking = METRICS["regions"] if self.regions is None else ()
+        lacking = (*lacking, *(METRICS["faithfulness"] if self.faithfulness_freq is None else ()))
+        check_lines(self._lines, [name for name in self._numbers if not name.endswith(lacking)])
         self._said_flips = False
         self._causes_said: set[str] = set()
         if not names_all(self.metrics) and "confidence" in self._names and not source.has_probability:
@@ -302,6 +340,7 @@ class HeatmapLogger(EpochLogger):
 
     def _description(self, source: Explainer, config: RunConfig) -> str:
         assert self._kept is not None
+        self._warn_of_choice(self._kept)
         self._warn_of_range(self._kept.batch, source.range_word(self._kept.batch))
         return (
             f"explains {source.description} by {config.method} of {source.capturer.explained}, "
@@ -364,67 +403,80 @@ class HeatmapLogger(EpochLogger):
             faithful = source.faithfulness(views, self._names)
         check_names(source.names, self._names, source.augmentations, {name: v.values for name, v in views.items()})
         for name, view in views.items():
-            dead = view.degenerate
-            self._warn_degenerate(name, view.heatmaps, dead, epoch)
-            nothing = np.full_like(view.heatmaps, np.nan)
-            last, first = (kept.get(name, nothing) for kept in (self._run.last_heatmaps, self._run.first_heatmaps))
-            found: dict[str, Any] = dict(view.values)
-            if "confidence" in self._names and source.has_probability:
-                found["confidence"] = view.confidences
-            found |= measured(
-                view.heatmaps,
+            self._warn_degenerate(name, view, epoch)
+            of_class = source.is_of_class(name)
+            numbers = numbers_of_samples(
+                view,
+                name,
                 self._names,
-                last=last,
-                first=first,
-                masks=view.masks(),
-                targets=view.targets,
-                last_targets=self._run.last_targets.get(name),
-                first_targets=self._run.first_targets.get(name),
-                of_class=source.is_of_class(name),
-                extent=extent_of(view.batch.space),
+                self._run,
+                faithful=faithful.get(name, {}),
+                of_class=of_class,
+                has_probability=source.has_probability,
             )
-            if source.is_of_class(name):
-                self._say_flips(name, view.targets, epoch)
-            found |= faithful.get(name, {})
-            for augmentation, augmented in view.augmented.items():
-                if augmented.guessed:
-                    continue
-                found[f"{augmentation}_correlation"] = augmented.correlation
-                if augmented.unchanged is not None and view.predicted is not None:
-                    none = view.absent | (view.predicted < 0)
-                    found[f"{augmentation}_unchanged"] = np.where(none, np.nan, augmented.unchanged)
-            self._run.last_heatmaps[name], self._run.last_targets[name] = view.heatmaps, view.targets
-            self._run.first_heatmaps.setdefault(name, view.heatmaps)
-            self._run.first_targets.setdefault(name, view.targets)
+            if of_class:
+                self._say_flips(name, view, epoch)
+            keep(view, name, self._run)
             lead = f"{name}_" if name else ""
-            values |= {lead + metric: of_samples for metric, of_samples in found.items()}
-            scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in found.items()}
+            values |= {lead + metric: of_samples for metric, of_samples in numbers.items()}
+            scalars |= {lead + metric: float(mean(of_samples)) for metric, of_samples in numbers.items()}
             if "degenerate" in self._names:
-                scalars[lead + "degenerate"] = float(dead.sum())
-        record = partial(epoch_record, views, self.overlay, epoch=epoch, step=step, scalars=scalars, values=values)
-        return scalars, record
+                scalars[lead + "degenerate"] = float(view.degenerate.sum())
+        alerts = self._watch(scalars, epoch)
+        draw = partial(epoch_record, views, self.overlay, epoch=epoch, step=step, scalars=scalars, values=values)
+        return scalars, lambda: replace(draw(), alerts=alerts)
 
-    def _say_flips(self, name: str, targets: Ints | None, epoch: int) -> None:
+    def _watch(self, scalars: Mapping[str, float], epoch: int) -> tuple[Alert, ...]:
+        """Returns which numbers cross their lines, and says those that do for the first time in the run."""
+        config = self._run.config
+        if config is None or not self._lines:
+            return ()
+        if self._alerts is None or self._alerts.run_id != config.run_id:
+            self._alerts = Alerts(self._lines, config.run_id, alerts_of(self.directory))
+        alerts = self._alerts.crossed(scalars, epoch)
+        for alert in alerts:
+            if alert.is_first:
+                self._warn(alert.text)
+        return alerts
+
+    def _start(self, epoch: int, source: Explainer) -> None:
+        super()._start(epoch, source)
+        if self.directory is not None:
+            self._attempt("The report", lambda: None, partial(remove_run_report, self.directory))
+
+    def _conclude(self) -> None:
+        """Writes the report and hands it to the trackers."""
+        if not self.report or self.directory is None:
+            return
+        missing = missing_packages()
+        if missing:
+            self._say(f"writes no report without {' and '.join(missing)}: pip install 'keras_cam_callbacks[report]'")
+            return
+        self._attempt("The report", lambda: None, partial(self._report, self.directory))
+
+    def _report(self, directory: Path) -> None:
+        path = write_run_report(directory)
+        if path is not None:
+            self._say(f"wrote {path}")
+            self._run.attach(path, "report")
+
+    def _say_flips(self, name: str, view: Explanation, epoch: int) -> None:
         """Says, once in a fit, that all maps are of other classes than before, so that nothing is compared."""
-        for group, earlier in (("last", self._run.last_targets), ("first", self._run.first_targets)):
-            others = earlier.get(name)
-            if self._said_flips or not {*self._names} & {*METRICS[group]} or targets is None or others is None:
-                continue
-            if not same_class(targets, others, len(targets)).any():
-                self._said_flips = True
-                self._say(
-                    f"compares no heatmap{f' of {name}' if name else ''} of epoch {epoch} with the {group} logged "
-                    "epoch, as the explained class of each sample is another one now. `target_kept` counts those that "
-                    "stay; target='true', or a class, stays in all epochs"
-                )
+        group = None if self._said_flips else flipped_group(view, name, self._names, self._run)
+        if group is not None:
+            self._said_flips = True
+            self._say(
+                f"compares no heatmap{f' of {name}' if name else ''} of epoch {epoch} with the {group} logged "
+                "epoch, as the explained class of each sample is another one now. `target_kept` counts those that "
+                "stay; target='true', or a class, stays in all epochs"
+            )
 
-    def _warn_degenerate(self, name: str, heatmaps: Floats, flags: Any, epoch: int) -> None:
+    def _warn_degenerate(self, name: str, view: Explanation, epoch: int) -> None:
         """Says, once in a fit for each cause, that heatmaps explain nothing."""
-        causes = [degenerate_cause(heatmap) for heatmap in heatmaps[flags]]
-        for cause in dict.fromkeys(causes):
+        for cause, count in degenerate_causes(view):
             if cause not in self._causes_said:
                 self._causes_said.add(cause)
                 self._warn(
-                    f"{causes.count(cause)} of {len(flags)} heatmaps {f'of {name} ' if name else ''}explain nothing in "
+                    f"{count} of {len(view.heatmaps)} heatmaps {f'of {name} ' if name else ''}explain nothing in "
                     f"epoch {epoch}; they are drawn as the bare image. {cause}"
                 )

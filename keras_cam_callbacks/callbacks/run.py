@@ -33,6 +33,7 @@ class TrackedRun:
         attempt: Takes a name, what to do if an action fails, and the action.
 
     Attributes:
+        is_new: Whether the last fit has begun a run, and goes on with none.
         doubt: Why a new record has begun where several could go on; "" where that is clear.
         trackers: The trackers of the last fit, or of the next one once it is prepared.
         config: The run, from its first fit on.
@@ -47,7 +48,7 @@ class TrackedRun:
         self._named: dict[str, Tracker] = {}
         self._live: list[Tracker] = []
         self._started: list[Tracker] = []
-        self._epoch = 0
+        self._epoch, self._step = 0, 0
         self._threads: dict[int, CallThread] = {}
         self._models: tuple[weakref.ref[Any], ...] = ()
         self._log_dir: Path | None = None
@@ -56,7 +57,7 @@ class TrackedRun:
         self._choice = ""
         self._offset = 0
         self._last_step = -1
-        self.doubt = ""
+        self.doubt, self.is_new = "", True
         self.trackers: tuple[Tracker, ...] = ()
         self.config: RunConfig | None = None
         self.last_heatmaps: dict[str, Floats] = {}
@@ -81,7 +82,9 @@ class TrackedRun:
             ", ".join(tracker_name(t) for t in self.trackers if _uses_directory(t) is uses) for uses in (True, False)
         )
         inside += f" in {self.directory}{self._resumed}" if inside else ""
-        return ("; ".join(filter(None, (inside, outside))) or "no tracker") + self._choice
+        shown = "two files an epoch are the record, which TensorBoard's tab Heatmaps shows"
+        shown = shown if any(getattr(tracker, "wants_record", False) for tracker in self.trackers) else ""
+        return ("; ".join(filter(None, (inside, outside, shown))) or "no tracker") + self._choice
 
     def prepare(self, tracker: Any) -> None:
         """Finds the trackers of the next fit.
@@ -127,10 +130,12 @@ class TrackedRun:
             place = Place(self.config.directory, None, self.config.run_id)
         elif uses_folder:
             place = choose_directory(config.directory, config, 0 if goes_on else epoch, run, held)
-        self._resumed = ""
+        self._resumed, self.is_new = "", not goes_on and place.last_step is None
         self._choice, self.doubt = place.said, place.said.removeprefix("; ") if place.is_doubtful else ""
+        first = 0 if config.steps is not None else epoch  # what is counted where this fit begins
         if goes_on:
-            self._offset = max(self._offset, self._last_step + 1 - epoch)
+            # Steps are counted when they are done, epochs from 0.
+            self._offset = max(self._offset, self._last_step + (config.steps is None) - first)
         else:
             self._offset, self._last_step, self.last_heatmaps, self.first_heatmaps = 0, -1, {}, {}
             self.last_targets, self.first_targets = {}, {}
@@ -144,7 +149,7 @@ class TrackedRun:
         if goes_on and self.config:
             run_id, tracked = self.config.run_id, self.config.tracked
         self.config = dataclasses.replace(config, directory=place.directory, run_id=run_id, tracked=tracked)
-        self._epoch, self._live, self._started = epoch, [], []
+        self._epoch, self._step, self._live, self._started = epoch, self._offset + first, [], []
 
         def start(tracker: Tracker) -> None:
             self._call(tracker, "start", self.config)
@@ -177,6 +182,7 @@ class TrackedRun:
         if old is None or not same_models or self._log_dir != config.directory:
             return False
         same = all(getattr(old, name) == getattr(config, name) for name in _IDENTITY)
+        same = same and (old.steps is None) == (config.steps is None)
         same = same and moved_class(old.class_names or (), config.class_names or ()) is None
         same = same and len(old.regions) == len(config.regions) and all(map(_same_region, old.regions, config.regions))
         if not same or old.displays.keys() != config.displays.keys():
@@ -189,7 +195,7 @@ class TrackedRun:
         epochs = read_run(place.directory).epochs
         last = next(e for e in epochs if e.step == place.last_step)
         self._offset = place.offset
-        again = [str(e.epoch) for e in epochs if e.step > last.step]
+        again = dict.fromkeys(str(e.epoch) for e in epochs if e.step > last.step)
         self._resumed = f", which goes on after epoch {last.epoch}" + (
             f" (it holds epoch {', '.join(again)} too: of what is logged twice the later counts)" if again else ""
         )
@@ -198,10 +204,16 @@ class TrackedRun:
         with suppress(ValueError, OSError):
             self.first_heatmaps, self.first_targets = _stored_maps(epochs[0])
 
-    def count(self, epoch: int) -> int:
-        """Returns the step of an epoch that has ended, logged or not; steps grow over all fits of a process."""
-        self._epoch, self._last_step = epoch, self._offset + epoch
-        return self._last_step
+    def count(self, epoch: int, trained: int | None = None) -> int:
+        """Returns the step of an epoch that has ended, logged or not; steps grow over all fits of a process.
+
+        Args:
+            epoch: The epoch as Keras counts it.
+            trained: How many training steps this fit has done, where the run counts these.
+        """
+        self._epoch, self._step = epoch, self._offset + (epoch if trained is None else trained)
+        self._last_step = self._step
+        return self._step
 
     def log(self, record: EpochRecord) -> None:
         """Sends a record to all trackers; one that fails is left out from then on."""
@@ -215,12 +227,17 @@ class TrackedRun:
             what: What has failed, as it is called in messages.
             error: The error in words.
         """
-        event = Event(self._epoch, self._offset + self._epoch, time.time(), what, error)
+        event = Event(self._epoch, self._step, time.time(), what, error)
         for tracker in self._started:
             # It may have another class than Tracker, and what has failed may be the disk: it is told already.
             if getattr(type(tracker), "fail", Tracker.fail) is not Tracker.fail:
                 with suppress(Exception):
                     self._call(tracker, "fail", event)
+
+    def attach(self, path: Path, name: str) -> None:
+        """Hands a file that was made of the run to all trackers that take one; a class of the user's need not."""
+        for tracker in [tracker for tracker in self._live if hasattr(tracker, "attach")]:
+            self._attempt_last(tracker, "attach", path, name)
 
     def finish(self) -> None:
         """Ends a fit for all trackers."""

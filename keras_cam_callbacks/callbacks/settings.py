@@ -8,6 +8,8 @@ from typing import Any, TypedDict
 
 from ..drawing.overlay import Overlay
 from ..methods.fusion import Fusion
+from ..store import Run
+from .steps import Steps
 
 __all__ = ["HeatmapSettings"]
 
@@ -19,7 +21,8 @@ class HeatmapSettings(TypedDict, total=False):
     log_dir: str | Path
     target: Any
     max_samples: int
-    select: str
+    select: str | Run
+    select_model: Any
     class_names: Sequence[str] | None
     output_kind: str | Mapping[str, str] | None
     sample_keys: Sequence[str] | None
@@ -29,7 +32,7 @@ class HeatmapSettings(TypedDict, total=False):
     regions: Any
     spacing: Sequence[float] | None
     faithfulness_freq: int | None
-    freq: int
+    freq: int | Steps
     display: Any
     value_range: Any
     overlay: Overlay | None
@@ -40,3 +43,5 @@ class HeatmapSettings(TypedDict, total=False):
     run: str | Path | None
     input: Any
     tokens: Any
+    report: bool
+    alerts: Mapping[str, str] | None

@@ -46,7 +46,7 @@ def demo(out: Path, epochs: int, images: int, seed: int) -> None:
     the honest and the shortcut run. An --out that holds something is refused, so nothing is overwritten and the
     paths are where they are said to be.
     """
-    _need("rich", "scikit-learn", "scikit-image", "jinja2", "matplotlib", "plotly")
+    _need("rich", "scikit-learn", "scikit-image", "matplotlib", "plotly")
     _make_folder(out)
     from rich.console import Console
 

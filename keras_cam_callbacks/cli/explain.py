@@ -40,7 +40,7 @@ def _check_methods(names: tuple[str, ...]) -> None:
 
     try:
         resolve_methods(list(names))
-    except ValueError as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise click.BadParameter(plain(error), param_hint="'--method'") from error
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..comparison.report import ReportFile
 
-PACKAGES = ("jinja2", "plotly")
+PACKAGES = ("plotly",)
 """What writing a page needs."""
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
 from ..records import Label
-from ..store import STABLE, Run, architectures, are_stable, moved_class, read_run, same_label
+from ..store import STABLE, Run, StoredEpoch, architectures, are_stable, moved_class, read_run, same_label
 
 __all__ = [
     "align_samples",
     "check_view",
     "class_names",
+    "counted_alike",
     "differences",
     "named",
     "open_runs",
@@ -25,8 +27,8 @@ __all__ = [
 
 _LISTED = 8  # samples that an error names
 # Of one run alone, or without a meaning for what maps show.
-_OF_RECORDS = ("run_id", "tracked", "freq")
-_OF_SAMPLES = ("sample_keys", "fingerprints", "labels", "files", "regions", "inputs", "schema_version")
+_OF_RECORDS = ("run_id", "tracked", "freq", "steps")
+_OF_SAMPLES = ("sample_keys", "fingerprints", "labels", "files", "regions", "inputs", "schema_version", "select")
 _LATEST = 2**53  # steps above are no count of epochs, and fit no JSON number
 
 
@@ -205,6 +207,38 @@ def _other_pixels(
         "A sample key must stand for the same pixels in all runs. "
         f"Received different images in {', '.join(names)} for {_listed(other)}. {advice}"
     )
+
+
+def counted_alike(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Returns runs that count alike.
+
+    Where some count training steps and others epochs, those of steps are brought to epochs: their epoch ends, by the
+    epochs in which they stand, those of a later fit behind the ones before. What lies within epochs is left out.
+
+    Args:
+        runs: R runs.
+
+    Raises:
+        ValueError: If there is no epoch's end among what is to be compared with epochs.
+    """
+    if len({run.steps is None for run in runs}) == 1:
+        return tuple(runs)
+    return tuple(run if run.steps is None else _by_epochs(run) for run in runs)
+
+
+def _by_epochs(run: Run) -> Run:
+    ends: list[StoredEpoch] = []
+    offset = 0
+    for end in (epoch for epoch in run.epochs if epoch.batch is None):
+        if ends and offset + end.epoch <= ends[-1].step:  # Another fit has begun.
+            offset = ends[-1].step + 1 - end.epoch
+        ends.append(replace(end, step=offset + end.epoch))
+    if not ends:
+        raise ValueError(
+            "A run that counts steps needs an epoch's end to be compared with one that counts epochs. Received: "
+            f"{run.directory}, which was logged within its first epoch alone. Wait for its end, or leave it out."
+        )
+    return replace(run, epochs=tuple(ends))
 
 
 def steps(runs: Sequence[Run]) -> tuple[int, ...]:

@@ -46,7 +46,7 @@ def draw_charts(sheet: Sheet, comparison: Compared, metric: str, numbers: npt.ND
     known = numbers[np.isfinite(numbers)]
     if len(known) and known.min() >= 0 and known.max() <= 1:  # Shares are read against none and all.
         axes.set_ylim(-0.03, 1.05)
-    _finish(axes, metric, wide)
+    _finish(axes, metric, wide, comparison.unit)
     if alone:
         return
     axes = sheet.axes(EDGE + _AXIS, top, wide, CHART)
@@ -61,11 +61,12 @@ def draw_charts(sheet: Sheet, comparison: Compared, metric: str, numbers: npt.ND
         axes.axvline(parted, color="#555555", linewidth=1.5, linestyle="--")
         right = parted > (comparison.epochs[0] + comparison.epochs[-1]) / 2
         axes.annotate(
-            f"apart from epoch {parted} on", (parted, 1), (-4 if right else 4, -3), xycoords=("data", "axes fraction"),
-            textcoords="offset points", va="top", ha="right" if right else "left", **SMALL,
+            f"apart from {comparison.unit} {parted} on", (parted, 1), (-4 if right else 4, -3),
+            xycoords=("data", "axes fraction"), textcoords="offset points", va="top", ha="right" if right else "left",
+            **SMALL,
         )  # fmt: skip
     axes.set_ylim(min(-0.1, axes.get_ylim()[0]), 1.05)
-    _finish(axes, "agreement", wide)
+    _finish(axes, "agreement", wide, comparison.unit)
 
 
 def _agreement_lines(comparison: Compared, names: Sequence[str]) -> list[tuple[str, npt.NDArray[np.float64]]]:
@@ -110,11 +111,11 @@ def _band(axes: Axes, epochs: Sequence[int], values: npt.NDArray[np.float64]) ->
     )
 
 
-def _finish(axes: Axes, metric: str, width: float) -> None:
+def _finish(axes: Axes, metric: str, width: float, unit: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     says = textwrap.wrap(row_of(metric).about, int(width / _LETTER), max_lines=2, placeholder=" …")
-    axes.set_xlabel("\n".join(["epoch", *says]), **SMALL)
+    axes.set_xlabel("\n".join([unit, *says]), **SMALL)
     axes.set_ylabel(cut(metric, 30), **SMALL)
     axes.tick_params(labelsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))

@@ -63,8 +63,13 @@ class Compared:
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        epochs = f"epochs {self.epochs[0]} to {self.epochs[-1]}"
+        epochs = f"{self.unit}s {self.epochs[0]} to {self.epochs[-1]}"
         return f"{type(self).__name__}({', '.join(self.names)}; {len(self.sample_keys)} samples, {epochs})"
+
+    @property
+    def unit(self) -> str:
+        """What `epochs` counts: "epoch", or "step" where all runs were logged by training steps."""
+        return "step" if all(run.steps is not None for run in self.runs) else "epoch"
 
     def stored(self, run: int, epoch: int) -> StoredEpoch | None:
         """Returns the stored epoch of a run.
@@ -157,6 +162,27 @@ class Compared:
         known = ~np.isnan(together)
         with np.errstate(invalid="ignore"):
             rows = lasting(together < threshold, known)
+        return np.where(rows >= 0, np.array(self.epochs, np.int64)[rows], np.int64(-1))
+
+    def settled(self, threshold: float = 0.1) -> Ints:
+        """Finds since when each run's heatmaps hardly move: the mean drift of the samples stays below a threshold.
+
+        Args:
+            threshold: In (0, 2].
+
+        Returns:
+            (R,) int64, one of `epochs`, from which on it is so up to the run's last one; -1 where it isn't, or isn't
+            known.
+
+        Raises:
+            ValueError: If `threshold` is not in (0, 2].
+        """
+        if not 0 < threshold <= 2:
+            raise ValueError(f"`threshold` must be in (0, 2]. Received: {threshold!r}. 0.1 works.")
+        nothing = np.full((len(self.runs), len(self.epochs)), np.nan)
+        drift = epoch_numbers(self).get("drift", nothing)
+        with np.errstate(invalid="ignore"):
+            rows = lasting(np.less(drift.T, threshold), np.isfinite(drift.T))
         return np.where(rows >= 0, np.array(self.epochs, np.int64)[rows], np.int64(-1))
 
     def held(self) -> npt.NDArray[np.bool_]:

@@ -8,14 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..records import Floats
 from ..store import Run
 from . import alignment, tables, words
+from .columns import count_axes, read_column, stacked
 from .compared import Compared
-from .reading import Reader, agreements, peaks_of, put, unlike
+from .reading import Reader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "compare"]
 
-Doubles = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Compared):
     """Stored runs, aligned by sample and epoch: tables, sentences, figures and reports of them. `compare` makes it.
 
-    Epochs go by their steps, the runs' own counts from 0: of one fit they are the epochs as Keras counts them.
+    Epochs go by their steps, the runs' own counts from 0: of one fit they are the epochs as Keras counts them. Where
+    all runs were logged by training steps (`freq=Steps(...)`), these are what is called epochs here; where some were,
+    their epoch ends are compared with the others' epochs.
 
     Attributes:
         names: R names of the runs.
@@ -59,15 +56,23 @@ class Comparison(Compared):
         left_out: By the names of runs, the sample keys that others lack.
     """
 
+    def _repr_html_(self) -> str:
+        from .inline import html_of
+
+        return html_of(self)
+
     def table(self, grain: str = "sample") -> list[dict[str, Any]]:
         """Returns all numbers as rows of plain values, for a data frame or a file; None where one is missing.
 
         Args:
-            grain: "sample" gives a row for each run, epoch and sample: run, epoch, sample, label, predicted, both by
+            grain: "sample" gives a row for each run, epoch and sample: run, epoch (and step, where runs count training
+                steps), sample, label, predicted, both by
                 name, explained (the class of the heatmap), correct, confidence, agreement (its mean with the other
                 runs; of more than two runs also the one with each), and all `values`. "epoch" gives a row for each run
                 and epoch: samples, accuracy (of samples with several labels "top_label", see `right_name`), and the
                 means over the compared samples; where a number is not known of each sample, it is the run's own.
+                "class" gives a row for each run, epoch and true class, "predicted" for each predicted one: the class
+                and its name, samples (how many have it), accuracy, and the means over these.
 
         Returns:
             The rows, all with the same names, in the order of runs, epochs and samples. A run has no rows for epochs
@@ -154,7 +159,7 @@ class Comparison(Compared):
             What was written, how large it is, and what was left out.
 
         Raises:
-            ImportError: If jinja2 or plotly is missing.
+            ImportError: If plotly is missing.
             ValueError: If an argument is not one of the above, or a file of a run is damaged.
             OSError: If a file of a run is gone, or the report can't be written.
         """
@@ -170,7 +175,9 @@ class Comparison(Compared):
         A run "looks at the object" where the mean `energy_ratio` of its last epoch is at least 1.5 times what chance
         would give, and "does not" where it is at most that; in between it "hardly prefers" it. "From epoch 3 on" means
         in every logged epoch from 3 to the last one. A corner or an edge is named where at least half of the samples
-        have their peak in that ninth of the image. What was not measured is not said.
+        have their peak in that ninth of the image. A class from whose object a run looks away, by the same measure, is
+        named where others are known, and so is since when heatmaps hardly move (see `settled`). What was not measured
+        is not said.
 
         Args:
             threshold: Of the mean agreement below which runs look at different places; see `parted`.
@@ -216,31 +223,13 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
     called = alignment.named(opened, names)
     alignment.check_view(opened, called, view)
     keys, labels, left_out = alignment.align_samples(opened, called)
+    opened = alignment.counted_alike(opened)
     epochs = alignment.steps(opened)
     pairs = tuple(combinations(range(len(opened)), 2))
-    shape = (len(opened), len(epochs), len(keys))
-
     readers = [Reader(run, keys, view) for run in opened]
     stored = [{epoch.step: epoch for epoch in run.epochs} for run in opened]
-    predicted = np.full(shape, -1, np.int64)
-    targets = np.full(shape, -1, np.int64)
-    confidences = np.full(shape, np.nan, np.float32)
-    peaks = np.full((*shape, _count_axes(opened, called)), np.nan, np.float32)
-    values: dict[str, Doubles] = {}
-    scalars: dict[str, Doubles] = {}
-    agreement = np.full((len(pairs), *shape[1:]), np.nan)
-    for e, step in enumerate(epochs):
-        maps: list[Floats | None] = [None] * len(opened)
-        for r, reader in enumerate(readers):
-            if step in stored[r]:
-                read = reader.read(stored[r][step])
-                maps[r] = read.heatmaps
-                predicted[r, e], targets[r, e], confidences[r, e] = read.predicted, read.targets, read.confidences
-                peaks[r, e] = peaks_of(read.heatmaps)
-                put(values, read.values, (r, e), shape)
-                put(scalars, read.scalars, (r, e), shape[:2])
-        # A cat's map and a dog's map of one image differ also where the runs look alike.
-        agreement[:, e] = np.where(unlike(targets[:, e], pairs), np.nan, agreements(maps, pairs))
+    shape = (len(keys), count_axes(opened, called))
+    columns = [read_column(readers, [of.get(step) for of in stored], pairs, shape)[0] for step in epochs]
     return Comparison(
         names=called,
         runs=opened,
@@ -249,24 +238,8 @@ def compare(runs: Sequence[str | Path | Run], *, names: Sequence[str] | None = N
         labels=labels,
         class_names=alignment.class_names(opened, called),
         epochs=epochs,
-        predicted=predicted,
-        targets=targets,
-        confidences=confidences,
-        peaks=peaks,
-        values=values,
-        scalars=scalars,
         pairs=pairs,
-        agreement=agreement,
+        **stacked(columns),
         differences=alignment.differences(opened, keys),
         left_out=left_out,
     )
-
-
-def _count_axes(opened: Sequence[Run], called: Sequence[str]) -> int:
-    """Returns how many axes the heatmaps of all runs have."""
-    axes = ["height, width" if run.space is None else ", ".join(run.space.axes) for run in opened]
-    counts = [text.count(",") + 1 for text in axes]
-    if len(set(counts)) > 1:
-        listed = "; ".join(f"{name}: {text}" for name, text in zip(called, axes, strict=True))
-        raise ValueError(f"Runs must have heatmaps of as many axes to be compared. Received: {listed}.")
-    return counts[0]

@@ -18,7 +18,20 @@ from ..space import resize
 from .compared import Compared, epoch_numbers, ordered, row_of
 from .displays import kind_of_samples, make_displays, shown_samples
 
-__all__ = ["MAP_SIDE", "MAP_SIDES", "PALETTES", "epoch_means", "make_payload", "thinned"]
+__all__ = [
+    "MAP_SIDE",
+    "MAP_SIDES",
+    "PALETTES",
+    "displays_of",
+    "epoch_means",
+    "kept_size",
+    "levels_of",
+    "make_block",
+    "make_head",
+    "make_payload",
+    "packed",
+    "thinned",
+]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -56,7 +69,7 @@ def thinned(held: npt.NDArray[np.bool_], most: int | None) -> list[int]:
 
 
 def make_payload(comparison: Compared, shown: Sequence[int], image_side: int, image_quality: int) -> dict[str, Any]:
-    """Returns what the page is made from.
+    """Returns what the page of a report is made from: `make_head`, and `make_block` with all heatmaps.
 
     Args:
         comparison: The compared runs.
@@ -73,41 +86,69 @@ def make_payload(comparison: Compared, shown: Sequence[int], image_side: int, im
     """
     held = comparison.held()
     tops, runs = _heatmaps(comparison, shown, held)
-    values = {**comparison.values, "confidence": comparison.confidences.astype(np.float64)}
-    known = [name for name in ordered(values) if np.isfinite(values[name][:, shown]).any()]
-    scalars = epoch_means(comparison)
-    loss = next((name for name in _LOSSES if name in known), None)
-    disagreement = comparison.disagreement()
+    block = make_block(comparison, tops, shown, named=shown, means=range(held.shape[1]))
+    return {**make_head(comparison, image_side, image_quality), **block, "runs": runs}
+
+
+def make_head(comparison: Compared, image_side: int, image_quality: int) -> dict[str, Any]:
+    """Returns what stays the same in all epochs; arguments, form and errors as of `make_payload`."""
     return {
         "names": list(comparison.names),
         "keys": list(comparison.sample_keys),
         "labels": list(comparison.labels),
         "classes": None if comparison.class_names is None else list(comparison.class_names),
-        "epochs": [comparison.epochs[place] for place in shown],
-        "allEpochs": list(comparison.epochs),
-        "runs": runs,
-        "maxima": _packed(tops, np.float32),
-        "predicted": _packed(np.clip(comparison.predicted[:, shown], -1, 2**31 - 1), np.int32),
-        "metrics": [
-            {"name": name, "about": row_of(name).about, "range": _range(values[name][:, shown])} for name in known
-        ],
-        "values": _packed([_coded(values[name][:, shown]) for name in known], np.uint16),
+        "unit": comparison.unit,
         "pairs": [list(pair) for pair in comparison.pairs],
-        "agreement": _packed(_coded(comparison.agreement[:, shown], (-1, 1)), np.uint16),
-        "disagreement": [_number(value) for value in disagreement],
-        "parted": [None if epoch < 0 else int(epoch) for epoch in comparison.parted()],
-        "loss": None if loss is None else {"metric": known.index(loss), "name": loss, "about": _LOSSES[loss]},
-        "charts": [{"name": name, "about": row_of(name).about} for name in scalars],
-        "scalars": _packed(list(scalars.values()), np.float64),
-        "pairMeans": [[_number(value) for value in row] for row in mean(comparison.agreement, 2)],
+        "targets": [str(run.manifest["target"]) for run in comparison.runs],
         **make_displays(comparison, image_side, image_quality),
         "colormaps": {
-            name: _packed(colorize(np.arange(256, dtype=np.uint8)[None], name), np.uint8) for name in PALETTES
+            name: packed(colorize(np.arange(256, dtype=np.uint8)[None], name), np.uint8) for name in PALETTES
         },
     }
 
 
-def _packed(array: npt.ArrayLike, dtype: Any) -> dict[str, str]:
+def make_block(
+    comparison: Compared, tops: Floats, shown: Sequence[int], *, named: Sequence[int], means: Sequence[int]
+) -> dict[str, Any]:
+    """Returns the numbers of some epochs, and what is said of all of them together.
+
+    Args:
+        comparison: The compared runs.
+        tops: (R, len(shown), N) float32, the largest value of each map.
+        shown: Places of the epochs of which the numbers of each sample are given.
+        named: Places of the epochs that have the numbers which are listed.
+        means: Places of the epochs of which the runs' means are given.
+
+    Returns:
+        As `make_payload`; without "runs".
+    """
+    values = {**comparison.values, "confidence": comparison.confidences.astype(np.float64)}
+    known = [name for name in ordered(values) if np.isfinite(values[name][:, named]).any()]
+    scalars = epoch_means(comparison)
+    loss = next((name for name in _LOSSES if name in known), None)
+    held = comparison.held()
+    return {
+        "epochs": [comparison.epochs[place] for place in shown],
+        "allEpochs": [comparison.epochs[place] for place in means],
+        "has": [[bool(of_run[place]) for place in shown] for of_run in held],
+        "maxima": packed(tops, np.float32),
+        "predicted": packed(np.clip(comparison.predicted[:, shown], -1, 2**31 - 1), np.int32),
+        "metrics": [
+            {"name": name, "about": row_of(name).about, "range": _range(values[name][:, shown])} for name in known
+        ],
+        "values": packed([_coded(values[name][:, shown]) for name in known], np.uint16),
+        "agreement": packed(_coded(comparison.agreement[:, shown], (-1, 1)), np.uint16),
+        "disagreement": [_number(value) for value in comparison.disagreement()],
+        "parted": [None if epoch < 0 else int(epoch) for epoch in comparison.parted()],
+        "loss": None if loss is None else {"name": loss, "about": _LOSSES[loss]},
+        "charts": [{"name": name, "about": row_of(name).about} for name in scalars],
+        "scalars": packed([of[:, means] for of in scalars.values()], np.float64),
+        "pairMeans": [[_number(value) for value in row] for row in mean(comparison.agreement, 2)[:, means]],
+    }
+
+
+def packed(array: npt.ArrayLike, dtype: Any) -> dict[str, str]:
+    """Returns an array as the page unpacks it; the same array always gives the same text."""
     kind = np.dtype(dtype)
     data = np.ascontiguousarray(array, kind.newbyteorder("<")).tobytes()
     # Without the time, so that the same runs give the same file.
@@ -120,6 +161,8 @@ def _number(value: float) -> float | None:
 
 def _range(values: Doubles) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
+    if not len(finite):
+        return 0.0, 0.0
     return float(finite.min()), float(finite.max())
 
 
@@ -137,8 +180,8 @@ def _heatmaps(
 ) -> tuple[Floats, list[dict[str, Any]]]:
     """(R, E, N) each map's largest value, 0 where it is degenerate or missing; and of each run its maps in bytes."""
     tops = np.zeros((len(comparison.names), len(shown), len(comparison.sample_keys)), np.float32)
-    runs, displays = [], shown_samples(comparison) if kind_of_samples(comparison) != "image" else []
-    for run, manifest in enumerate(each.manifest for each in comparison.runs):
+    runs, displays = [], displays_of(comparison)
+    for run in range(len(comparison.names)):
         levels: list[npt.NDArray[np.uint8]] = []
         size: tuple[int, ...] = (1, 1)
         kept = size
@@ -146,29 +189,56 @@ def _heatmaps(
             maps = comparison.heatmaps(run, comparison.epochs[place]) if held[run, place] else None
             if maps is None:
                 continue
-            maps = as_pictures(displays, maps) if displays else maps
-            dead, space = degenerate(maps), maps.shape[1:]
             # Other epochs of the run are brought to the size of the first, should they differ from it.
             if not levels:
-                size, kept = space, _pooled(space)
-            # Sums of float32 can overflow.
-            each = tuple(range(1, maps.ndim))
-            positive = np.where(np.expand_dims(dead, each), 0, np.maximum(maps, 0)).astype(np.float64)
-            if space != kept:
-                smaller = all(new <= old for new, old in zip(kept, space, strict=True))
-                positive = resize(positive, kept, "area" if smaller else "linear")
-            tops[run, e] = positive.max(axis=each)
-            levels.append(_bytes(positive, tops[run, e]))
+                size, kept = kept_size(maps, displays)
+            of_epoch, tops[run, e] = levels_of(maps, kept, displays)
+            levels.append(of_epoch)
         runs.append(
             {
-                "has": [bool(held[run, place]) for place in shown],
                 "shape": list(kept),
                 "pooled": None if size == kept else list(size),
-                "target": str(manifest["target"]),
-                "maps": _packed(np.array(levels, np.uint8), np.uint8),
+                "maps": packed(np.array(levels, np.uint8), np.uint8),
             }
         )
     return tops, runs
+
+
+def displays_of(comparison: Compared) -> list[npt.NDArray[Any]]:
+    """Returns what maps must be laid on to be drawn, of signals, volumes and clips; of images nothing is needed."""
+    return shown_samples(comparison) if kind_of_samples(comparison) != "image" else []
+
+
+def kept_size(maps: Floats, displays: Sequence[npt.NDArray[Any]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the size of maps as they are drawn, and that in which they are kept."""
+    size = (as_pictures(displays, maps) if displays else maps).shape[1:]
+    return size, _pooled(size)
+
+
+def levels_of(
+    maps: Floats, kept: tuple[int, ...], displays: Sequence[npt.NDArray[Any]]
+) -> tuple[npt.NDArray[np.uint8], Floats]:
+    """Returns heatmaps in bytes.
+
+    Args:
+        maps: (N, *space) float32, raw.
+        kept: The size in which they are kept.
+        displays: As `displays_of` returns it.
+
+    Returns:
+        (N, *kept) uint8, each map's positive part from 0 to 255, which is its largest value; and (N,) float32 these
+        values, 0 where a map is degenerate.
+    """
+    maps = as_pictures(displays, maps) if displays else maps
+    axes = tuple(range(1, maps.ndim))
+    # Sums of float32 can overflow.
+    positive = np.where(np.expand_dims(degenerate(maps), axes), 0, np.maximum(maps, 0)).astype(np.float64)
+    space = maps.shape[1:]
+    if space != kept:
+        smaller = all(new <= old for new, old in zip(kept, space, strict=True))
+        positive = resize(positive, kept, "area" if smaller else "linear")
+    tops = positive.max(axis=axes).astype(np.float32)
+    return _bytes(positive, tops), tops
 
 
 def _pooled(size: tuple[int, ...]) -> tuple[int, ...]:

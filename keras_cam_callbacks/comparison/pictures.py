@@ -178,7 +178,7 @@ def _draw_samples(sheet: Sheet, pictures: _Pictures) -> None:
         lines = [] if label is None else [f"is {cut(label, _LETTERS)}"]
         if np.isfinite(agreement[i]):
             lines.append(f"agreement {agreement[i]:.2f}")
-            lines.append("not apart in the end" if parted[i] < 0 else f"apart from epoch {parted[i]} on")
+            lines.append("not apart in the end" if parted[i] < 0 else f"apart from {comparison.unit} {parted[i]} on")
         sheet.write(cut(comparison.sample_keys[i], _LETTERS), EDGE, top + 0.05, fontweight="bold")
         sheet.write("\n".join(lines), EDGE, top + 0.32, linespacing=1.5)
 
@@ -192,7 +192,7 @@ def _draw_run(sheet: Sheet, pictures: _Pictures, run: int, left: float) -> None:
     right = comparison.correct()
     for column, place in enumerate(plan.epochs):
         x = left + column * (pictures.tile + _GAP)
-        sheet.write(f"epoch {comparison.epochs[place]}", x, 0.47, fontsize=12)
+        sheet.write(f"{comparison.unit} {comparison.epochs[place]}", x, 0.47, fontsize=12)
         tiles = pictures.drawn(run, place)
         for row, i in enumerate(plan.samples):
             top = _HEAD + row * pictures.row

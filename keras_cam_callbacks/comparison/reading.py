@@ -163,7 +163,7 @@ class Reader:
         )
 
 
-def put(into: dict[str, Doubles], found: Mapping[str, Any], place: tuple[int, int], shape: tuple[int, ...]) -> None:
+def put(into: dict[str, Doubles], found: Mapping[str, Any], place: Any, shape: tuple[int, ...]) -> None:
     """Puts numbers by name at one place of arrays of that shape, which are NaN elsewhere.
 
     Raises:

@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const state = { epoch: page.epochs.length - 1, playing: 0, sample: -1, slice: page.slices?.start ?? 0 };
+const state = { epoch: 0, playing: 0, sample: -1, slice: 0 };
 const rows = []; // of the table, by sample
 const GRID_SIDE = 224;
 const DIALOG_SIDE = 448;
@@ -54,10 +54,13 @@ function isRight(run, epoch, sample) {
   return predicted < 0 || !labels.length ? NaN : Number(labels.includes(predicted));
 }
 
-const confidence = page.metrics.findIndex(({ name }) => name === "confidence");
-const energy = page.metrics.findIndex(({ name }) => name === "energy_in_region");
+// Its place in `page.metrics`, -1 where it is in no epoch.
+function metricCalled(wanted) {
+  return page.metrics.findIndex(({ name }) => name === wanted);
+}
 
 function confidenceOf(run, epoch, sample) {
+  const confidence = metricCalled("confidence");
   return confidence < 0 ? NaN : metricValue(confidence, run, epoch, sample);
 }
 
@@ -65,14 +68,15 @@ function confidenceOf(run, epoch, sample) {
 
 const finite = (values) => values.filter(Number.isFinite);
 const largest = (values) => (values.length ? Math.max(...values) : NaN);
-const allRuns = page.names.map((_, run) => run);
+const allRuns = () => page.names.map((_, run) => run);
 
 // How much heat was lost, by what `page.loss` says; of the run that lost most.
 function lossOf(sample) {
-  const { metric, name } = page.loss;
+  const { name } = page.loss;
+  const metric = metricCalled(name);
   return largest(
     finite(
-      allRuns.map((run) => {
+      allRuns().map((run) => {
         const at = epochOf(run, state.epoch);
         if (at < 0) return NaN;
         const now = metricValue(metric, run, at, sample);
@@ -87,7 +91,7 @@ function lossOf(sample) {
 // Samples that more runs get wrong come first; of as many, those on whose wrong class, or least on the right one,
 // the runs are surest.
 function errorOf(sample) {
-  const known = allRuns.filter((run) => Number.isFinite(isRight(run, state.epoch, sample)));
+  const known = allRuns().filter((run) => Number.isFinite(isRight(run, state.epoch, sample)));
   if (!known.length) return NaN;
   const wrong = known.filter((run) => !isRight(run, state.epoch, sample));
   const sure = finite((wrong.length ? wrong : known).map((run) => confidenceOf(run, epochOf(run, state.epoch), sample)));
@@ -101,9 +105,9 @@ function valueForOrder(order, sample) {
   if (order === "now") return 1 - meanAgreement(state.epoch, sample);
   if (order === "loss") return lossOf(sample);
   if (order === "error") return errorOf(sample);
-  const metric = Number(order.slice("metric ".length));
+  const metric = metricCalled(order.slice("metric ".length));
   return largest(
-    finite(allRuns.map((run) => (epochOf(run, state.epoch) < 0 ? NaN : metricValue(metric, run, epochOf(run, state.epoch), sample)))),
+    finite(allRuns().map((run) => (epochOf(run, state.epoch) < 0 ? NaN : metricValue(metric, run, epochOf(run, state.epoch), sample)))),
   );
 }
 
@@ -124,9 +128,9 @@ function sorted() {
 }
 
 function passes(sample) {
-  const known = finite(allRuns.map((run) => isRight(run, state.epoch, sample)));
+  const known = finite(allRuns().map((run) => isRight(run, state.epoch, sample)));
   const wanted = byId("outcome").value;
-  const predicted = allRuns.map((run) => [run, epochOf(run, state.epoch)]).filter(([, at]) => at >= 0).map(([run, at]) => predictionOf(run, at, sample));
+  const predicted = allRuns().map((run) => [run, epochOf(run, state.epoch)]).filter(([, at]) => at >= 0).map(([run, at]) => predictionOf(run, at, sample));
   if (wanted === "any" && !known.includes(0)) return false;
   if (wanted === "all" && (!known.length || known.includes(1))) return false;
   if (wanted === "right" && (!known.length || known.includes(0))) return false;
@@ -139,7 +143,7 @@ function passes(sample) {
 }
 
 function aboutOrder(order) {
-  const by = order === "loss" ? page.loss : page.metrics[Number(order.slice("metric ".length))];
+  const by = order === "loss" ? page.loss : page.metrics[metricCalled(order.slice("metric ".length))];
   return by ? `By ${by.name}: ${by.about}.` : "";
 }
 
@@ -189,6 +193,7 @@ function describe(tile) {
   tile.mark.replaceChildren(said, isolated(what), Number.isFinite(sure) ? ` · ${Math.round(sure * 100)} %` : "");
   const late = at >= 0 && at < state.epoch;
   const lines = [];
+  const energy = metricCalled("energy_in_region");
   if (energy >= 0 && at >= 0) {
     const share = metricValue(energy, run, at, sample);
     if (Number.isFinite(share)) lines.push(`energy_in_region ${share.toFixed(2)}`);
@@ -199,14 +204,14 @@ function describe(tile) {
   tile.detail.textContent = lines.join(" · ");
   const notes = [];
   if (at < 0) notes.push("not logged yet");
-  if (late) notes.push(`as of epoch ${page.epochs[at]}`);
+  if (late) notes.push(`as of ${page.unit} ${page.epochs[at]}`);
   if (dead) notes.push("no heatmap");
   tile.note.textContent = notes.join(" · ");
   tile.tile.classList.toggle("late", late || at < 0);
   const view = look().view === "image" ? "image" : dead ? "image, no heatmap" : look().view;
   tile.canvas.setAttribute(
     "aria-label",
-    `${page.names[run]}, ${page.keys[sample]}, epoch ${at < 0 ? "not logged yet" : page.epochs[at]}${sliceText(", ")}: ${view}${what ? `, predicted ${what}` : ""}`,
+    `${page.names[run]}, ${page.keys[sample]}, ${page.unit} ${at < 0 ? "not logged yet" : page.epochs[at]}${sliceText(", ")}: ${view}${what ? `, predicted ${what}` : ""}`,
   );
 }
 
@@ -270,7 +275,7 @@ function update() {
   const step = page.epochs[state.epoch];
   for (const slider of document.querySelectorAll("input.epoch")) {
     slider.value = state.epoch;
-    slider.setAttribute("aria-valuetext", `epoch ${step}`);
+    slider.setAttribute("aria-valuetext", `${page.unit} ${step}`);
   }
   for (const text of document.querySelectorAll(".step")) text.textContent = step;
   for (const slider of document.querySelectorAll("input.slice")) {
@@ -282,7 +287,7 @@ function update() {
     const agreed = meanAgreement(state.epoch, sample);
     const since = page.parted[sample];
     const lines = [Number.isFinite(agreed) ? `agreement ${agreed.toFixed(2)}` : ""];
-    if (since !== null) lines.push(`apart from epoch ${since} on`);
+    if (since !== null) lines.push(`apart from ${page.unit} ${since} on`);
     agreement.textContent = page.pairs.length ? lines.filter(Boolean).join("; ") : "";
   });
   for (const tile of shownTiles()) {
@@ -327,15 +332,15 @@ function pause() {
 
 function play() {
   clearInterval(state.playing);
-  const last = page.epochs.length - 1;
-  if (state.epoch === last) setEpoch(0, false);
+  const last = () => page.epochs.length - 1;
+  if (state.epoch === last()) setEpoch(0, false);
   for (const button of document.querySelectorAll(".play")) {
     button.textContent = "❚❚";
     button.setAttribute("aria-label", "Pause");
   }
   state.playing = setInterval(() => {
     setEpoch(state.epoch + 1, false);
-    if (state.epoch === last) pause();
+    if (state.epoch === last()) pause();
   }, 1000 / Number(byId("speed").value));
 }
 
@@ -354,7 +359,7 @@ function openSample(sample) {
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   removeCharts(byId("dialog-charts"));
-  addSampleCharts(byId("dialog-charts"), sample);
+  showSampleCharts(byId("dialog-charts"), sample);
   update();
 }
 

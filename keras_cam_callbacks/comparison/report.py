@@ -9,27 +9,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from .. import __version__
 from ..checks import check_whole
-from ..store import label
 from ..store.whole import whole_file
-from .compared import Compared, row_of
-from .payload import MAP_SIDE, MAP_SIDES, epoch_means, make_payload, thinned
-from .words import sentences
-
-if TYPE_CHECKING:
-    import jinja2
+from .compared import Compared
+from .page import Safe, contents, resource, scripts, template
+from .payload import MAP_SIDE, MAP_SIDES, make_payload, thinned
 
 __all__ = ["ReportFile", "write_report"]
 
-_MISSING = "Reports need jinja2 and plotly. Install them: pip install 'keras_cam_callbacks[report]'"
-_SCRIPTS = ("report_maps.js", "report_charts.js", "report.js", "report_start.js")
+_MISSING = "Reports need plotly. Install it: pip install 'keras_cam_callbacks[report]'"
 # As JSON these mean the same, and no HTML parser sees a tag, a comment or an entity in them.
 _DEFUSED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
@@ -81,7 +72,7 @@ def write_report(
         What was written, how large it is, and what was left out.
 
     Raises:
-        ImportError: If jinja2 or plotly is missing.
+        ImportError: If plotly is missing.
         ValueError: If an argument is not one of the above, or a file of a run is damaged.
         OSError: If a file of a run is gone, or the report can't be written; what was there before then still is.
     """
@@ -92,52 +83,26 @@ def write_report(
         check_whole("max_epochs", max_epochs, 2, 80)
     check_whole("image_side", image_side, 16, 80, most=4096)
     check_whole("image_quality", image_quality, 1, 80, most=100)
-    template, plotly = _template(), _plotly()
+    plotly = _plotly()
     shown = thinned(comparison.held(), max_epochs)
     payload = make_payload(comparison, shown, int(image_side), int(image_quality))
     epochs = tuple(comparison.epochs[place] for place in shown)
     notes = tuple(_notes(comparison, payload, int(image_side)))
-    content = {
-        "title": title or f"Where {_listed(comparison.names)} look{'s' * (len(comparison.names) == 1)}",
-        "names": comparison.names,
-        "findings": sentences(comparison),
-        "table": _table(comparison),
-        "differences": {name: list(map(_text, values)) for name, values in comparison.differences.items()},
-        "runs": _about(comparison),
+    text = json.dumps(payload, separators=(",", ":"), allow_nan=False).translate(_DEFUSED)
+    content = contents(comparison) | {
         "kind": payload["kind"],
         "slices": payload["slices"],
-        "payload": _Json(json.dumps(payload, separators=(",", ":"), allow_nan=False).translate(_DEFUSED)),
+        "payload": Safe(text),
+        "live": None,
         "notes": notes,
-        "version": __version__,
+        **({"title": title} if title else {}),
         **plotly,
     }
-    size = len(_encoded(template, content, "0.0 MB"))
-    data = _encoded(template, content, f"{size / 1e6:.1f} MB")
+    size = len(_encoded(content, "0.0 MB"))
+    data = _encoded(content, f"{size / 1e6:.1f} MB")
     with whole_file(path, overwrite=True) as temporary:
         temporary.write_bytes(data)
     return ReportFile(path, len(data), epochs, tuple(e for e in comparison.epochs if e not in set(epochs)), notes)
-
-
-class _Json(str):
-    """JSON that is safe within a script element, which Jinja2 must leave as it is."""
-
-    def __html__(self) -> str:
-        return self
-
-
-def _template() -> jinja2.Template:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_resource("report.html.jinja"))
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
@@ -148,14 +113,14 @@ def _plotly() -> dict[str, str]:
     except ImportError as error:
         raise ImportError(_MISSING) from error
     charts = get_plotlyjs()
-    script = "".join(map(_resource, _SCRIPTS))
+    script = scripts()
     digests = " ".join(f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'" for text in (script, charts))
     return {
-        "css": _Json(_resource("report.css")),
-        "script": _Json(script),
+        "css": Safe(resource("report.css")),
+        "script": Safe(script),
         # A third of its size, and not parsed before the first chart is looked at.
         "plotly": _base64(gzip.compress(charts.encode(), 9, mtime=0)),
-        "policy": _Json(
+        "policy": Safe(
             "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; "
             f"style-src 'unsafe-inline'; script-src {digests}"
         ),
@@ -166,55 +131,9 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _encoded(template: jinja2.Template, content: Mapping[str, Any], size: str) -> bytes:
+def _encoded(content: Mapping[str, Any], size: str) -> bytes:
     # Names of files may hold what UTF-8 does not know.
-    return template.render(content, size=size).encode("utf-8", "replace")
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    if len(names) > 4:
-        return f"{len(names)} runs"
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _text(value: Any) -> str:
-    """A setting as people write it; None is one that the run does not have."""
-    return "–" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _table(comparison: Compared) -> list[dict[str, Any]]:
-    """A row for each number, with its value in the last epoch of each run, and whether that is the best one."""
-    last = [int(np.flatnonzero(epochs)[-1]) for epochs in comparison.held()]
-    cells = [(str(comparison.epochs[place]), False) for place in last]
-    table: list[dict[str, Any]] = [{"name": "epoch", "about": "the last one of each run", "cells": cells}]
-    for name, means in epoch_means(comparison).items():
-        values = means[np.arange(len(last)), last]
-        row = row_of(name)
-        sign = row.better if row.judged else 0
-        known = sign * values[np.isfinite(values)]
-        # Where all are as good, none is the best.
-        best = known.max() if len(known) > 1 and known.max() > known.min() else np.nan
-        direction = {1: "higher is better", -1: "lower is better", 0: ""}[sign]
-        table.append(
-            {
-                "name": name,
-                "about": "; ".join(filter(None, (row.about, direction))),
-                "cells": [(f"{v:.3g}" if np.isfinite(v) else "–", bool(sign * v == best)) for v in values],
-            }
-        )
-    return table
-
-
-def _about(comparison: Compared) -> dict[str, list[str]]:
-    """What each run is, where all runs are alike in it too."""
-    rows = {
-        row: [_text(label(run.manifest, name) or None) for run in comparison.runs]
-        for row, name in (("model", "model_name"), ("layer", "layer"))
-    }
-    rows |= {name: [_text(run.manifest[name] or None) for run in comparison.runs] for name in ("method", "target")}
-    rows["folder"] = [run.directory.name for run in comparison.runs]
-    rows["epochs"] = [str(len(run.epochs)) for run in comparison.runs]
-    return rows
+    return template("report.html.jinja").render(content, size=size).encode("utf-8", "replace")
 
 
 def _notes(comparison: Compared, payload: Mapping[str, Any], image_side: int) -> Iterator[str]:

@@ -36,9 +36,16 @@ function loadPlotly() {
     await idle(); // It takes a moment, and pictures come first.
     const packed = document.getElementById("plotly");
     const script = document.createElement("script");
-    script.textContent = new TextDecoder().decode(await inflate(packed.textContent));
-    document.head.append(script);
-    packed.remove();
+    if (packed.dataset.source) {
+      const loaded = new Promise((resolve) => script.addEventListener("load", resolve));
+      script.src = packed.dataset.source;
+      document.head.append(script);
+      await loaded;
+    } else {
+      script.textContent = new TextDecoder().decode(await inflate(packed.textContent));
+      document.head.append(script);
+      packed.remove();
+    }
     return window.Plotly;
   })();
   return plotlyLoaded;
@@ -60,7 +67,7 @@ function layoutOf(chart) {
     font: { color: ink, size: 13, family: style.fontFamily },
     hovermode: "x unified",
     hoverlabel: { bgcolor: paper, bordercolor: line, font: { color: ink }, namelength: 40 },
-    xaxis: { ...axis, title: { text: "epoch", standoff: 4 }, tickformat: "d", nticks: 8, range: spanOf(chart.epochs) },
+    xaxis: { ...axis, title: { text: page.unit, standoff: 4 }, tickformat: "d", nticks: 8, range: spanOf(chart.epochs) },
     yaxis: { ...axis, nticks: 5, tickformat: "~g", rangemode: chart.series.some((s) => s.y.some((v) => v < 0)) ? "normal" : "tozero" },
     shapes: [marker()],
   };
@@ -115,24 +122,27 @@ const chartWatcher = new IntersectionObserver(
   { rootMargin: "100px" },
 );
 
-// A figure with a heading, what the number means, and the chart.
-function addChart(parent, label, about, epochs, series) {
-  const figure = document.createElement("figure");
-  figure.className = "chart";
-  const heading = document.createElement("h3");
-  heading.textContent = label;
-  const text = document.createElement("p");
-  text.textContent = about;
-  const plot = document.createElement("div");
-  plot.className = "plot";
-  plot.setAttribute("role", "img");
-  const last = series.map(({ name, y }) => `${name} ${shortNumber(y.filter(Number.isFinite).at(-1))}`);
-  plot.setAttribute("aria-label", `${label} over the epochs, at the end: ${last.join(", ")}`);
-  figure.append(heading, text, plot);
-  parent.append(figure);
-  const chart = { plot, epochs, series, made: false, visible: false, stale: false };
-  charts.add(chart);
-  chartWatcher.observe(plot);
+// Figures with a heading, what the number means, and the chart; those that are there are drawn anew.
+function showCharts(parent, wanted) {
+  if (!plotlyLoaded && !document.getElementById("plotly")) return; // The page says what is missing.
+  wanted.forEach(({ label, about, epochs, series }, place) => {
+    let chart = [...charts].find((each) => each.parent === parent && each.label === label);
+    if (!chart) {
+      const figure = element("figure", "chart");
+      const plot = element("div", "plot");
+      plot.setAttribute("role", "img");
+      figure.append(element("h3", "", label), element("p", "", about), plot);
+      parent.insertBefore(figure, parent.children[place] ?? null);
+      chart = { parent, label, plot, made: false, visible: false, stale: false };
+      charts.add(chart);
+      chartWatcher.observe(plot);
+    }
+    Object.assign(chart, { epochs, series });
+    const last = series.map(({ name, y }) => `${name} ${shortNumber(y.filter(Number.isFinite).at(-1))}`);
+    chart.plot.setAttribute("aria-label", `${label} over the epochs, at the end: ${last.join(", ")}`);
+    if (chart.made && chart.visible) drawChart(chart);
+    else if (chart.made) chart.stale = true;
+  });
 }
 
 function removeCharts(parent) {
@@ -190,8 +200,8 @@ function recolourSwatches() {
 const NEUTRAL = 6; // Black or white: of two runs the agreement is neither's.
 
 // `agreementAt(pair, i)` is a pair's agreement at epochs[i]. Of more than two runs each is compared with all others.
-function addAgreementChart(parent, epochs, agreementAt) {
-  if (!page.pairs.length) return;
+function agreementChart(epochs, agreementAt) {
+  if (!page.pairs.length) return [];
   const average = (pairs, i) => {
     const known = pairs.map((pair) => agreementAt(pair, i)).filter(Number.isFinite);
     return known.length ? known.reduce((a, b) => a + b) / known.length : NaN;
@@ -203,31 +213,31 @@ function addAgreementChart(parent, epochs, agreementAt) {
     ? page.names.map((name, run) => line(name, run, all.filter((pair) => page.pairs[pair].includes(run))))
     : [line(page.names.join(" and "), NEUTRAL, all)];
   const about = `how alike the heatmaps of ${several ? "each run and the others" : "both runs"} are: 1 is the same place, 0 an unrelated one`;
-  addChart(parent, "agreement", about, epochs, series);
+  return [{ label: "agreement", about, epochs, series }];
 }
 
-function addRunCharts(parent) {
+function numberCharts(epochs, numbers, valueAt) {
+  return numbers
+    .map(({ name: label, about }, number) => {
+      const series = page.names.map((name, place) => ({ name, place, y: epochs.map((_, i) => valueAt(number, place, i)) }));
+      return { label, about, epochs, series: series.filter(({ y }) => y.some(Number.isFinite)) };
+    })
+    .filter(({ series }) => series.length);
+}
+
+function showRunCharts(parent) {
   const epochs = page.allEpochs;
-  addAgreementChart(parent, epochs, (pair, i) => page.pairMeans[pair][i] ?? NaN);
-  page.charts.forEach(({ name: label, about }, metric) => {
-    const series = page.names.map((name, place) => {
-      const start = (metric * page.names.length + place) * epochs.length;
-      return { name, place, y: Array.from(page.means.subarray(start, start + epochs.length)) };
-    });
-    addChart(parent, label, about, epochs, series.filter(({ y }) => y.some(Number.isFinite)));
-  });
+  const means = epochs.map((step) => page.means.get(step));
+  showCharts(parent, [
+    ...agreementChart(epochs, (pair, i) => means[i].pairs[pair] ?? NaN),
+    ...numberCharts(epochs, page.charts, (number, run, i) => means[i][`number ${page.charts[number].name}`]?.[run] ?? NaN),
+  ]);
 }
 
-function addSampleCharts(parent, sample) {
+function showSampleCharts(parent, sample) {
   const epochs = page.epochs;
-  addAgreementChart(parent, epochs, (pair, i) => agreementOf(pair, i, sample));
-  page.metrics.forEach(({ name: label, about }, metric) => {
-    const series = page.names.map((name, place) => ({
-      name,
-      place,
-      y: epochs.map((_, epoch) => metricValue(metric, place, epoch, sample)),
-    }));
-    const known = series.filter(({ y }) => y.some(Number.isFinite));
-    if (known.length) addChart(parent, label, about, epochs, known);
-  });
+  showCharts(parent, [
+    ...agreementChart(epochs, (pair, i) => agreementOf(pair, i, sample)),
+    ...numberCharts(epochs, page.metrics, (metric, run, i) => metricValue(metric, run, i, sample)),
+  ]);
 }

@@ -1,7 +1,8 @@
-// Arrays out of the payload, and pictures out of them: levels, colours, overlays.
+// What is shown: arrays out of what has arrived, and pictures out of them: levels, colours, overlays.
 "use strict";
 
-const page = JSON.parse(document.getElementById("payload").textContent);
+// Numbers of each sample by step in `columns`, means in `means`; heatmaps by run and step in `maps`.
+const page = { epochs: [], allEpochs: [], metrics: [], charts: [], shapes: [], columns: new Map(), means: new Map(), maps: new Map() };
 const KINDS = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array, float32: Float32Array, float64: Float64Array };
 const MISSING = 65535; // of a number that was stored in 16 bits
 const pixelCache = new Map();
@@ -20,15 +21,18 @@ async function unpack(array) {
   return new KINDS[array.kind](await inflate(array.data));
 }
 
+const columnAt = (epoch) => page.columns.get(page.epochs[epoch]);
+const mapName = (run, step) => `${run} ${step}`;
+
 // A number of one sample, NaN where there is none.
 function metricValue(metric, run, epoch, sample) {
-  const code = page.codes[((metric * page.names.length + run) * page.epochs.length + epoch) * page.keys.length + sample];
-  const [low, high] = page.metrics[metric].range;
-  return code === MISSING ? NaN : low + (code / (MISSING - 1)) * (high - low);
+  const numbers = columnAt(epoch).numbers.get(page.metrics[metric].name);
+  const code = numbers ? numbers.codes[run * page.keys.length + sample] : MISSING;
+  return code === MISSING ? NaN : numbers.low + (code / (MISSING - 1)) * (numbers.high - numbers.low);
 }
 
 function agreementOf(pair, epoch, sample) {
-  const code = page.agreements[(pair * page.epochs.length + epoch) * page.keys.length + sample];
+  const code = columnAt(epoch).agreements[pair * page.keys.length + sample];
   return code === MISSING ? NaN : (code / (MISSING - 1)) * 2 - 1;
 }
 
@@ -42,25 +46,23 @@ function meanAgreement(epoch, sample, run = -1) {
 
 // Where the run's numbers of this epoch are, else those of its last earlier epoch; -1 where there is none.
 function epochOf(run, epoch) {
-  const has = page.runs[run].has;
-  while (epoch >= 0 && !has[epoch]) epoch--;
+  while (epoch >= 0 && !columnAt(epoch).has[run]) epoch--;
   return epoch;
 }
 
 function predictionOf(run, epoch, sample) {
-  return page.predictions[(run * page.epochs.length + epoch) * page.keys.length + sample];
+  return columnAt(epoch).predictions[run * page.keys.length + sample];
 }
 
 // The largest value of a map in its own unit; 0 where the map explains nothing.
 function topOf(run, epoch, sample) {
-  return page.tops[(run * page.epochs.length + epoch) * page.keys.length + sample];
+  return columnAt(epoch).tops[run * page.keys.length + sample];
 }
 
 function largestTop(sample) {
   let top = 0;
   for (let run = 0; run < page.names.length; run++)
-    for (let epoch = 0; epoch < page.epochs.length; epoch++)
-      if (page.runs[run].has[epoch]) top = Math.max(top, topOf(run, epoch, sample));
+    for (let epoch = 0; epoch < page.epochs.length; epoch++) top = Math.max(top, topOf(run, epoch, sample));
   return top;
 }
 
@@ -70,19 +72,16 @@ function scaleOf(scale, run, epoch, sample) {
   return scale === "sample" ? page.sampleTops[sample] : page.topOfAll;
 }
 
-// The map's levels in [0, 1], or null where it explains nothing.
-function levelsOf(run, epoch, sample, scale) {
-  const shape = page.runs[run].shape;
+// The map's levels in [0, 1], out of the run's maps of that epoch; null where it explains nothing.
+function levelsOf(maps, run, epoch, sample, scale) {
+  const shape = page.shapes[run];
   const [height, width] = shape.length === 1 ? [1, shape[0]] : shape.slice(-2);
   const top = topOf(run, epoch, sample);
   if (!(top > 0)) return null;
-  let stored = 0; // A run has no maps of epochs that it lacks.
-  for (let i = 0; i < epoch; i++) stored += page.runs[run].has[i];
   const size = shape.reduce((all, side) => all * side, 1);
-  const start = (stored * page.keys.length + sample) * size;
+  const start = sample * size;
   const gain = top / scaleOf(scale, run, epoch, sample) / 255;
   const levels = new Float32Array(height * width);
-  const maps = page.maps[run];
   if (shape.length < 3) {
     for (let i = 0; i < size; i++) levels[i] = Math.min(1, maps[start + i] * gain);
     return { levels, height, width };
@@ -198,12 +197,13 @@ async function paint(canvas, run, epoch, sample, side, look) {
   const [width, height] = sizeOf(sample, side);
   const wanted = (canvas.wanted = (canvas.wanted ?? 0) + 1);
   const image = await pixelsOf(sample, width, height);
+  const maps = epoch < 0 ? null : await mapsOf(run, page.epochs[epoch]);
   const ink = page.images[sample].ink ? await pixelsOf(sample, width, height, "ink") : null;
   if (canvas.wanted !== wanted) return; // A later call has overtaken this one.
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
   const context = canvas.getContext("2d", { willReadFrequently: true }); // Kept where the numbers are.
   const drawn = context.createImageData(width, height);
-  const map = epoch < 0 ? null : levelsOf(run, epoch, sample, look.scale);
+  const map = maps && levelsOf(maps, run, epoch, sample, look.scale);
   drawn.data.set(image);
   if (look.view !== "image" && map) {
     // Beside and below a signal's ground there is no heat.
@@ -233,16 +233,69 @@ async function paint(canvas, run, epoch, sample, side, look) {
   canvas.dataset.epoch = epoch < 0 ? "" : page.epochs[epoch];
 }
 
-async function unpackPage() {
-  page.codes = await unpack(page.values);
-  page.agreements = page.agreement ? await unpack(page.agreement) : null;
-  page.predictions = await unpack(page.predicted);
-  page.tops = await unpack(page.maxima);
-  page.maps = [];
-  for (const run of page.runs) page.maps.push(await unpack(run.maps));
-  page.means = await unpack(page.scalars);
+// What stays the same: names, samples and their pictures, colours.
+async function unpackHead(head) {
+  Object.assign(page, head);
   page.palettes = {};
   for (const [name, array] of Object.entries(page.colormaps)) page.palettes[name] = await unpack(array);
+}
+
+// Numbers of epochs: of all of them, or of those that are new since the last time.
+async function unpackBlock(block) {
+  const [runs, samples, count] = [page.names.length, page.keys.length, block.epochs.length];
+  const arrays = [block.predicted, block.maxima, block.agreement, block.values, block.scalars];
+  const [predictions, tops, agreements, codes, means] = await Promise.all(arrays.map(unpack));
+  // Out of (rows, epochs, samples), from the row `first` on: those of one epoch.
+  const part = (array, place, rows, first = 0) => {
+    const made = new array.constructor(rows * samples);
+    for (let row = 0; row < rows; row++) {
+      const start = ((first + row) * count + place) * samples;
+      made.set(array.subarray(start, start + samples), row * samples);
+    }
+    return made;
+  };
+  block.epochs.forEach((step, place) => {
+    const numbers = new Map();
+    block.metrics.forEach(({ name, range: [low, high] }, metric) => {
+      numbers.set(name, { low, high, codes: part(codes, place, runs, metric * runs) });
+    });
+    page.columns.set(step, {
+      has: block.has.map((of) => of[place]),
+      predictions: part(predictions, place, runs),
+      tops: part(tops, place, runs),
+      agreements: part(agreements, place, page.pairs.length),
+      numbers,
+    });
+  });
+  block.allEpochs.forEach((step, place) => {
+    const of = { pairs: block.pairMeans.map((row) => row[place]) };
+    block.charts.forEach(({ name }, chart) => {
+      of[`number ${name}`] = page.names.map((_, run) => means[(chart * runs + run) * block.allEpochs.length + place]);
+    });
+    page.means.set(step, of);
+  });
+  const sorted = (map) => [...map.keys()].sort((a, b) => a - b);
+  [page.epochs, page.allEpochs] = [sorted(page.columns), sorted(page.means)];
+  for (const name of ["metrics", "charts", "loss", "disagreement", "parted"]) page[name] = block[name];
   page.sampleTops = page.keys.map((_, sample) => largestTop(sample));
   page.topOfAll = Math.max(0, ...page.sampleTops);
+}
+
+// A file holds the heatmaps of all epochs.
+async function unpackRuns(runs) {
+  page.shapes = runs.map(({ shape }) => shape);
+  for (const [run, { shape, maps }] of runs.entries()) {
+    const all = await unpack(maps);
+    const size = shape.reduce((product, side) => product * side, page.keys.length);
+    page.epochs
+      .filter((_, epoch) => columnAt(epoch).has[run])
+      .forEach((step, i) => page.maps.set(mapName(run, step), all.subarray(i * size, (i + 1) * size)));
+  }
+}
+
+let askMaps = null; // Where they are not all here, they are asked for.
+
+// The maps of all samples; null where they can't be had.
+async function mapsOf(run, step) {
+  return page.maps.get(mapName(run, step)) ?? (askMaps ? askMaps(run, step) : null);
 }

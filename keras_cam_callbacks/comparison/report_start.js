@@ -7,24 +7,31 @@ function addOption(select, value, text) {
   select.append(option);
 }
 
-function fillChoices() {
+function fillOrders() {
   const several = page.names.length > 1;
   const order = byId("order");
+  const chosen = order.value || (several ? "disagreement" : "logged");
+  order.replaceChildren();
   addOption(order, "logged", "as logged");
   if (several) {
     addOption(order, "disagreement", "least agreement, all epochs");
     addOption(order, "now", "least agreement, this epoch");
   }
   if (page.loss) addOption(order, "loss", `heat lost (${page.loss.name})`);
-  const known = page.labels.some((label) => label !== null);
-  if (known) addOption(order, "error", "error, this epoch");
+  if (page.labels.some((label) => label !== null)) addOption(order, "error", "error, this epoch");
   addOption(order, "key", "key");
   const group = document.createElement("optgroup");
   group.label = "a number, this epoch";
-  page.metrics.forEach(({ name }, metric) => addOption(group, `metric ${metric}`, name));
+  for (const { name } of page.metrics) addOption(group, `metric ${name}`, name);
   if (page.metrics.length) order.append(group);
-  order.value = several ? "disagreement" : "logged";
+  order.value = chosen;
+  if (!order.value) order.value = "logged"; // What has gone with its run.
+}
 
+function fillChoices() {
+  const several = page.names.length > 1;
+  const known = page.labels.some((label) => label !== null);
+  fillOrders();
   const outcome = byId("outcome");
   addOption(outcome, "", "all predictions");
   if (known) {
@@ -55,9 +62,13 @@ function drawKeys() {
   }[byId("scale").value];
 }
 
+function fitSliders() {
+  for (const slider of document.querySelectorAll("input.epoch")) slider.max = page.epochs.length - 1;
+  for (const button of document.querySelectorAll(".play")) button.disabled = page.epochs.length < 2;
+}
+
 function listen() {
   for (const slider of document.querySelectorAll("input.epoch")) {
-    slider.max = page.epochs.length - 1;
     slider.addEventListener("input", () => setEpoch(Number(slider.value), false));
     slider.addEventListener("change", () => setEpoch(Number(slider.value)));
   }
@@ -66,7 +77,6 @@ function listen() {
   }
   for (const button of document.querySelectorAll(".play")) {
     button.addEventListener("click", () => (state.playing ? pause() : play()));
-    button.disabled = page.epochs.length < 2;
   }
   byId("speed").addEventListener("change", () => state.playing && play());
   for (const input of document.querySelectorAll(".look input, .look select")) {
@@ -116,30 +126,39 @@ function repaint() {
   refreshCharts(true);
 }
 
-async function start() {
-  await unpackPage();
+function addSwatches(part) {
+  part.querySelectorAll("th[data-run]").forEach((head) => head.prepend(swatch(Number(head.dataset.run))));
+}
+
+// Shows what has arrived: `payload` is the head and the first block.
+async function start(payload) {
+  await unpackHead(payload);
+  await unpackBlock(payload);
+  if (payload.runs) await unpackRuns(payload.runs);
+  Object.assign(state, { epoch: page.epochs.length - 1, slice: page.slices?.start ?? 0 });
   fillChoices();
   if (page.kind === "signal") byId("size").value = "340";
   document.documentElement.style.setProperty("--tile", `${byId("size").value}px`);
   page.keys.forEach((_, sample) => makeRow(sample));
   listen();
+  fitSliders();
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) byId("speed").value = "1";
   if (matchMedia("(max-width: 700px), (max-height: 800px)").matches) document.querySelectorAll(".choices").forEach((each) => (each.open = false));
   if (matchMedia("(max-width: 700px)").matches) document.querySelector(".findings").open = false;
   document.querySelectorAll(".run-key").forEach(addKey);
-  document.querySelectorAll("th[data-run]").forEach((head) => head.prepend(swatch(Number(head.dataset.run))));
+  addSwatches(document);
   drawKeys();
   arrange();
   update();
   repaint();
   for (const { row } of rows) tileWatcher.observe(row);
-  addRunCharts(byId("charts"));
+  showRunCharts(byId("charts"));
   document.documentElement.classList.add("ready");
 }
 
 if (typeof DecompressionStream === "undefined") {
   byId("none").hidden = false;
   byId("none").textContent = "This page needs a browser of 2023 or later: Chrome or Edge 80, Firefox 113, Safari 16.4.";
-} else {
-  start();
+} else if (byId("payload")) {
+  start(JSON.parse(byId("payload").textContent));
 }

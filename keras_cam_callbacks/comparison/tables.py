@@ -11,13 +11,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from ..metrics import mean
+from ..metrics import mean, means_by_class
 from ..store.whole import whole_file
 from .compared import Compared, Doubles, epoch_numbers
 
 __all__ = ["rows", "write_csv", "write_json"]
 
-GRAINS = ("sample", "epoch")
+GRAINS = ("sample", "epoch", "class", "predicted")
 # A spreadsheet takes a cell for a formula that begins with one of these, also behind spaces, also in full width.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
@@ -28,6 +28,11 @@ def rows(comparison: Compared, grain: str) -> Iterator[dict[str, Any]]:
         raise ValueError(f'`grain` must be one of {", ".join(GRAINS)}. Received: {grain!r}. grain="epoch" is short.')
     held = comparison.held()
     of_epoch = _of_samples if grain == "sample" else _of_epoch
+    if grain in ("class", "predicted"):
+        for run in range(len(comparison.names)):
+            for place in np.flatnonzero(held[run]).tolist():
+                yield from of_classes(comparison, run, place, grain == "predicted")
+        return
     numbers = dict(comparison.values) if grain == "sample" else epoch_numbers(comparison)
     right = comparison.correct()
     for run in range(len(comparison.names)):
@@ -44,11 +49,12 @@ def _of_samples(
     predicted = comparison.predicted[run, place].tolist()
     targets = comparison.targets[run, place].tolist()
     confidences = comparison.confidences[run, place].astype(np.float64).tolist()
+    place_of = _place(comparison, run, place)
     for i, (key, label) in enumerate(zip(comparison.sample_keys, comparison.labels, strict=True)):
         found = predicted[i] if predicted[i] >= 0 else None
         row = {
             "run": comparison.names[run],
-            "epoch": comparison.epochs[place],
+            **place_of,
             "sample": key,
             "label": label,
             "label_name": comparison.class_name(label),
@@ -69,12 +75,45 @@ def _of_epoch(
     confidence = mean(comparison.confidences[run, place], 0)
     row = {
         "run": comparison.names[run],
-        "epoch": comparison.epochs[place],
+        **_place(comparison, run, place),
         "samples": len(comparison.sample_keys),
         comparison.right_name: _plain(float(mean(right, 0))),
         "confidence": _plain(float(confidence)),
     }
     yield row | {name: _plain(float(value)) for name, value in columns.items() if name not in row}
+
+
+def of_classes(comparison: Compared, run: int, place: int, predicted: bool = False) -> Iterator[dict[str, Any]]:
+    """Yields a row for each class of an epoch of a run: the means over the samples that have it.
+
+    Args:
+        comparison: The runs.
+        run: Which of them.
+        place: Which of the epochs.
+        predicted: Whether it is the predicted classes; else the true ones.
+    """
+    classes: Any = comparison.predicted[run, place].tolist() if predicted else comparison.labels
+    right = comparison.correct()[run, place]
+    values = {comparison.right_name: right, "confidence": comparison.confidences[run, place].astype(np.float64)}
+    values |= {name: of_run[run, place] for name, of_run in comparison.values.items() if name not in values}
+    for one, means in means_by_class(values, classes).items():
+        yield {
+            "run": comparison.names[run],
+            **_place(comparison, run, place),
+            "predicted" if predicted else "label": one,
+            "predicted_name" if predicted else "label_name": comparison.class_name(one),
+            **{name: _plain(value) for name, value in means.items()},
+        }
+
+
+def _place(comparison: Compared, run: int, place: int) -> dict[str, int]:
+    """Returns the columns that say when it was: the epoch; where runs count training steps, the step too."""
+    step = comparison.epochs[place]
+    if comparison.unit == "epoch":
+        return {"epoch": step}
+    stored = comparison.stored(run, step)
+    assert stored is not None
+    return {"epoch": stored.epoch, "step": step}
 
 
 def _agreements(comparison: Compared, run: int, place: int) -> dict[str, Any]:

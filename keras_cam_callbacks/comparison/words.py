@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import mean
+from ..metrics import mean, means_by_class
 from .alignment import printable
 from .compared import Compared, lasting
 
@@ -24,6 +24,7 @@ _PLACES = (
     ("the bottom left corner", "the bottom edge", "the bottom right corner"),
 )
 _LISTED = 3  # samples that are named
+_SETTLED = 0.1  # drift, below which heatmaps hardly move
 _NOTABLE = 0.05  # 1 - agreement, from which on samples are named
 _EXPLAINED = ("method", "layer", "target")  # settings by which a map means something else
 
@@ -39,17 +40,32 @@ def _all(comparison: Compared) -> str:
     runs, samples = len(comparison.names), len(comparison.sample_keys)
     first, last = comparison.epochs[0], comparison.epochs[-1]
     line = f"{_count(runs, 'run')}, {_count(samples, 'sample')}, "
-    line += f"epochs {first} to {last}." if first != last else f"epoch {first}."
+    line += f"{comparison.unit}s {first} to {last}." if first != last else f"{comparison.unit} {first}."
+    line += _epoch_ends(comparison)
     for name, keys in comparison.left_out.items():
         line += f" Left out, as not all runs have them: {_count(len(keys), 'sample')} of {name}."
     return line
 
 
+def _epoch_ends(comparison: Compared) -> str:
+    """Says of which runs what was logged within epochs is not compared, as others count epochs."""
+    if comparison.unit == "step":
+        return ""
+    names = [name for name, run in zip(comparison.names, comparison.runs, strict=True) if run.steps is not None]
+    return f" Of {', '.join(names)}, epoch ends alone, as others count epochs." if names else ""
+
+
 def _run(comparison: Compared, run: int) -> str:
     last = int(np.flatnonzero(comparison.held()[run])[-1])
-    parts = [_object(comparison, run, last), _peak(comparison, run, last), _right(comparison, run, last)]
+    parts = [
+        _object(comparison, run, last),
+        _looks_away(comparison, run, last),
+        _peak(comparison, run, last),
+        _right(comparison, run, last),
+        _settled(comparison, run),
+    ]
     said = "; ".join(filter(None, parts)) or "nothing can be said of where it looks"
-    return f"{comparison.names[run]}, epoch {comparison.epochs[last]}: {said}."
+    return f"{comparison.names[run]}, {comparison.unit} {comparison.epochs[last]}: {said}."
 
 
 def _object(comparison: Compared, run: int, last: int) -> str:
@@ -78,12 +94,38 @@ def _object(comparison: Compared, run: int, last: int) -> str:
     return f"{looks}{_since(comparison, holds, np.isfinite(ratio))}: {', '.join(measured)}"
 
 
+def _looks_away(comparison: Compared, run: int, last: int) -> str:
+    """Names the classes from whose object the run looks away, where the object of at least one other is known."""
+    ratios = comparison.values.get("energy_ratio")
+    if ratios is None:
+        return ""
+    classes = means_by_class({"ratio": ratios[run, last]}, comparison.labels)
+    known = {one: means for one, means in classes.items() if np.isfinite(means["ratio"])}
+    away = sorted((one for one in known if known[one]["ratio"] <= 1), key=lambda one: known[one]["ratio"])
+    if len(known) < 2 or not away or len(away) == len(known):
+        return ""
+    texts = [
+        f"{comparison.class_name(one)} ({_count(int(means['samples']), 'sample')}, {means['ratio']:.1f} times chance)"
+        for one, means in ((one, known[one]) for one in away[:_LISTED])
+    ]
+    more = f" and {len(away) - _LISTED} more" if len(away) > _LISTED else ""
+    return f"looks away from the object in {'class' if len(away) == 1 else 'classes'} {', '.join(texts)}{more}"
+
+
+def _settled(comparison: Compared, run: int) -> str:
+    since = int(comparison.settled(_SETTLED)[run])
+    if since in (-1, comparison.epochs[-1]):  # One point tells of no rest.
+        return ""
+    return f"its heatmaps hardly move since {comparison.unit} {since} (drift below {_SETTLED:g})"
+
+
 def _since(comparison: Compared, holds: Flags, known: Flags) -> str:
     row = int(lasting(holds[:, None], known[:, None])[0])
     first, last = np.flatnonzero(known)[[0, -1]].tolist()
     if row in (-1, last):
         return ""
-    return " from its first epoch on" if row == first else f" from epoch {comparison.epochs[row]} on"
+    unit = comparison.unit
+    return f" from its first {unit} on" if row == first else f" from {unit} {comparison.epochs[row]} on"
 
 
 def _peak(comparison: Compared, run: int, last: int) -> str:
@@ -150,16 +192,17 @@ def _pair(comparison: Compared, pair: int | None, threshold: float) -> str:
     first, last = comparison.epochs[rows[0]], comparison.epochs[rows[-1]]
     every = "On average they" if len(comparison.pairs) > 1 else "They"
     who = every if pair is None else " and ".join(comparison.names[run] for run in comparison.pairs[pair])
-    values = f"mean agreement {together[rows[-1]]:.2f} in epoch {last}"
+    values = f"mean agreement {together[rows[-1]]:.2f} in {comparison.unit} {last}"
     epoch = comparison.parted_overall(threshold, pair)
     if epoch < 0:
-        end = "in the end" if last == comparison.epochs[-1] else "in the last epoch that they share"
+        end = "in the end" if last == comparison.epochs[-1] else f"in the last {comparison.unit} that they share"
         return f"{who} look at the same place {end}: {values}."
     if epoch == first:
-        return f"{who} look at different places in all epochs that they share, from epoch {first} on: {values}."
+        unit = comparison.unit
+        return f"{who} look at different places in all {unit}s that they share, from {unit} {first} on: {values}."
     before = together[comparison.epochs.index(epoch) - 1 :: -1]
     return (
-        f"{who} look at different places from epoch {epoch} on: mean agreement "
+        f"{who} look at different places from {comparison.unit} {epoch} on: mean agreement "
         f"{before[np.isfinite(before)][0]:.2f} before, below {threshold:g} since; {values}."
     )
 
@@ -176,7 +219,7 @@ def _classes(comparison: Compared) -> list[str]:
     last = int(unlike[:, row].any(axis=0).sum())
     return [
         f"Left out of the agreement, as the maps explain different classes: {int(unlike.sum())} of "
-        f"{_count(pairs, 'pair')} of maps; in epoch {comparison.epochs[row]} those of {last} of "
+        f"{_count(pairs, 'pair')} of maps; in {comparison.unit} {comparison.epochs[row]} those of {last} of "
         f"{_count(unlike.shape[2], 'sample')}."
     ]
 

@@ -20,7 +20,8 @@ from ..network.preprocessing import expected_range
 from ..network.targets import LabelSets
 from ..records import Image, Look, Space, ValidationBatch, ValueRange
 from .arrays import on_host, taken
-from .feeding import preprocessed, preprocesses
+from .chosen import Choose
+from .feeding import model_inputs, preprocessed, preprocesses
 from .labels import class_labels, label_clues, label_sets, labels_of_rows
 from .layout import (
     image_inputs,
@@ -37,7 +38,7 @@ from .range_names import checked_range
 from .ranges import display_images
 from .recognition import BatchRange
 from .regions import aligned_rows, resolve_class_regions, resolve_regions, whom
-from .sources import count_samples, is_endless, random_state_kept, read, sample_shape
+from .sources import count_samples, is_endless, random_state_kept, read
 from .spaces import displayed_space, input_space, pixels_of, shows_slices
 from .spacing import spaced
 
@@ -56,6 +57,7 @@ def make_batch(
     warns: bool = True,
     image_input: int | str | Sequence[int | str] | None = None,
     choose_input: Callable[[Any], tuple[Sequence[int], str]] | None = None,
+    choose: Choose | None = None,
 ) -> ValidationBatch:
     """Reads as many samples as are needed, once.
 
@@ -82,6 +84,7 @@ def make_batch(
         image_input: Which of several inputs is the image, by name or index; or several in a list.
         choose_input: Asked for it where several may be and none is named: takes the inputs, and returns which of them,
             flattened, and what is to be said of that. By default the largest.
+        choose: Reads the data and returns the chosen samples, in place of `select`.
 
     Returns:
         The batch. Of several images it is that of the first, which `display` and `regions` concern, with one for each
@@ -101,10 +104,13 @@ def make_batch(
     _check_display_names(display)
     chosen = checked_range(value_range)
     with random_state_kept():
-        x, y, origins, total = read(data, model, most, balanced=select == "balanced")
+        if choose is None:
+            x, y, origins, total = read(data, model, most, balanced=select == "balanced")
+        else:
+            x, y, origins, total = choose(data, model, most)
     count = count_samples(x, y)
     labels, several = class_labels(y), label_sets(y)
-    rows = np.arange(min(count, most))
+    rows = np.arange(min(count, most) if choose is None else count)
     if select == "balanced":
         by_row = labels_of_rows(y)
         if by_row is None:
@@ -116,9 +122,7 @@ def make_batch(
 
     # What a user gives for each sample counts the samples of the data, of which a stream has kept but some.
     sources, known = (rows, count) if origins is None else (origins[rows], total)
-    inputs = keras.tree.map_structure(lambda a: _as_model_input(taken(a, rows)), x)
-    if isinstance(inputs, np.ndarray) and sample_shape(model) == (*inputs.shape[1:], 1):
-        inputs = inputs[..., None]  # As `fit` does.
+    inputs = model_inputs(model, keras.tree.map_structure(lambda a: taken(a, rows), x))
     labels, clues = None if labels is None else labels[rows], label_clues(y)
     of_pixels = partial(pixel_labels, y, rows)
     several = None if several is None else tuple(several[int(row)] for row in rows)
@@ -186,11 +190,6 @@ def make_batch(
 def fingerprint(image: npt.NDArray[Any]) -> str:
     """Returns 16 hexadecimal digits that tell an image's shape and pixels apart from others'."""
     return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
-
-
-def _as_model_input(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Casts float64 as Keras does in `fit`; other types go to the model as they are."""
-    return np.ascontiguousarray(array.astype(keras.config.floatx()) if array.dtype == np.float64 else array)
 
 
 def _balanced(labels: LabelSets, most: int) -> npt.NDArray[np.intp]:

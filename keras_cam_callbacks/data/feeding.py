@@ -5,8 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
-from .sources import as_arrays, random_state_kept
+from .sources import as_arrays, random_state_kept, sample_shape
+
+
+def model_inputs(model: Any, x: Any) -> Any:
+    """Returns samples, numpy arrays in any structure, as a model's call takes them: of its floats, with channels."""
+    inputs = keras.tree.map_structure(_as_model_input, x)
+    if isinstance(inputs, np.ndarray) and sample_shape(model) == (*inputs.shape[1:], 1):
+        inputs = inputs[..., None]  # As `fit` does.
+    return inputs
+
+
+def _as_model_input(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Casts float64 as Keras does in `fit`; other types go to the model as they are."""
+    return np.ascontiguousarray(array.astype(keras.config.floatx()) if array.dtype == np.float64 else array)
 
 
 def preprocesses(model: Any) -> bool:

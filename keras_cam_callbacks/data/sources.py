@@ -54,14 +54,14 @@ def read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, np
 
     Of a stream also which of its samples these are, and how many it has, None where it was not read to its end.
     """
-    at_hand = _at_hand(data, model)
-    if at_hand is not None:
-        return *at_hand, None, None
+    arrays = at_hand(data, model)
+    if arrays is not None:
+        return *arrays, None, None
     read: list[tuple[Any, Any]] = []
     origins: list[npt.NDArray[np.intp]] = []
     kept: dict[int, int] = {}
     count = 0
-    for x, y in _stream(data, sample_shape(model)):
+    for x, y in stream(data, sample_shape(model)):
         rows = np.arange(len(keras.tree.flatten(x)[0]))
         origin = count + rows
         count += len(rows)
@@ -91,7 +91,7 @@ def read(data: Any, model: Any, most: int, balanced: bool) -> tuple[Any, Any, np
     return x, y, np.concatenate(origins), total
 
 
-def _at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
+def at_hand(data: Any, model: Any) -> tuple[Any, Any] | None:
     """Returns x and y of what is no stream, or None."""
     if _is_array(data) or isinstance(data, dict):
         return _to_arrays(data), None
@@ -119,7 +119,7 @@ def is_endless(data: Any) -> bool:
     return hasattr(data, "cardinality") and int(data.cardinality()) == -1
 
 
-def _stream(data: Any, sample_shape: tuple[int | None, ...]) -> Iterator[tuple[Any, Any]]:
+def stream(data: Any, sample_shape: tuple[int | None, ...]) -> Iterator[tuple[Any, Any]]:
     """Yields (x, y) batches as numpy arrays from anything that can be read in order."""
     if isinstance(data, keras.utils.PyDataset):
         indices = itertools.count() if data.num_batches is None else range(data.num_batches)

@@ -62,7 +62,7 @@ def run_demo(out: Path, *, epochs: int = 10, seed: int = 0, images: int = 3000, 
         The figures, and where the rest is.
 
     Raises:
-        ModuleNotFoundError: If scikit-learn, scikit-image, jinja2, matplotlib or plotly is missing.
+        ModuleNotFoundError: If scikit-learn, scikit-image, matplotlib or plotly is missing.
         ValueError: If Keras runs on a backend that heatmaps can't be made on, or `out` can't be written to.
     """
     collections = make_collections(images, seed)

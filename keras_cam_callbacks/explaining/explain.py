@@ -133,7 +133,8 @@ def explain(
             function: one that picks a number of one of them (always the same one, or the largest), or takes the
             difference of two, gets the scores before the final softmax or sigmoid, and any other the outputs as they
             are.
-        fuse: How layers are fused: "mean", the default, or "maximum" of their scaled maps.
+        fuse: How layers are fused: "mean", the default, "maximum", or "product" (the geometric mean) of their scaled
+            maps.
         augmentations: Names of built-in augmentations in a list (see `AUGMENTATIONS`), or a dict of augmentations by
             names of yours. Each costs one more explanation of the images; see `Explanation.augmented`.
         class_names: Names by class index, for captions; of numbers their names.

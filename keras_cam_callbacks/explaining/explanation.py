@@ -136,9 +136,9 @@ class Explanation:
 
         Returns:
             By name (N,) float64, NaN where there is nothing to measure: "confidence", "area", "entropy", "centre_x",
-            "centre_y" (not of signals), "centre_z" (of volumes and clips), "blobs"; with regions "energy_in_region",
-            "energy_ratio", "pointing", "region_iou", "peak_outside". See `keras_cam_callbacks.metrics` for what they
-            are.
+            "centre_y" (not of signals), "centre_z" (of volumes and clips), "blobs", "magnitude"; with regions
+            "energy_in_region", "energy_ratio", "pointing", "region_iou", "peak_outside". See
+            `keras_cam_callbacks.metrics` for what they are.
 
         Example:
             >>> explanation = explain(model, images, regions=boxes)

@@ -1,7 +1,8 @@
 """The methods by name. Each is a function of what was captured, or of functions of the model.
 
 To add one: a function in its family's file, or a frozen dataclass where it has options; a row here; a hand-worked and
-a reference test; a README row.
+a reference test; a row in docs/howto/layer_and_method.md and in docs/gallery.md. Methods of other packages are found by
+name, too, see `plugins`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import plugins
 from ..checks import did_you_mean
 from ..records import Capture, Floats
 from . import attention, cams, fullgrad, perturbation, saliency
@@ -156,6 +158,7 @@ METHODS: dict[str, Method] = {
     **{method.name: Method(method.name, method, method.needs) for method in _WITH_OPTIONS},
     **{name: Method(name, function, (needed, "readout", "positions")) for name, function, needed in _OF_ATTENTION},
 }
+"""All methods by the names that `method=` takes."""
 AUTO = Method("auto", cams.gradcam, METHODS["gradcam"].needs)
 """Stands for Grad-CAM, or for HiResCAM where the layer holds tokens, until the layer is known."""
 
@@ -195,12 +198,13 @@ def resolve_method(method: str | Callable[..., Floats]) -> Method:
     """Returns the method of that name, or wraps a method with settings, or a user's function.
 
     Args:
-        method: A name, or "auto"; an object with `name` and `needs`, such as `SmoothGrad(samples=50)`; or a function of
-            (activations, gradients).
+        method: A name, also one that another package brings, or "auto"; an object with `name` and `needs`, such as
+            `SmoothGrad(samples=50)`; or a function of (activations, gradients).
 
     Raises:
         ValueError: If there is no method of that name.
         TypeError: If it is neither a name nor callable.
+        ImportError: If another package's method can't be imported or made.
     """
     if isinstance(method, type):
         raise TypeError(f"`method` must be an object, not its class. Received: {method!r}. {method.__name__}() works.")
@@ -215,8 +219,34 @@ def resolve_method(method: str | Callable[..., Floats]) -> Method:
         )
     if method == AUTO.name:
         return AUTO
-    if method not in METHODS:
-        raise ValueError(
-            f"`method` must be one of {', '.join(METHODS)}. Received: {method!r}.{did_you_mean(method, METHODS)}"
+    return METHODS[method] if method in METHODS else _brought(method)
+
+
+def _brought(name: str) -> Method:
+    """Returns a method of another package, under the name that it is brought by.
+
+    Raises:
+        ValueError: If no package brings that name.
+        ImportError: If it can't be imported or made.
+        TypeError: If it is no method.
+    """
+    others = plugins.plugin_names(plugins.METHODS)
+    if name not in others:
+        names = [*METHODS, *others]
+        raise ValueError(f"`method` must be one of {', '.join(names)}. Received: {name!r}.{did_you_mean(name, names)}")
+    brought = plugins.load_plugin(plugins.METHODS, name)
+    if isinstance(brought, type):
+        try:
+            brought = brought()
+        except Exception as error:  # Whatever another package does.
+            raise ImportError(
+                f"What a package brings as the method {name!r} must be a function, an object, or a class that is "
+                f"called without arguments. Received: {brought!r}, which failed: {type(error).__name__}: {error}. "
+                "A function (activations, gradients) -> heatmaps works."
+            ) from error
+    if not callable(brought):
+        raise TypeError(
+            f"What a package brings as the method {name!r} must be callable. Received: {brought!r}. "
+            "A function (activations, gradients) -> heatmaps works."
         )
-    return METHODS[method]
+    return dataclasses.replace(resolve_method(brought), name=name)

@@ -11,7 +11,7 @@ import numpy as np
 from ..records import Floats
 from ..space import resize
 
-Fusion = Literal["mean", "maximum"]
+Fusion = Literal["mean", "maximum", "product"]
 
 
 def check_fusion(fuse: object, layers: int) -> None:
@@ -26,7 +26,7 @@ def check_fusion(fuse: object, layers: int) -> None:
     """
     if fuse is not None and (fuse not in get_args(Fusion) or layers < 2):
         raise ValueError(
-            "`fuse` must be 'mean' or 'maximum', for a list of layers as `layer_name`. "
+            "`fuse` must be 'mean', 'maximum' or 'product', for a list of layers as `layer_name`. "
             f"Received: fuse={fuse!r} and {layers} {'layer' if layers == 1 else 'layers'}. "
             "layer_name=['block3', 'block5'], fuse='mean' works."
         )
@@ -35,24 +35,26 @@ def check_fusion(fuse: object, layers: int) -> None:
 def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean", of_levels: bool = False) -> Floats:
     """Fuses the heatmaps of several layers.
 
-    M[i, j] = mean or maximum over the layers l of u(relu(M_l) / max relu(M_l))[i, j], u: enlarged bilinearly. So every
-    layer counts alike, whatever its scale.
+    M[i, j] = mean, maximum or geometric mean over the layers l of u(relu(M_l) / max relu(M_l))[i, j], u: enlarged
+    bilinearly. So every layer counts alike, whatever its scale. The maximum shows what any layer shows, the product
+    only what all do: its pixels are in the order of the product of the maps, and its L-th root, for L layers, keeps
+    it on the scale of one.
 
     Args:
         heatmaps: For each layer (N, *space) float32, raw; the sizes may differ.
-        fuse: "mean", or "maximum" as in the LayerCAM paper (which scales by tanh before).
+        fuse: "mean"; "maximum" as in the LayerCAM paper (which scales by tanh before); or "product".
         of_levels: Whether the layers may be levels of a pyramid, of which objects of a size are found in some: then the
-            mean of a sample is over those of its maps that are somewhere positive.
+            mean or product of a sample is over those of its maps that are somewhere positive.
 
     Returns:
-        (N, *space) float32 in [0, 1], at the size of the largest map. A map that is nowhere positive counts as zero,
-        one that is not finite makes the sample's fused map NaN.
+        (N, *space) float32 in [0, 1], at the size of the largest map. A map that is nowhere positive counts as zero
+        (and makes a product zero everywhere), one that is not finite makes the sample's fused map NaN.
 
     Reference:
         Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, IEEE TIP 2021.
     """
     size = max((maps.shape[1:] for maps in heatmaps), key=math.prod)
-    levels, counts = [], np.zeros(len(heatmaps[0]), np.float32)
+    levels, tops, counts = [], [], np.zeros(len(heatmaps[0]), np.float32)
     for maps in heatmaps:
         positive = np.maximum(maps, 0)
         space = tuple(range(1, maps.ndim))
@@ -61,10 +63,18 @@ def fused(heatmaps: Sequence[Floats], fuse: Fusion = "mean", of_levels: bool = F
             scaled = positive / np.where(top > 0, top, 1)
         scaled[~np.isfinite(maps).all(axis=space)] = np.nan
         levels.append(resize(scaled, size))
-        counts += top.reshape(-1) > 0
+        tops.append(top.reshape(-1) > 0)
+        counts += tops[-1]
     together = np.asarray(levels, np.float32)
     if fuse == "maximum":
         return np.asarray(together.max(axis=0), np.float32)
+    if fuse == "product":
+        if of_levels:  # What shows nothing has no say, unless none shows anything.
+            shows = (np.asarray(tops) | (counts == 0)).reshape(*together.shape[:2], *[1] * (together.ndim - 2))
+            together = np.where(shows | np.isnan(together), together, np.float32(1))
+        number = counts if of_levels else np.full_like(counts, len(levels))
+        root = 1 / np.maximum(number, 1).reshape(-1, *[1] * (together.ndim - 2))
+        return np.asarray(together.prod(axis=0) ** root, np.float32)
     if not of_levels:
         return np.asarray(together.mean(axis=0), np.float32)
     total = together.sum(axis=0)

@@ -5,8 +5,9 @@ where there is nothing to measure. They know no framework.
 """
 
 from .agreement import centre_shift, correlation, drift, moved, spearman, target_kept, top_iou
+from .classes import means_by_class, rows_by_class
 from .faithfulness import average_drop, deletion, increase, insertion, masked_confidence
-from .maps import area, blobs, centre, clipped, degenerate, degenerate_cause, entropy, mean, pooled
+from .maps import area, blobs, centre, clipped, degenerate, degenerate_cause, entropy, magnitude, mean, pooled
 from .regions import energy_in_region, energy_ratio, inside, peak_outside, pointing, region_iou
 from .registry import METRICS, QUESTIONS, REGISTRY, Metric, measured, resolve_metrics, worst
 
@@ -32,8 +33,10 @@ __all__ = [
     "increase",
     "insertion",
     "inside",
+    "magnitude",
     "masked_confidence",
     "mean",
+    "means_by_class",
     "measured",
     "moved",
     "peak_outside",
@@ -41,6 +44,7 @@ __all__ = [
     "pooled",
     "region_iou",
     "resolve_metrics",
+    "rows_by_class",
     "spearman",
     "target_kept",
     "top_iou",

@@ -25,6 +25,7 @@ __all__ = [
     "degenerate",
     "degenerate_cause",
     "entropy",
+    "magnitude",
     "mean",
     "pooled",
 ]
@@ -212,6 +213,26 @@ def blobs(heatmaps: Floats, share: float = 0.5) -> Doubles:
         above = heatmaps[i] > share * heatmaps[i].max()
         found[i] = components(above)
     return found
+
+
+def magnitude(heatmaps: Floats) -> Doubles:
+    """Measures how large the values of a heatmap are, before anything scales it: what pictures do not show.
+
+    mean_p |heatmap_p|. A map is drawn by its own maximum, so that one of 1e-9 looks like one of 1. The unit is that of
+    the method: compare epochs of one run, not methods. One that falls to 0 says that no gradient arrives any more, as
+    where a score saturates; one that grows without end says that weights do.
+
+    Args:
+        heatmaps: (N, h, w) float32, raw: signed and unscaled.
+
+    Returns:
+        (N,) float64, at least 0, and 0 for a map that is zero everywhere; NaN where one is not finite.
+
+    Raises:
+        ValueError: If `heatmaps` has no axis besides the samples or holds no pixels.
+    """
+    sizes: Doubles = np.abs(flattened(heatmaps)).mean(axis=1, dtype=np.float64)
+    return np.where(np.isfinite(sizes), sizes, np.nan)
 
 
 def clipped(heatmaps: Floats, percentiles: tuple[float, float]) -> Floats:

@@ -1,6 +1,6 @@
 """The metrics by name, one row for each: all that logs, reports and tables say of a number is read from its row.
 
-To add one: a function in its family's file, a row here, a hand-worked test, a README row.
+To add one: a function in its family's file, a row here, a hand-worked test. The site's table is made of the rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..checks import did_you_mean
 from ..records import Floats, Ints
 from .agreement import centre_shift, drift, moved, of_one_class, spearman, target_kept, top_iou
 from .faithfulness import average_drop, deletion, increase, insertion
-from .maps import Doubles, area, blobs, centre, degenerate, entropy, pooled
+from .maps import Doubles, area, blobs, centre, degenerate, entropy, magnitude, pooled
 from .regions import Masks, energy_in_region, pointing, region_iou, to_chance
 
 __all__ = [
@@ -116,6 +116,11 @@ _OF_MAP = (
         "the object's, not always one end", function=lambda heatmaps: centre(heatmaps)[:, 2], axes=3,
     ),
     Metric("blobs", "map", "separate hot places", "the number of objects", (1, np.inf), function=blobs),
+    Metric(
+        "magnitude", "map",
+        "mean size of the raw map's values, before any scaling: near 0 no gradient arrives",
+        limits=(0, np.inf), function=magnitude,
+    ),
     Metric(
         "degenerate", "map", "how many maps are nowhere positive, constant or not finite, a count", "0", (0, np.inf),
         better=-1, in_logs=True,
@@ -222,7 +227,7 @@ RESERVED = frozenset(
         "predicted_name",
         "top_label",
     }
-    | {"run", "sample", "samples"}
+    | {"run", "sample", "samples", "step"}
 )
 """Names that no method's own number may have: those of the metrics, and of the columns in which runs are compared."""
 

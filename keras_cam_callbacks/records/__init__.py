@@ -20,10 +20,11 @@ from .explained import (
     brief,
     short_repr,
 )
-from .logged import DrawnFrom, EpochRecord, RunConfig, Sample, View, class_name
+from .logged import Alert, DrawnFrom, EpochRecord, RunConfig, Sample, View, class_name
 
 __all__ = [
     "ABSENT",
+    "Alert",
     "Capture",
     "Chunk",
     "DrawnFrom",

@@ -87,13 +87,29 @@ class DrawnFrom:
     __repr__ = short_repr
 
 
+@dataclass(frozen=True)
+class Alert:
+    """A number that crosses its line.
+
+    Attributes:
+        name: The number's name, without prefix.
+        text: What is said of it, such as "energy_in_region is 0.41 in epoch 7, below 0.5".
+        is_first: Whether it is the first time in the run: later ones are noted alone.
+    """
+
+    name: str
+    text: str
+    is_first: bool
+
+
 @dataclass(frozen=True, eq=False)
 class EpochRecord:
     """All that is logged of one epoch; every tracker gets this same object.
 
     Attributes:
         epoch: The epoch as Keras counts it, from 0 in every fit that does not say otherwise.
-        step: Our own count, which goes on where a second fit starts at epoch 0 again.
+        step: Our own count, which goes on where a second fit starts at epoch 0 again: of epochs from 0, or where `freq`
+            is `Steps` of the training steps that are done.
         heatmaps: (N, *space) float32, (N, h, w) of images, raw: unscaled, signed, at the layer's or the image's size;
             of several views those of the first. None where the pictures show something else.
         overlays: N pictures, uint8 RGB (H, W, 3).
@@ -107,6 +123,9 @@ class EpochRecord:
         places: For each picture where the display image is in it: alone, as a heatmap or under one, from left to right.
             Empty for pictures that show something else.
         drawn_from: What the pictures were drawn from; None where they show more than that.
+        batch: How many batches of its epoch the model was trained on, where it was logged within one; None at an
+            epoch's end.
+        alerts: Which numbers cross their lines in this epoch.
     """
 
     epoch: int
@@ -122,6 +141,8 @@ class EpochRecord:
     values: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
     places: tuple[tuple[Place, ...], ...] = ()
     drawn_from: DrawnFrom | None = None
+    batch: int | None = None
+    alerts: tuple[Alert, ...] = ()
 
     __repr__ = short_repr
 
@@ -161,6 +182,9 @@ class RunConfig:
         freq: Of how many epochs one is logged; the first and the last one of a fit always are.
         tracked: The runs of trackers' libraries that the first fit was sent to, such as "wandb:1a2b3c".
         space: What the axes of the heatmaps are; None where that is not said, or where there are none.
+        steps: Of how many training steps one is logged, besides epoch ends; None where epochs alone are logged, and
+            `EpochRecord.step` counts these.
+        select: What the choice of samples rests on, in words, where it took a pass over the data; else "".
         displays: By the names of views that lie on another image than `display`, as of a model of several, what people
             see of that.
     """
@@ -193,6 +217,8 @@ class RunConfig:
     tracked: tuple[str, ...] = ()
     space: Space | None = None
     displays: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
+    steps: int | None = None
+    select: str = ""
 
     __repr__ = short_repr
 

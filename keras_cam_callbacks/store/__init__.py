@@ -19,7 +19,9 @@ metrics.jsonl. Killed at any moment, a run so holds whole epochs only.
 A line has epoch, step, wall_time, scalars, captions, heatmaps (a file), views and values (names), and of the pictures:
 their format; "drawn", what they are drawn from besides images and heatmaps (captions and overlay where they differ from
 the samples' and the run's, titles, title, sizes); "pictures" or "overlays", files, where they are kept; "sheet". A
-single picture that can't be drawn is its own sheet. "freq" is there where it differs from the manifest's; "labels",
+single picture that can't be drawn is its own sheet. "freq" is there where it differs from the manifest's; "batch" in a
+record whose manifest has "steps", of how many training steps one is logged: then steps of lines are training steps,
+epochs elsewhere, and "batch" says after how many batches of its epoch something was logged within it. "labels",
 "class_names", "training" and "tracked" in the first line of a fit, where they differ from what the record says until
 then: they hold for that line and all below it. A line with "event" is no epoch: {"event": "failed", "epoch", "step",
 "wall_time", "what", "error"}.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-__all__ = ["Event", "Missing", "event_line", "missing_epochs", "read_event"]
+__all__ = ["Event", "Missing", "event_line", "missing_ends", "missing_epochs", "read_event"]
 
 _FAILED = "failed"
 
@@ -114,4 +114,27 @@ def missing_epochs(logged: Iterable[tuple[int, int, int]], events: Iterable[Even
             lacking.append(
                 Missing(first, last, "not logged, and the record does not say why: was the process stopped?")
             )
+    return tuple(lacking)
+
+
+def missing_ends(logged: Iterable[tuple[int, int]], events: Iterable[Event]) -> tuple[Missing, ...]:
+    """As `missing_epochs`, of a run whose steps are training steps, and which logs each epoch.
+
+    Args:
+        logged: Step and epoch of all that was logged, also within epochs.
+        events: What has failed.
+    """
+    places: dict[int, tuple[int, Event | None]] = {step: (epoch, None) for step, epoch in logged}
+    for event in events:
+        places.setdefault(event.step, (event.epoch, event))
+    lacking: list[Missing] = []
+    before: tuple[int, Event | None] | None = None
+    for _, (epoch, failure) in sorted(places.items(), key=lambda item: item[0]):
+        if before is not None and epoch > before[0] + 1:
+            off = f"for what had failed in epoch {before[0]} was switched off until the next fit"
+            unknown = "and the record does not say why: was the process stopped?"
+            lacking.append(Missing(before[0] + 1, epoch - 1, f"not logged, {off if before[1] else unknown}"))
+        if failure:
+            lacking.append(Missing(epoch, epoch, f"failed: {failure.what}: {failure.error}", failed=True))
+        before = epoch, failure
     return tuple(lacking)

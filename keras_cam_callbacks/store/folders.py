@@ -237,6 +237,8 @@ def _rank(run: Run, freq: int, start: int) -> int | None:
         start: The first epoch of the fit.
     """
     last, freq = run.epochs[-1].epoch, run.epochs[-1].freq if run.epochs[-1].knows_freq else freq
+    if run.epochs[-1].batch is not None:  # Its epoch has not ended there.
+        last -= 1
     due = (last // freq + 1) * freq
     if last < start <= due:
         return 0
@@ -251,11 +253,12 @@ def _continued(run: Run, start: int) -> Place:
     if start == 0:
         # As another fit in one process.
         last = run.epochs[-1].step if run.epochs else None
-        return Place(run.directory, last, run_id, 0 if last is None else last + 1)
+        return Place(run.directory, last, run_id, 0 if last is None else last + (run.steps is None))
     before = [epoch for epoch in run.epochs if epoch.epoch < start]
     if not before:
         return Place(run.directory, None, run_id)
-    return Place(run.directory, before[-1].step, run_id, before[-1].step - before[-1].epoch)
+    counted = before[-1].epoch if run.steps is None else 0
+    return Place(run.directory, before[-1].step, run_id, before[-1].step - counted)
 
 
 def _offered(runs: Iterable[Run]) -> str:

@@ -26,7 +26,7 @@ STABLE = {"model_name": "model_label", "layer": "layer_place", "architecture": "
 # What a later fit of the run may know, or do otherwise: the first line of a fit has it where it is news.
 CHANGING = ("labels", "class_names", "training", "tracked")
 # Fields that a record may lack.
-_OPTIONAL = ("run_id", "architecture", "structure", "model_label", "layer_place", "rules", "tracked")
+_OPTIONAL = ("run_id", "architecture", "structure", "model_label", "layer_place", "rules", "tracked", "steps", "select")
 
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
@@ -150,9 +150,16 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         names.append("labels")
     if moved_class(one.get("class_names") or (), other.get("class_names") or ()) is not None:
         names.append("class_names")
+    # Steps of epochs and of batches are no one curve.
+    names += ["freq"] * (counts_steps(one) != counts_steps(other))
     # Numbers of other regions don't belong into one curve. A record of none has no such entry, or an empty one.
     names += ["regions"] * ((one.get("regions") or []) != (other.get("regions") or []))
     return names + ["inputs"] * (_inputs(one) != _inputs(other))
+
+
+def counts_steps(manifest: Mapping[str, Any]) -> bool:
+    """Tells whether the steps of a record are training steps; else they are epochs."""
+    return manifest.get("steps") is not None
 
 
 def same_label(one: Any, other: Any) -> bool:
@@ -324,9 +331,10 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     for name in texts:
         if not isinstance(manifest.get(name, ""), str):
             raise ValueError(f"{name} must be a text")
-    freq = manifest.get("freq", 1)
-    if type(freq) is not int or freq < 1:
-        raise ValueError("freq must be a positive whole number")
+    for name in ("freq", "steps"):
+        freq = manifest.get(name, 1)
+        if type(freq) is not int or freq < 1:
+            raise ValueError(f"{name} must be a positive whole number")
     for key in manifest["sample_keys"]:
         if re.search(r"[/\\:]|^\.", manifest["files"][key]):
             raise ValueError(f"{manifest['files'][key]!r} is no file name")

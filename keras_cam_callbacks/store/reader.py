@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.records import Floats, Image, Ints, Label, Region, Space, short_repr
+from keras_cam_callbacks.metrics import means_by_class
+from keras_cam_callbacks.records import Alert, Floats, Image, Ints, Label, Region, Space, short_repr
 
 from .arrays import read_arrays
 from .displays import display_name, read_display
-from .events import Event, Missing, missing_epochs, read_event
+from .events import Event, Missing, missing_ends, missing_epochs, read_event
 from .manifest import CHANGING, LOG, MANIFEST, check_changing, check_file, input_of, read_manifest, space_of
 from .pictures import Pictures, read_recipe
 from .regions import stored_region
@@ -31,7 +32,7 @@ class StoredEpoch:
 
     Attributes:
         epoch: The epoch as Keras counted it.
-        step: The run's own count, different in each epoch of a run.
+        step: The run's own count, different in each epoch of a run: of epochs, or of training steps (`Run.steps`).
         wall_time: When it was written, in seconds since 1970.
         scalars: Numbers by name; NaN where they were not finite.
         captions: N captions, one for each sample key.
@@ -47,6 +48,9 @@ class StoredEpoch:
             the epoch was logged.
         class_names: Names by class index, or None, likewise.
         training: How the model was trained in the fit that the epoch is of, as far as the record says.
+        batch: How many batches of the epoch the model was trained on, where it was logged within one, by
+            `freq=Steps(...)`; None at an epoch's end.
+        alerts: Which numbers crossed their lines in it.
     """
 
     epoch: int
@@ -64,6 +68,8 @@ class StoredEpoch:
     labels: tuple[Label | None, ...] = ()
     class_names: tuple[str, ...] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    batch: int | None = None
+    alerts: tuple[Alert, ...] = ()
 
     __repr__ = short_repr
 
@@ -119,6 +125,24 @@ class StoredEpoch:
     def values(self) -> dict[str, npt.NDArray[np.float64]]:
         """Reads the numbers of each sample by name, (N,) float64; raises as `arrays` does."""
         return dict(zip(self.value_names, self.arrays().get("values", ()), strict=True))
+
+    def by_class(self, of: str = "true") -> dict[int, dict[str, float]]:
+        """Returns the means of the numbers of each sample, by class; raises as `arrays` does.
+
+        Args:
+            of: "true", of the samples' classes, or of all of their labels; "predicted", of those that the model
+                predicted.
+
+        Returns:
+            By class, rising, the means by name, and "samples", how many it has; empty where no class is known.
+
+        Raises:
+            ValueError: If `of` is neither.
+        """
+        if of not in ("true", "predicted"):
+            raise ValueError(f"`of` must be 'true' or 'predicted'. Received: {of!r}.")
+        classes = self.labels if of == "true" else tuple(self.arrays()["predicted"].tolist())
+        return means_by_class(self.values(), classes)
 
     def _of_view(self, name: str, view: str) -> Any:
         place = self.views.index(view) if view in self.views else 0
@@ -193,6 +217,12 @@ class Run:
         return tuple(settings for i, settings in enumerate(every) if i == 0 or settings != every[i - 1])
 
     @property
+    def steps(self) -> int | None:
+        """Of how many training steps one was logged, besides epoch ends; None where steps of the run are epochs."""
+        steps: int | None = self.manifest.get("steps")
+        return steps
+
+    @property
     def space(self) -> Space | None:
         """What the axes of the heatmaps are; None where the record does not say."""
         return space_of(self.manifest)
@@ -218,13 +248,42 @@ class Run:
         """
         return _display(self.directory, self.manifest, rows, view)
 
+    def settled(self, threshold: float = 0.1, view: str = "") -> int | None:
+        """Tells since when the heatmaps hardly move: `drift` stays below a threshold from there up to the last epoch.
+
+        It is known afterwards alone, so that it is a number of the run and not of an epoch. Drift is from one logged
+        epoch to the next, and smaller where more are logged.
+
+        Args:
+            threshold: In (0, 2].
+            view: Which of the views; by default the first.
+
+        Returns:
+            The step of the first epoch of which that is so; None where the last drift that is known is not below it,
+            or none is known.
+
+        Raises:
+            ValueError: If `threshold` is not in (0, 2].
+        """
+        if not 0 < threshold <= 2:
+            raise ValueError(f"`threshold` must be in (0, 2]. Received: {threshold!r}. 0.1 works.")
+        since = None
+        for epoch in self.epochs:
+            name = view or (epoch.views[0] if epoch.views else "")
+            drift = epoch.scalars.get(f"{name}_drift" if name else "drift", math.nan)
+            if math.isfinite(drift):
+                since = (epoch.step if since is None else since) if drift < threshold else None
+        return since
+
     def missing(self) -> tuple[Missing, ...]:
         """Tells which epochs are missing between those that are known of, and why; as text each says so itself.
 
         An epoch failed, was passed over by `freq`, or came after something that failed and was switched off; else the
         record does not say why. After the last known epoch nothing is missing: who knows how far the training went?
         """
-        return missing_epochs(((e.step, e.epoch, e.freq) for e in self.epochs), self.events)
+        if self.steps is None:
+            return missing_epochs(((e.step, e.epoch, e.freq) for e in self.epochs), self.events)
+        return missing_ends(((e.step, e.epoch) for e in self.epochs), self.events)
 
     def regions(self, view: str = "") -> tuple[Region | None, ...]:
         """Reads where the object is in each of the N images, None where that was not said, as of another view's.
@@ -346,6 +405,10 @@ def _stored_epoch(directory: Path, entry: Any, manifest: Mapping[str, Any]) -> S
         labels=_labels(manifest),
         class_names=_class_names(manifest),
         training=dict(manifest.get("training") or {}),
+        batch=_positive(entry["batch"]) if "batch" in entry else None,
+        alerts=tuple(
+            Alert(str(one["name"]), str(one["text"]), bool(one["is_first"])) for one in entry.get("alerts", ())
+        ),
     )
 
 
@@ -360,7 +423,7 @@ def _class_names(manifest: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _positive(freq: Any) -> int:
     if type(freq) is not int or freq < 1:
-        raise ValueError(f"{freq!r} is no freq")
+        raise ValueError(f"{freq!r} is no number of epochs or batches")
     return freq
 
 

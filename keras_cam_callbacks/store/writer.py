@@ -263,7 +263,9 @@ class RunWriter:
             "views": list(record.views),
             "values": list(record.values),
             **self._put_overlays(record, name),
+            **({"alerts": [vars(alert) for alert in record.alerts]} if record.alerts else {}),
             **({} if self._freq == self._manifest.get("freq") else {"freq": self._freq}),
+            **({} if record.batch is None else {"batch": record.batch}),
         }
 
     def _put_overlays(self, record: EpochRecord, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every tracker is: three methods, called in this order, once more for each fit."""
+"""What every tracker is: three methods, called in this order, once more for each fit; and two that it may have."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Tracker(ABC):
 
     Attributes:
         uses_directory: Whether it writes into the run's folder, which is then made before it starts.
+        wants_record: Whether the record on disk belongs to it: where no `DiskTracker` is given, one comes with it.
         timeout: Seconds that training waits for each of the three calls; a tracker that takes longer is switched off
             until the next fit. For that, all its calls are made in one thread of its own. None: they are made in the
             thread of the training, and waited for without end, as libraries need that keep an active run or a default
@@ -29,6 +30,7 @@ class Tracker(ABC):
     """
 
     uses_directory: bool = True
+    wants_record: bool = False
     timeout: float | None = None
 
     @staticmethod
@@ -77,6 +79,14 @@ class Tracker(ABC):
 
         Args:
             event: The epoch, and what has failed in it.
+        """
+
+    def attach(self, path: Path, name: str) -> None:  # noqa: B027  # Not every library has a place for files.
+        """Takes a file that was made of the whole run, such as its report, at the end of a fit and before `finish`.
+
+        Args:
+            path: The file, which stays where it is.
+            name: What it is, "report": the same at each fit of a run, of which the later file takes its place.
         """
 
     @abstractmethod

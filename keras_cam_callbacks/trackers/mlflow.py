@@ -8,6 +8,7 @@ import time
 import warnings
 import zlib
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from keras_cam_callbacks.checks import check, is_seconds, renamed
@@ -136,6 +137,16 @@ class MLflowTracker(Tracker):
             raise RuntimeError("MLflowTracker.start must be called before log. Received: no run.")
         action = partial(_send, self._client, self._run_id, self._prefix, record, round(time.time() * 1000))
         self._calls.put(f"Epoch {record.epoch} (step {record.step})", action)
+
+    def attach(self, path: Path, name: str) -> None:
+        """Has a file sent as an artifact `<prefix>/<file name>`; raises as `log` does.
+
+        Args:
+            path: The file.
+            name: What it is.
+        """
+        folder = legal(self._prefix)
+        self._calls.put(f"The {name}", partial(self._client.log_artifact, self._run_id, str(path), folder))
 
     def finish(self) -> None:
         """Waits until everything is sent; raises as `log` does, where it is not."""

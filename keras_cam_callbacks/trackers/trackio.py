@@ -96,6 +96,9 @@ class TrackioTracker(Tracker):
                 path.write_bytes(data)
                 row[f"{self._prefix}/{sample.key}"] = trackio.Image(path, caption=sample.caption)
             run.log(row, step=record.step)
+        for alert in record.alerts:
+            if alert.is_first:
+                run.alert(f"{self._prefix}/{alert.name}", alert.text, step=record.step)
 
     def finish(self) -> None:
         """Leaves the run to you; Trackio writes within a second what was logged, and all of it when the run ends."""

@@ -287,7 +287,7 @@ def flat_model():
         (lambda: GradCAMLogger(X, tracker=MemoryTracker), TypeError, "start, log, finish"),
         (lambda: HeatmapLogger(X, method="grad_cam"), ValueError, "one of cam, gradcam.*'grad_cam'.*mean 'gradcam'"),
         (lambda: HeatmapLogger(X, method="grad_cam", prefix="a"), ValueError, "one of cam, gradcam.*'grad_cam'"),
-        (lambda: GradCAMLogger(X, freq=0), ValueError, "`freq` must be a positive integer. Received: 0"),
+        (lambda: GradCAMLogger(X, freq=0), ValueError, "`freq` must be a positive integer, of epochs, or Steps"),
         (lambda: GradCAMLogger(X, freq=1.5), ValueError, "Received: 1.5"),
         (lambda: GradCAMLogger(X, freq=True), ValueError, "Received: True"),
         (lambda: GradCAMLogger(X, on_error="ignore"), ValueError, "'warn' or 'raise'. Received: 'ignore'"),

@@ -39,7 +39,7 @@ def test_a_type_checker_refuses_wrong_names_and_types(tmp_path):
     checker = pytest.importorskip("mypy.api", reason="one environment that it is installed in is enough")
     calls = {
         "GradCAMLogger(1, faithfulness_frequency=2)": 'keyword argument "faithfulness_frequency" for "GradCAMLogger"',
-        'CAMLogger(1, freq="2")': 'Argument "freq" to "CAMLogger" has incompatible type "str"; expected "int"',
+        'CAMLogger(1, freq="2")': 'Argument "freq" to "CAMLogger" has incompatible type "str"; expected "int | Steps"',
         'GradCAMLogger(1, method="cam")': 'Unexpected keyword argument "method" for "GradCAMLogger"',
     }
     (tmp_path / "calls.py").write_text(CALLS.format(call="\n".join(calls)))

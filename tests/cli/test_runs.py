@@ -369,14 +369,14 @@ def test_reports_and_films_as_json(logs, tmp_path):
 def test_missing_packages_of_the_report_are_one_message(logs):
     code = f"""
 import sys
-sys.modules["jinja2"] = None
+sys.modules["plotly"] = None
 from keras_cam_callbacks.cli import main
 main(["report", {str(logs / "small")!r}])
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr == "Error: This needs jinja2. Install it: pip install 'keras_cam_callbacks[report]'\n"
+    assert done.stderr == "Error: This needs plotly. Install it: pip install 'keras_cam_callbacks[report]'\n"
 
 
 def test_timelapse_writes_films_and_names_them(logs, tmp_path):

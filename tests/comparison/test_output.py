@@ -1,10 +1,14 @@
 """What a comparison gives out: tables, files, sentences and figures."""
 
+import base64
 import csv
+import html
 import importlib.util
 import json
+import re
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from comparison_records import peak_at, write_run
@@ -115,7 +119,7 @@ def test_files_hold_the_table(pair, tmp_path, grain):
         read = list(csv.DictReader(file))
     assert read == [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"table.csv", "table.json"}
-    with pytest.raises(ValueError, match=r"`grain` must be one of sample, epoch\. Received: 'run'"):
+    with pytest.raises(ValueError, match=r"`grain` must be one of sample, epoch, class, predicted\. Received: 'run'"):
         found.table("run")
 
 
@@ -388,3 +392,18 @@ def test_the_report_is_written(pair, tmp_path):
     assert "<title>Where they look" in written.path.read_text("utf-8")
     with pytest.raises(ValueError, match="HTML file"):
         found.report(tmp_path / "report.txt")
+
+
+# In a notebook
+
+
+def test_a_notebook_shows_sentences_and_the_figure(tmp_path):
+    maps = np.random.default_rng(0).random((2, 3, 5, 4), np.float32)
+    comparison = compare([write_run(tmp_path / "<b>&" / "gradcam", maps)])
+    shown = comparison._repr_html_()
+    for line in comparison.summary().splitlines():
+        assert f"<li>{html.escape(line)}</li>" in shown
+    assert "<b>" not in shown
+    picture = base64.b64decode(re.search('src="data:image/png;base64,([^"]*)"', shown)[1])
+    height, width, _ = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape
+    assert min(height, width) > 100

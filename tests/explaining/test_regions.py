@@ -42,7 +42,7 @@ def test_what_is_measured_is_where_the_box_is(kind):
     share = mask.mean()
     regions = [box, mask, {1: box, 0: ~mask}, {0: box}, None]
     found = explain(model, inputs, method="saliency", target=1, regions=regions).metrics()
-    assert set(found) == {"confidence", "area", "entropy", "blobs", *names, *METRICS["regions"]}
+    assert set(found) == {"confidence", "area", "entropy", "blobs", "magnitude", *names, *METRICS["regions"]}
     for name, expected in {
         "energy_in_region": 1, "region_iou": 1, "pointing": 1, "peak_outside": 0, "energy_ratio": 1 / share,
     }.items():  # fmt: skip

@@ -137,7 +137,7 @@ def test_one_pass_and_one_trace_for_all():
 FUSED = ["gradcam", "layercam", "scorecam", "ablationcam", "eigencam", "guided_gradcam"]
 
 
-@pytest.mark.parametrize("fuse", ["mean", "maximum"])
+@pytest.mark.parametrize("fuse", ["mean", "maximum", "product"])
 def test_fused_layers_by_hand(fuse):
     keras.utils.set_random_seed(2)
     model = models.nested_twice().model
@@ -150,9 +150,32 @@ def test_fused_layers_by_hand(fuse):
             alone = np.maximum(explain(model, X, path, method=name, target=1).heatmaps, 0)
             level = alone / np.maximum(alone.max(axis=(1, 2), keepdims=True), 1e-30)
             levels.append([cv2.resize(each, size, interpolation=cv2.INTER_LINEAR) for each in level])
-        expected = np.mean(levels, axis=0) if fuse == "mean" else np.max(levels, axis=0)
-        np.testing.assert_allclose(found[name].heatmaps, expected, atol=2e-5)
+        expected = {
+            "mean": np.mean(levels, axis=0),
+            "maximum": np.max(levels, axis=0),
+            "product": np.sqrt(levels[0] * np.asarray(levels[1])),
+        }[fuse]
+        # Near 0 a root is far larger than what is under it.
+        np.testing.assert_allclose(found[name].heatmaps, expected, atol=5e-3 if fuse == "product" else 2e-5)
         assert found[name].layer_name == f"{fuse}(middle/conv1, middle/inner/conv2)"
+
+
+def test_a_product_shows_what_all_layers_show():
+    from scipy.stats import gmean
+
+    from keras_cam_callbacks.methods.fusion import fused
+
+    maps = [np.random.default_rng(i).uniform(0.1, 9, (2, 5, 4)).astype(np.float32) for i in range(3)]
+    levels = [each / each.max(axis=(1, 2), keepdims=True) for each in maps]
+    np.testing.assert_allclose(fused(maps, "product"), gmean(levels, axis=0), rtol=1e-5)
+    silent = [*maps[:2], -maps[2]]
+    assert not fused(silent, "product").any()
+    # Of levels of a pyramid those count in which the object is found.
+    np.testing.assert_allclose(fused(silent, "product", of_levels=True), gmean(levels[:2], axis=0), rtol=1e-5)
+    assert not fused([-each for each in maps], "product", of_levels=True).any()
+    silent[1][0, 0, 0] = np.nan
+    for of_levels in (False, True):
+        assert np.isnan(fused(silent, "product", of_levels)).reshape(2, -1).all(axis=1).tolist() == [True, False]
 
 
 def test_nan_in_one_layer_makes_the_fused_map_nan():

@@ -1,34 +1,12 @@
-"""The metrics' rows, and all that is said of them elsewhere: README, docstrings."""
+"""The metrics' rows, and what docstrings say of them; the table of the site is made from them."""
 
 import re
 
 import numpy as np
 import pytest
-from paths import ROOT
 
 from keras_cam_callbacks import Explanation, HeatmapLogger, metrics
 from keras_cam_callbacks.metrics import METRICS, QUESTIONS, REGISTRY, measured, worst
-
-NEEDS = {"regions": "with `regions`", "faithfulness": "every `faithfulness_freq` epochs"}
-
-
-def readme_table():
-    """The table of README's "Numbers to watch", from the registry."""
-    lines = ["| name | what it says | range | good |", "|---|---|---|---|"]
-    for group, question in QUESTIONS.items():
-        needs = f", {NEEDS[group]}" if group in NEEDS else ""
-        lines.append(f"| | **{question[0].upper()}{question[1:]}**{needs} | | |")
-        rows = [REGISTRY[name] for name in METRICS[group]]
-        if group == "first":
-            names = ", ".join(f"`{row.name}`" for row in rows)
-            lines.append(f"| {names} | the same six, since the first logged epoch | | |")
-            continue
-        lines += [f"| `{row.name}` | {row.about} | {row.range} | {row.good} |".replace("|  |", "| |") for row in rows]
-    return "\n".join(lines)
-
-
-def test_readme_has_the_registrys_table():
-    assert readme_table() in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_callbacks_docstring_names_all_metrics_and_no_other():

@@ -4,17 +4,59 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 from comparison_records import write_run
+from paths import TESTS
 from sample_records import drawn_record, make_config, make_record
 
 from keras_cam_callbacks import Overlay, compare, read_run, write_timelapse
 from keras_cam_callbacks.records import Space, class_name
-from keras_cam_callbacks.store import RunWriter
+from keras_cam_callbacks.store import RunWriter, find_runs
+
+RECORDS = TESTS / "data" / "records_schema2"
+
+
+def test_records_of_version_0_1_stay_readable(tmp_path):
+    """They were written by version 0.1.0, and are never written anew."""
+    runs = {path.name: read_run(path) for path in find_runs(RECORDS)}
+    assert sorted(runs) == ["drawn", "kept"]
+    drawn, kept = runs["drawn"], runs["kept"]
+    for run, views in ((drawn, ("predicted", "true")), (kept, ())):
+        assert run.manifest["schema_version"] == 2
+        assert run.manifest["versions"] == {"keras_cam_callbacks": "0.1.0"}
+        assert [(epoch.step, epoch.epoch, epoch.freq) for epoch in run.epochs] == [(0, 0, 1), (1, 1, 1)]
+        assert [epoch.views for epoch in run.epochs] == [views] * 2
+        assert [epoch.scalars for epoch in run.epochs] == [{"drift": step / 4, "area": 0.5} for step in range(2)]
+        assert run.epochs[1].captions == tuple(f"step 1, sample {row} – ✓" for row in range(3))
+    assert (drawn.space, kept.space) == (
+        Space(("height", "width"), (5, 7)),
+        Space(("depth", "height", "width"), (3, None, 5)),
+    )
+    assert drawn.manifest["labels"] == [[0, 1], [], None]
+    assert drawn.class_names == ("cat", "dog")
+    box, mask, none = drawn.regions()
+    np.testing.assert_array_equal(box.boxes, [[0.25, 0.5, 0.75, 1]])
+    assert (mask.mask.sum(), none) == (40, None)
+    (missing,) = drawn.missing()
+    assert str(missing) == "epoch 2: failed: The heatmaps: ValueError: no place for it"
+    for step in range(2):
+        random = np.random.default_rng(step)
+        for view in ("predicted", "true"):
+            np.testing.assert_array_equal(drawn.epochs[step].heatmaps(view), random.normal(size=(3, 5, 7)).astype("f4"))
+        volumes = np.random.default_rng(step).random((3, 3, 4, 5), np.float32)
+        np.testing.assert_array_equal(kept.epochs[step].heatmaps(), volumes)
+        np.testing.assert_array_equal(kept.epochs[step].values()["area"], [0.5, np.nan, 1])
+        assert kept.epochs[step].encoded() == make_record(step).encoded
+        assert {picture.shape for picture in drawn.epochs[step].overlays()} == {(64, 242, 3)}
+    copy = shutil.copytree(RECORDS / "drawn", tmp_path / "copy")
+    comparison = compare([RECORDS / "drawn", copy], view="true")
+    np.testing.assert_allclose(comparison.agreement[np.isfinite(comparison.agreement)], 1)
+    assert write_timelapse(RECORDS / "drawn", tmp_path / "film.gif") == (tmp_path / "film.gif",)
 
 
 def test_fields_of_later_versions_are_passed_over(tmp_path):

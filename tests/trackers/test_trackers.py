@@ -260,7 +260,8 @@ def kinds(tracker):
 
 def test_resolve_names_and_objects():
     assert resolve(None) == resolve([]) == []
-    assert {name: kinds(name) for name in TRACKERS} == {name: [kind] for name, kind in TRACKERS.items()}
+    alone = {name: [kind] for name, kind in TRACKERS.items()}
+    assert {name: kinds(name) for name in TRACKERS} == alone | {"tensorboard": [TensorBoardTracker, DiskTracker]}
     assert all(issubclass(kind, Tracker) for kind in TRACKERS.values())
     memory, printer = MemoryTracker(), Printer()
     assert resolve(memory) == [memory]
@@ -272,6 +273,20 @@ def test_resolve_names_and_objects():
     assert resolve("memory") != resolve("memory")
     # What is named twice, or is part of "auto" too, is one tracker: two would write to one folder.
     assert kinds(["auto", "disk", memory, memory]) == [DiskTracker, TensorBoardTracker, MemoryTracker]
+
+
+def test_tensorboard_brings_the_record_where_none_is_written(tmp_path):
+    own = DiskTracker()
+    assert resolve([TensorBoardTracker(), own])[1:] == [own]
+    assert kinds(["tensorboard", "disk", "memory"]) == [TensorBoardTracker, DiskTracker, MemoryTracker]
+    for tracker in (TensorBoardTracker(record=False), TensorBoardTracker(tmp_path)):
+        assert resolve(tracker) == [tracker]
+    named = {}
+    assert resolve("tensorboard", named) == resolve("tensorboard", named)
+    with pytest.raises(ValueError, match="must lie beside the events"):
+        TensorBoardTracker(tmp_path, record=True)
+    with pytest.raises(TypeError, match="Received: 'no'"):
+        TensorBoardTracker(record="no")
 
 
 def test_auto_looks_for_active_runs(tmp_path):

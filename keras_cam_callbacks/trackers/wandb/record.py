@@ -109,6 +109,19 @@ class RecordFiles:
         self._run.save(pattern, base_path=self._run.dir, policy=policy)
 
 
+def put_file(path: Path, run: wandb.Run) -> None:
+    """Puts a file that stands beside a record among the run's files, in a folder of the record's name.
+
+    Raises:
+        wandb.errors.UsageError: If the run was finished.
+        OSError: If the disk is full.
+    """
+    target = Path(run.dir) / path.parent.name / path.name
+    target.unlink(missing_ok=True)  # A link to what was attached before.
+    _link(path, target)
+    run.save(glob.escape(str(target)), base_path=run.dir, policy="now")
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_cam_callbacks.records import EpochRecord, Label, RunConfig, class_name
 
 from ..base import Tracker, numbers, picture, settings
-from .record import RecordFiles
+from .record import RecordFiles, put_file
 from .regions import Marks
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 # W&B cuts a list of images at 108 without a word.
 _IMAGES_PER_KEY = 100
-_COLUMNS = ("epoch", "sample", "true", "predicted", "score", "confidence", "overlay")
+_COLUMNS = ("epoch", "step", "sample", "true", "predicted", "score", "confidence", "overlay")
 
 
 class WandbTracker(Tracker):
@@ -26,10 +27,10 @@ class WandbTracker(Tracker):
 
     One row an epoch: `<prefix>/overlays`, a list of images with captions; `<prefix>/<name>` for each number that is
     finite; `<prefix>/epoch`, the x axis of all of these; and `<prefix>/step`, which goes on where a second fit counts
-    its epochs from 0 again. More than 100 samples go on in `<prefix>/overlays_2`, and so on; overlays of
-    different sizes, which W&B can't show as a list, go to `<prefix>/overlays/<sample key>`. The run's config
-    gets layer, method, target and the record's run id under `<prefix>`, by which the record is known again where the
-    run is resumed. A disabled run is left alone.
+    its epochs from 0 again. With `freq=Steps(...)` it counts training steps, and is the x axis. More than 100 samples
+    go on in `<prefix>/overlays_2`, and so on; overlays of different sizes, which W&B can't show as a list, go to
+    `<prefix>/overlays/<sample key>`. The run's config gets layer, method, target and the record's run id under
+    `<prefix>`, by which the record is known again where the run is resumed. A disabled run is left alone.
 
     The run's summary holds the last value of each number. Of those that tell whether the model looks at the objects and
     whether the heatmaps are faithful it holds the best one, too: `run.summary["gradcam/energy_in_region"]` has `last`
@@ -113,7 +114,7 @@ class WandbTracker(Tracker):
             held = settings(config) | ({"wandb_run": run.id} if config.run_id else {})
             run_config.update({config.prefix: held}, allow_val_change=True)
             if not goes_on:
-                run.define_metric(f"{config.prefix}/*", step_metric=f"{config.prefix}/epoch")
+                run.define_metric(f"{config.prefix}/*", step_metric=_axis(config))
         except wandb.errors.UsageError as error:
             raise ValueError(_finished(run)) from error
         if not goes_on:
@@ -161,6 +162,9 @@ class WandbTracker(Tracker):
             # Neither step= nor commit=: where another callback logs too, both lose images, or put them into the
             # row of another epoch.
             run.log(row)
+            for alert in record.alerts:
+                if alert.is_first:
+                    run.alert(f"{prefix}/{alert.name}", alert.text, "WARN")
             self._save_record()
         except wandb.errors.UsageError as error:
             raise RuntimeError(_finished(run)) from error
@@ -168,6 +172,28 @@ class WandbTracker(Tracker):
         for image in images:
             # The table holds the images of all epochs.
             image._image = None
+
+    def attach(self, path: Path, name: str) -> None:
+        """Puts an HTML file among the run's files and shows it as the panel `<prefix>/<name>`.
+
+        Args:
+            path: The file.
+            name: What it is.
+
+        Raises:
+            RuntimeError: If the run was finished since.
+        """
+        run = self._run
+        if run is None or run.disabled:
+            return
+        import wandb
+
+        try:
+            # A row of its own, as that of the last epoch is sent. W&B would add a style sheet of another host.
+            run.log({f"{self._prefix}/{name}": wandb.Html(str(path), inject=False)})
+            put_file(path, run)
+        except wandb.errors.UsageError as error:
+            raise RuntimeError(_finished(run)) from error
 
     def finish(self) -> None:
         """Leaves the run to you, with the whole record also where the disk was written to after it."""
@@ -193,7 +219,8 @@ class WandbTracker(Tracker):
             self._defined.add(name)
             if f"_{name}".endswith(judged):
                 best = "max" if worst(name) < 0 else "min"
-                step = f"{self._prefix}/epoch"
+                assert self._config is not None
+                step = _axis(self._config)
                 run.define_metric(f"{self._prefix}/{name}", step_metric=step, summary=f"last,{best}")
 
     def _extended_table(self, record: EpochRecord, images: Sequence[wandb.Image]) -> wandb.Table:
@@ -211,12 +238,17 @@ class WandbTracker(Tracker):
             values = [sample.score, sample.confidence]
             values += [float(record.values[name][i]) if name in record.values else None for name in names]
             classes = (self._name(sample.label), self._name(sample.predicted))
-            self._table.add_data(record.epoch, sample.key, *classes, *map(_number, values), image)
+            self._table.add_data(record.epoch, record.step, sample.key, *classes, *map(_number, values), image)
         return self._table
 
     def _name(self, index: Label | None) -> str | None:
         names = self._config.class_names if self._config else None
         return None if index is None else class_name(names, index)
+
+
+def _axis(config: RunConfig) -> str:
+    """Returns the name of the x axis: of what is logged within epochs several points have the same epoch."""
+    return f"{config.prefix}/{'epoch' if config.steps is None else 'step'}"
 
 
 def _image(data: bytes, image_format: str, caption: str, **marks: Any) -> wandb.Image:
