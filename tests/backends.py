@@ -38,6 +38,12 @@ def pipelines():
     return pytest.importorskip("tensorflow")
 
 
+def hub_pipelines():
+    """Skips a test of `fit` or `predict` of KerasHub's tasks where these have nothing to read data by."""
+    if not HAS_TENSORFLOW:
+        pytest.importorskip("grain", reason="KerasHub itself reads what it trains on and predicts by it")
+
+
 def through_python(function, x, stateful=False):
     """Passes a tensor through a function from arrays to arrays of the same shape, each time that the model really runs.
 

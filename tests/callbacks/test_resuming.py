@@ -238,7 +238,7 @@ def test_a_doubtful_start_is_told_and_named(tmp_path, caplog):
     logger = GradCAMLogger((X, Y), tracker="disk", log_dir=tmp_path)
     with pytest.warns(RuntimeWarning, match="2 runs fit a start in epoch 2 alike.*run='gradcam-2' goes on") as told:
         fit(logger, model=unnamed(), epochs=3, initial_epoch=2)
-    assert len(told) == 1
+    assert len([one for one in told if "2 runs fit" in str(one.message)]) == 1
     assert "gradcam-3; 2 runs fit a start in epoch 2 alike, so that a new record begins" in caplog.text
     named = GradCAMLogger((X, Y), tracker="disk", log_dir=tmp_path, run=manifest_of(tmp_path / "gradcam")["run_id"])
     fit(named, model=unnamed(), epochs=3, initial_epoch=2)

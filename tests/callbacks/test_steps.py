@@ -98,7 +98,7 @@ def test_data_of_unknown_length_are_counted():
     logger = GradCAMLogger((X, Y), freq=Steps(2), tracker=memory)
     model = tiny_model()
     model.fit(Endless(), steps_per_epoch=3, epochs=2, verbose=0, shuffle=False, callbacks=[logger])
-    model.fit((batch_at(i) for i in range(5)), verbose=0, callbacks=[logger])
+    model.fit((batch_at(i) for i in range(5)), shuffle=False, verbose=0, callbacks=[logger])
     assert [step for step, *_ in logged(memory)] == [2, 3, 4, 6, 8, 10, 11]
 
 

@@ -126,7 +126,7 @@ def test_attention_is_seen_in_quantized_transformers(mode):
     few = explain(quantized(model, mode), x, method=methods, target=1, output_kind="classes")
     for method in methods:
         assert np.abs(few[method].heatmaps - whole[method].heatmaps).max() > 0
-        assert np.corrcoef(few[method].heatmaps.ravel(), whole[method].heatmaps.ravel())[0, 1] > 0.95
+        assert np.corrcoef(few[method].heatmaps.ravel(), whole[method].heatmaps.ravel())[0, 1] > 0.9
 
 
 def test_matrices_of_lora_are_followed_in_fit():

@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from backends import hub_pipelines
 from keras import layers
 
 from keras_cam_callbacks import HeatmapLogger, explain
@@ -204,8 +205,7 @@ def test_a_model_that_cannot_predict_is_explained():
 
 def test_kerashub_computes_what_predict_does():
     models = pytest.importorskip("keras_hub").models
-    if keras.backend.backend() == "jax":
-        pytest.importorskip("grain", reason="KerasHub itself reads what it predicts by it")
+    hub_pipelines()
     from keras_hub.layers import ResNetImageConverter
 
     backbone = models.ResNetBackbone(

@@ -346,7 +346,7 @@ def test_parts_are_bounded_by_the_chunk():
     explain(model, x, method="fullgrad", batch_size=2)
     peak = traced_peak(lambda: explain(model, x, method="fullgrad", batch_size=2))
     # The second time the model is not traced, and no pictures are made. Others may join what they run one by one.
-    most = 4 if keras.backend.backend() == "tensorflow" else 5
+    most = {"tensorflow": 4, "jax": 5, "torch": 7}[keras.backend.backend()]
     assert 1.5 * one < peak < most * one
 
 

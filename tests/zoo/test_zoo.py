@@ -10,6 +10,7 @@ from hashlib import sha256
 import keras
 import numpy as np
 import pytest
+from backends import hub_pipelines
 from paths import ROOT
 from zoo import hub, pages, table
 from zoo.example import LOGITS, NUMBERS, PROBABILITIES, Example
@@ -294,6 +295,8 @@ def test_a_model_is_explained(row):
     assert np.ptp(picture.astype(int)) > 0
 
     trainable = [layer.trainable for _, layer in walk(example.model) if hasattr(layer, "trainable")]
+    if hasattr(example.model, "preprocessor"):
+        hub_pipelines()
     with says(*row.says):
         record, captured = fitted(example, path, tokens)
     assert_close(record.heatmaps, *captured)
