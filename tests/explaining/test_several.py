@@ -263,7 +263,7 @@ WRONG = [
     ({"target": "top4"}, ValueError, "target='top4' for a model of 3 classes. target='top3' works"),
     ({"target": "top1"}, ValueError, "'top2' to 'top9'"),
     ({"fuse": "mean"}, ValueError, "for a list of layers as `layer_name`. Received: fuse='mean' and 0 layers"),
-    ({"layer_name": ["conv1", "conv2"], "fuse": "sum"}, ValueError, "'mean', 'maximum' or 'product'.*fuse='sum' and 2 layers"),
+    ({"layer_name": ["conv1", "conv2"], "fuse": "sum"}, ValueError, "'mean', 'maximum' or 'product'.*fuse='sum' and 2"),
     ({"layer_name": []}, ValueError, "`layer_name` as a list must name the layers"),
     ({"layer_name": ["conv1", None]}, ValueError, "must name the layers"),
     ({"layer_name": ["conv1", "conv1"]}, ValueError, "Fused layers must differ"),
