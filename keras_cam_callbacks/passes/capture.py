@@ -375,7 +375,8 @@ class Capturer:
         if tokens is None or tokens.cells + len(tokens.others) != count:
             raise ValueError(
                 "Attention methods need the layer of tokens that the attention works on. Received: layer "
-                f"{self.taps[0].path!r} and attention of {count} tokens. Leave layer_name out to have it chosen."
+                f"{self.taps[0].path!r} and attention of {count} tokens. Leave layer_name out to have it chosen, and "
+                "have a layer of its own, such as keras.layers.Reshape, make the tokens of a map."
             )
         named = {name: arrays.get(f"{name} {target}") for name in ("attentions", "relevances", "readout")}
         return {**named, "positions": tokens.positions.reshape(tokens.grid)}

@@ -133,7 +133,7 @@ class ExplainedLayers:
         # A bottleneck, what the last self-attention works on, a detector's maps, and those of a clip's frames have much
         # behind them, and are chosen for that.
         chosen = outputs.is_dense or outputs.detects or calls[0].steps is not None
-        chosen = chosen or calls[0].output_ids[0] in ground.attended(run)
+        chosen = chosen or self._attends or calls[0].output_ids[0] in ground.attended(run)
         if not self.named and not chosen:
             ground.notes += tuple(filter(None, (early_layer(run, calls[0]),)))
 

@@ -55,12 +55,21 @@ def options(
     common = None if used[0] is None else set.intersection(*(ids for ids in used if ids is not None))
     attended = ground.attended(run)
     if attended and attends:
-        return list(filter(None, [call_that_made(attended[-1], run.calls)]))
+        return list(filter(None, [_tokens_of(run, attended[-1])]))
     every = preferred(calls, common, attended, ground.may_be_tokens, dense, ground.axes)
     if ground.space is not None and ground.axes > 2:  # Maps of the frames come before what is left of each.
         frames = ground.space.size[0]
         every.sort(key=lambda call: is_of_frames(call, frames))
     return every
+
+
+def _tokens_of(run: DifferentiatedRun, source: Any) -> LayerCall | None:
+    """Returns the call that put out the tokens of a self-attention: behind a map, the first that reshapes it."""
+    made = call_that_made(source, run.calls)
+    if made is None or is_tokens(made):
+        return made
+    behind = run.behind(source) or set()
+    return next((call for call in run.calls if is_tokens(call) and not behind.isdisjoint(call.output_ids)), made)
 
 
 def chosen_call(

@@ -151,6 +151,23 @@ def test_attention_that_is_written_by_hand_is_seen():
     assert 0 < explanations["attention_rollout"].heatmaps.sum() < 2  # Some of it is the class token's.
 
 
+@pytest.mark.parametrize("method", ["attention_rollout", "attention_relevance"])
+def test_the_tokens_of_a_map_that_a_layer_reshapes_are_chosen(method):
+    """The map itself holds no tokens; what it is reshaped to gives the same as where it is named."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 16, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="map")(inputs)
+    x = layers.Reshape((-1, 8), name="tokens")(x)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 4)(x, x)])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    images = np.random.default_rng(0).random((2, 12, 16, 3), np.float32)
+    chosen = explain(model, images, method=method, target=1, output_kind="classes")
+    assert (chosen.layer_name, chosen.heatmaps.shape) == ("tokens", (2, 6, 8))
+    named = explain(model, images, "tokens", method=method, target=1, output_kind="classes")
+    np.testing.assert_array_equal(chosen.heatmaps, named.heatmaps)
+
+
 def test_a_model_without_attention_is_refused():
     model = keras.Sequential(
         [keras.Input(SHAPE), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)]
