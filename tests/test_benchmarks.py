@@ -349,7 +349,13 @@ def test_environments_pin_what_they_install_and_ours_needs_what_it_says():
     environments = loaded("environments")
     every = [environments.PINNED, *(line for lines in environments.ENVIRONMENTS.values() for line in lines)]
     assert all("==" in item or item == "--no-deps" for line in every for item in line)
-    assert {line.partition(">")[0] for line in environments._own()} == {"filelock", "pillow", "tensorboard", "wandb"}
+    assert {line.partition(">")[0] for line in environments._own()} == {
+        "filelock",
+        "jinja2",
+        "pillow",
+        "tensorboard",
+        "wandb",
+    }
 
 
 def test_whole_fits_are_measured_with_each_tracker(tmp_path, monkeypatch, capsys):

@@ -58,6 +58,7 @@ PUBLIC = {
     "SanityCheck",
     "ScoreCAM",
     "SmoothGrad",
+    "Steps",
     "TensorBoardTracker",
     "Tracker",
     "TrackioTracker",

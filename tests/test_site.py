@@ -118,7 +118,7 @@ def test_commands_of_a_page_are_there(path):
 def test_blocks_of_a_page_are_of_kinds_that_are_checked(path):
     kinds = {kind.strip() for _, kind, _ in FENCE.findall(path.read_text("utf-8"))}
     # Text is what a program prints, or the files of a folder; directives are Sphinx's, which the site's build checks.
-    assert {kind for kind in kinds if not kind.startswith("{")} <= {"python", "shell", "text"}
+    assert {kind for kind in kinds if not kind.startswith("{")} <= {"python", "shell", "text", "toml"}
 
 
 def test_readme_is_short_and_its_links_lead_to_files():

@@ -446,7 +446,7 @@ class HeatmapLogger(EpochLogger):
 
     def _conclude(self) -> None:
         """Writes the report and hands it to the trackers."""
-        if not self.report or self.directory is None:
+        if not self.report or self.directory is None or not self._run.is_recorded:
             return
         missing = missing_packages()
         if missing:

@@ -71,6 +71,11 @@ class TrackedRun:
         return bool(self._live)
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether no tracker that writes into the folder has failed in this fit."""
+        return all(tracker in self._live for tracker in self._started if _uses_directory(tracker))
+
+    @property
     def directory(self) -> Path | None:
         """The run's folder, once a tracker writes into it."""
         return self.config.directory if self.config and self._has_folder else None

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_cam_callbacks.metrics import means_by_class
 from keras_cam_callbacks.records import Alert, Floats, Image, Ints, Label, Region, Space, short_repr
 
 from .arrays import read_arrays
@@ -142,6 +141,9 @@ class StoredEpoch:
         if of not in ("true", "predicted"):
             raise ValueError(f"`of` must be 'true' or 'predicted'. Received: {of!r}.")
         classes = self.labels if of == "true" else tuple(self.arrays()["predicted"].tolist())
+        # Metrics load OpenCV, and reading a record needs none.
+        from keras_cam_callbacks.metrics import means_by_class
+
         return means_by_class(self.values(), classes)
 
     def _of_view(self, name: str, view: str) -> Any:

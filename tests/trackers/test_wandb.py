@@ -174,12 +174,12 @@ def test_the_table_has_a_column_for_each_value(tmp_path):
     records = [make_record(step, values=each) for step, each in enumerate(values)]
     log = logged(WandbTracker(table=True), make_config(tmp_path / "run"), records)
     tables = tables_of(log, "gradcam_table")
-    names = ["epoch", "step", "sample", "true", "predicted", "score", "confidence", "area", "drift", "overlay"]
+    names = ["epoch", "sample", "true", "predicted", "score", "confidence", "area", "drift", "overlay"]
     assert [table["columns"] for table in tables] == [names] * 3
     rows = [row for table in tables for row in table["data"]]
-    assert [row[7] for row in rows] == [0.25, 0.5, None] * 3
-    assert [row[8] for row in rows] == [None, None, None, 0.25, 0.5, None, None, None, None]
-    assert [row[6] for row in rows] == [None, 1 / 2, 1 / 3] * 3
+    assert [row[6] for row in rows] == [0.25, 0.5, None] * 3
+    assert [row[7] for row in rows] == [None, None, None, 0.25, 0.5, None, None, None, None]
+    assert [row[5] for row in rows] == [None, 1 / 2, 1 / 3] * 3
 
 
 def test_values_that_come_later_begin_another_table(tmp_path):
@@ -188,9 +188,9 @@ def test_values_that_come_later_begin_another_table(tmp_path):
     log = logged(WandbTracker(table=True), make_config(tmp_path / "run"), records)
     (first,) = tables_of(log, "gradcam_table")
     second = tables_of(log, "gradcam_table_2")
-    assert first["columns"][7:] == ["area", "overlay"]
-    assert [table["columns"][7:] for table in second] == [["area", "insertion", "overlay"]] * 2
-    assert [row[7:9] for table in second for row in table["data"]] == [[None, 1]] * 3 + [[0, None]] * 3
+    assert first["columns"][6:] == ["area", "overlay"]
+    assert [table["columns"][6:] for table in second] == [["area", "insertion", "overlay"]] * 2
+    assert [row[6:8] for table in second for row in table["data"]] == [[None, 1]] * 3 + [[0, None]] * 3
 
 
 def test_the_table_takes_images_with_and_without_marks(tmp_path):
@@ -204,7 +204,9 @@ def test_the_table_takes_images_with_and_without_marks(tmp_path):
 
 def test_steps_are_the_x_axis_of_a_run_that_counts_them(tmp_path):
     records = [make_record(step, epoch=0, batch=step, scalars={"pointing": 0.5}) for step in (500, 1000)]
-    log = logged(WandbTracker(), make_config(tmp_path / "run", steps=500), records)
+    log = logged(WandbTracker(table=True), make_config(tmp_path / "run", steps=500), records)
+    rows = [row for table in tables_of(log, "gradcam_table") for row in table["data"]]
+    assert [row[:3] for row in rows[::3]] == [[0, 500, "sample_00"], [0, 1000, "sample_00"]]
     assert {axis for _, axis in log.metrics} == {"gradcam/step"}
     assert [(row["gradcam/epoch"], row["gradcam/step"]) for row in log.rows] == [(0, 500), (0, 1000)]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # W&B cuts a list of images at 108 without a word.
 _IMAGES_PER_KEY = 100
-_COLUMNS = ("epoch", "step", "sample", "true", "predicted", "score", "confidence", "overlay")
+_COLUMNS = ("epoch", "sample", "true", "predicted", "score", "confidence", "overlay")
 
 
 class WandbTracker(Tracker):
@@ -226,7 +226,9 @@ class WandbTracker(Tracker):
     def _extended_table(self, record: EpochRecord, images: Sequence[wandb.Image]) -> wandb.Table:
         import wandb
 
-        *fixed, overlay = _COLUMNS
+        epoch, *fixed, overlay = _COLUMNS
+        counts = {} if self._config is None or self._config.steps is None else {"step": record.step}
+        fixed = [epoch, *counts, *fixed]
         columns: list[Any] = [] if self._table is None else self._table.columns
         known = columns[len(fixed) : -1]
         names = [*known, *(name for name in record.values if name not in (*known, *_COLUMNS))]
@@ -238,7 +240,7 @@ class WandbTracker(Tracker):
             values = [sample.score, sample.confidence]
             values += [float(record.values[name][i]) if name in record.values else None for name in names]
             classes = (self._name(sample.label), self._name(sample.predicted))
-            self._table.add_data(record.epoch, record.step, sample.key, *classes, *map(_number, values), image)
+            self._table.add_data(record.epoch, *counts.values(), sample.key, *classes, *map(_number, values), image)
         return self._table
 
     def _name(self, index: Label | None) -> str | None:
