@@ -10,6 +10,7 @@ import keras
 import matplotlib
 import numpy as np
 import pytest
+from fits import KERAS_WARNS
 from paths import ROOT
 
 from keras_cam_callbacks import METHODS, HeatmapLogger
@@ -60,6 +61,7 @@ def stage(side):
 
 
 @pytest.mark.slow
+@KERAS_WARNS
 @pytest.mark.parametrize("path", with_python(PAGES))
 def test_code_of_a_page_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

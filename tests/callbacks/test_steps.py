@@ -87,6 +87,7 @@ def batch_at(index):
     return X[rows], Y[rows]
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_of_unknown_length_are_counted():
     class Endless(keras.utils.PyDataset):
         num_batches = None
