@@ -141,10 +141,10 @@ def test_the_hardest_of_numbers_go_by_the_loss_and_others_are_refused():
     assert found == np.argsort(-errors, kind="stable")[:5].tolist()
     for select in ("wrong", "confused"):
         with pytest.raises(ValueError, match=r"needs one output of classes.*'hardest' goes by the loss"):
-            fit(GradCAMLogger((MANY, targets), select=select, tracker=None), model=model)
+            model.fit(MANY, targets, verbose=0, callbacks=[GradCAMLogger((MANY, targets), select=select, tracker=None)])
     model = numbers_model(lambda y, outputs: keras.ops.mean(keras.ops.abs(y - outputs)))
     with pytest.raises(ValueError, match="needs a loss that returns a number for each sample"):
-        fit(GradCAMLogger((MANY, targets), select="hardest", tracker=None), model=model)
+        model.fit(MANY, targets, verbose=0, callbacks=[GradCAMLogger((MANY, targets), select="hardest", tracker=None)])
 
 
 def test_what_can_not_be_chosen_is_refused():

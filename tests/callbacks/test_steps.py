@@ -100,7 +100,9 @@ def test_data_of_unknown_length_are_counted():
     model = tiny_model()
     model.fit(Endless(), steps_per_epoch=3, epochs=2, verbose=0, shuffle=False, callbacks=[logger])
     model.fit((batch_at(i) for i in range(5)), shuffle=False, verbose=0, callbacks=[logger])
-    assert [step for step, *_ in logged(memory)] == [2, 3, 4, 6, 8, 10, 11]
+    # TensorFlow and JAX find out that a generator has ended once another batch has begun.
+    end = 11 if keras.backend.backend() == "torch" else 12
+    assert [step for step, *_ in logged(memory)] == [2, 3, 4, 6, 8, 10, end]
 
 
 def test_steps_go_on_over_fits_and_after_an_interruption(tmp_path):
