@@ -45,7 +45,8 @@ class StoredArray:
 
 def is_stored(data: Any) -> bool:
     """Tells whether data is an array that need not be in memory: one that can be cut by rows, and is not numpy's."""
-    if isinstance(data, (np.ndarray, np.generic, type)) or hasattr(data, "numpy") or hasattr(data, "iloc"):
+    in_memory = "numpy", "iloc", "__jax_array__", "addressable_shards"  # of tensors, data frames and JAX's arrays
+    if isinstance(data, (np.ndarray, np.generic, type)) or any(hasattr(data, name) for name in in_memory):
         return False
     if not all(hasattr(data, name) for name in ("shape", "dtype", "__getitem__", "__len__")):
         return False

@@ -81,6 +81,7 @@ def test_all_layers_frozen_but_the_dense_one():
     np.testing.assert_array_equal(split.model.get_layer("conv1").get_weights()[0], before)
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
 def test_mixed_precision_equals_float32_within_two_percent():
     plain = functional()
     mixed = models.in_mixed_precision(functional)

@@ -220,6 +220,7 @@ def test_auto_is_hirescam_on_tokens_and_gradcam_else(tmp_path):
     assert read_run(tmp_path / "heatmaps").manifest["method"] == "gradcam"
 
 
+@pytest.mark.filterwarnings("ignore:.*heatmaps explain nothing")
 def test_frozen_blocks_of_a_transformer_are_run_once():
     keras.utils.set_random_seed(1)
     model, images = transformer(), models.images(8, SHAPE)

@@ -54,7 +54,7 @@ class Run:
     _watched: list[tuple[LayerCall, Value]] = field(default_factory=list)
     _scores: list[Value] = field(default_factory=list)
     _made: dict[Hashable, Value] = field(default_factory=dict)
-    _attentions: dict[int, list[tuple[Value, Value]]] = field(default_factory=dict)
+    _attentions: dict[int, list[tuple[Value, Attention]]] = field(default_factory=dict)
 
     def enter(self, values: dict[Value, Any]) -> None:
         """Has the graph's values be these tensors, those of the function that is traced now."""
@@ -138,8 +138,12 @@ class Run:
         """Returns the self-attentions on the way to a score, in their order; see `contract.DifferentiatedRun`."""
         if score not in self._attentions:
             leaves = [leaf for leaf in self.leaves if leaf is not None]
-            self._attentions[score] = attentions(self.graph, self._scores[score], leaves, self._made)
-        return [Attention(self._by_head(self._tensor(weights)), source) for weights, source in self._attentions[score]]
+            pairs = attentions(self.graph, self._scores[score], leaves, self._made)
+            # Computed at once: what is asked after the trace is where they are, and nothing can be computed then.
+            self._attentions[score] = [
+                (weights, Attention(self._by_head(self._tensor(weights)), source)) for weights, source in pairs
+            ]
+        return [attention for _, attention in self._attentions[score]]
 
     def _by_head(self, weights: Any) -> Any:
         """Returns weights as (N, heads, T, T), where heads that share keys are an axis of their own."""
