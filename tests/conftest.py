@@ -19,6 +19,8 @@ from packaging.version import Version
 OLD_WARNINGS = {
     # Matplotlib uses names that pyparsing has given up.
     "matplotlib": ("3.11", r"ignore:'\w+' deprecated - use '\w+':DeprecationWarning:matplotlib"),
+    # What TensorBoard brings along is written for an older Python.
+    "tensorboard": ("2.21", r"ignore:invalid escape sequence"),
     # W&B leaves the connection to its own process open.
     "wandb": ("0.24", "ignore:unclosed <socket.socket:ResourceWarning"),
 }
