@@ -146,3 +146,15 @@ def net(reference):
     for name in ("conv1", "conv2", "conv3", "fc1", "fc2"):
         model.get_layer(name).set_weights([reference[f"w/{name}/kernel"], reference[f"w/{name}/bias"]])
     return model
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser, for pages that are made."""
+    from playwright.sync_api import sync_playwright
+    from report_runs import QUIET, find_browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=list(QUIET))
+        yield browser
+        browser.close()

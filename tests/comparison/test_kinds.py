@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
-from report_runs import QUIET, find_browser, pixels, soon
+from report_runs import pixels, soon
 from sample_records import make_config, make_record
 from scipy import ndimage
 from unfolded import KINDS, SPACES, display, heatmaps
@@ -60,14 +59,6 @@ def test_agreement_and_peaks_are_those_of_all_axes(comparisons, kind):
 @pytest.mark.parametrize("overlay", [None, Overlay(layout="mask")], ids=["usual", "mask"])
 def test_figures(comparisons, kind, overlay):
     assert len(comparisons[kind].figure(overlay=overlay)._repr_png_()) > 10_000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from report_runs import (
-    QUIET,
     coloured,
     drawn,
     energy,
-    find_browser,
     heatmap,
     image,
     levels,
@@ -37,14 +35,6 @@ from keras_cam_callbacks.records import Region
 
 LAST = 5
 DEAD = (2, 1)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

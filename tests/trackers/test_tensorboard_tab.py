@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from interpreter import fresh
 from paths import ROOT
-from playwright.sync_api import expect, sync_playwright
-from report_runs import QUIET, coloured, drawn, energy, find_browser, heatmap, pixels, set_epoch, shown_keys, write_run
+from playwright.sync_api import expect
+from report_runs import coloured, drawn, energy, heatmap, pixels, set_epoch, shown_keys, write_run
 from sample_records import make_config, make_record
 from tracker_logs import served
 from unfolded import SPACES, display, heatmaps
@@ -253,14 +253,6 @@ def test_without_plotly_the_page_names_the_extra(opened, monkeypatch):
     assert "plotly.js" not in page
     assert client.get(f"{BASE}/plotly.js").status_code == 404
     tab._charts.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 def complaints_of(page, origin):
