@@ -28,10 +28,11 @@ def write_run_report(directory: Path) -> Path | None:
         ValueError: If a file of the record is damaged.
         OSError: If the report can't be written.
     """
-    if not (directory / MANIFEST).exists() or not read_run(directory).epochs:
+    run = read_run(directory) if (directory / MANIFEST).exists() else None
+    if run is None or not run.epochs:
         return None
     path = directory / _FILE
-    compare([directory]).report(path)
+    compare([run]).report(path)
     return path
 
 
