@@ -62,6 +62,28 @@ def load_plugin(group: str, name: str) -> Any:
         ) from error
 
 
+def call_plugin(group: str, name: str, plugin: Any, must: str, works: str) -> Any:
+    """Returns what a plugin makes when it is called without arguments.
+
+    Args:
+        group: `TRACKERS` or `METHODS`.
+        name: The name that it is brought by.
+        plugin: What is called.
+        must: What it must do or be, for messages.
+        works: What would work, a sentence.
+
+    Raises:
+        ImportError: If it fails.
+    """
+    try:
+        return plugin()
+    except Exception as error:  # Whatever another package does.
+        raise ImportError(
+            f"What a package brings as the {_NOUNS[group]} {name!r} must {must}. "
+            f"Received: {plugin!r}, which failed: {type(error).__name__}: {error}. {works}"
+        ) from error
+
+
 def _entry_points(group: str) -> list[importlib.metadata.EntryPoint]:
     try:
         return list(importlib.metadata.entry_points(group=group))

@@ -222,6 +222,9 @@ def resolve_method(method: str | Callable[..., Floats]) -> Method:
     return METHODS[method] if method in METHODS else _brought(method)
 
 
+_WORKS = "A function (activations, gradients) -> heatmaps works."
+
+
 def _brought(name: str) -> Method:
     """Returns a method of another package, under the name that it is brought by.
 
@@ -236,17 +239,10 @@ def _brought(name: str) -> Method:
         raise ValueError(f"`method` must be one of {', '.join(names)}. Received: {name!r}.{did_you_mean(name, names)}")
     brought = plugins.load_plugin(plugins.METHODS, name)
     if isinstance(brought, type):
-        try:
-            brought = brought()
-        except Exception as error:  # Whatever another package does.
-            raise ImportError(
-                f"What a package brings as the method {name!r} must be a function, an object, or a class that is "
-                f"called without arguments. Received: {brought!r}, which failed: {type(error).__name__}: {error}. "
-                "A function (activations, gradients) -> heatmaps works."
-            ) from error
+        must = "be a function, an object, or a class that is called without arguments"
+        brought = plugins.call_plugin(plugins.METHODS, name, brought, must, _WORKS)
     if not callable(brought):
         raise TypeError(
-            f"What a package brings as the method {name!r} must be callable. Received: {brought!r}. "
-            "A function (activations, gradients) -> heatmaps works."
+            f"What a package brings as the method {name!r} must be callable. Received: {brought!r}. {_WORKS}"
         )
     return dataclasses.replace(resolve_method(brought), name=name)

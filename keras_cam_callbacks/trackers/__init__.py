@@ -112,16 +112,11 @@ def _brought(name: str) -> Tracker:
             + did_you_mean(name, names)
         )
     make = plugins.load_plugin(plugins.TRACKERS, name)
-    try:
-        tracker: Tracker = make()
-    except Exception as error:  # Whatever another package does.
-        raise ImportError(
-            f"What a package brings as the tracker {name!r} must make one when it is called without arguments. "
-            f"Received: {make!r}, which failed: {type(error).__name__}: {error}. A subclass of Tracker works."
-        ) from error
+    must, works = "make one when it is called without arguments", "A subclass of Tracker works."
+    tracker: Tracker = plugins.call_plugin(plugins.TRACKERS, name, make, must, works)
     if not _is_tracker(tracker):
         raise TypeError(
             f"What a package brings as the tracker {name!r} must make an object with the methods "
-            f"{', '.join(_CALLS)}. Received: {tracker!r}. A subclass of Tracker works."
+            f"{', '.join(_CALLS)}. Received: {tracker!r}. {works}"
         )
     return tracker
